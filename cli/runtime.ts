@@ -1,0 +1,163 @@
+/** Puts a broker together for some roles: database, migrations, services; and takes it apart again. */
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { link, mkdir, readFile, unlink, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join, resolve } from "node:path";
+import { ServiceBroker } from "moleculer";
+import { brokerOptions } from "../moleculer.config.ts";
+import { createLog } from "../mixins/logging/pino.ts";
+import { joinEmbedded } from "../mixins/postgres/embedded.ts";
+import { openDatabase } from "../mixins/postgres/index.ts";
+import type { Database } from "../mixins/postgres/index.ts";
+import { migrate } from "../mixins/postgres/migrate.ts";
+import { createLocalVolume } from "../mixins/result-store/local-volume.ts";
+import { createResultStore } from "../mixins/result-store/index.ts";
+import { createRuntime } from "../mixins/runtime.ts";
+import { databaseUrl } from "../schemas/env.ts";
+import type { Settings } from "../schemas/env.ts";
+import { createServices } from "./services.ts";
+import type { Role, ServicePlan } from "./services.ts";
+
+export type { Role } from "./services.ts";
+
+export interface RunningRuntime {
+  broker: ServiceBroker;
+  /** With its password: for the credential of the demo, never for a log. */
+  databaseUrl: string;
+  /** Lets running work finish, for NOETL_DRAIN_SECONDS at most, and takes no more. Repeatable. */
+  drain(): Promise<void>;
+  /** Drains, stops the services, closes the pools and leaves Postgres. Repeatable. */
+  stop(): Promise<void>;
+}
+
+export interface RuntimeChoice {
+  settings: Settings;
+  roles: readonly Role[];
+  /** `all` goes on with whatever is unfinished in the database; `own` only with what it started or resumed. */
+  scope: "all" | "own";
+}
+
+export interface OpenStore {
+  database: Database;
+  url: string;
+  /** Migrations that this opening has applied. */
+  applied: string[];
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the services of these roles in this process. Throws Unavailable when the database or the port
+ * cannot be had, Rejected when it belongs to a newer build; nothing is left running then.
+ */
+export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntime> {
+  const { settings } = choice;
+  const store = await openStore(settings);
+  try {
+    const broker = new ServiceBroker(brokerOptions(named(settings)));
+    const plan = await planServices(choice, store, broker);
+    for (const schema of plan.schemas) broker.createService(schema);
+    await started(broker);
+    return running(broker, plan, store);
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/** Opens the database, starting the embedded one when no other is named, and brings it up to date. */
+export async function openStore(settings: Settings): Promise<OpenStore> {
+  const given = databaseUrl(settings);
+  const log = createLog(settings.logging);
+  const embedded =
+    given === undefined
+      ? await joinEmbedded(settings.node.dataDir, {
+          log: (fields, message) => log.info(fields, message),
+        })
+      : undefined;
+  const url = given ?? embedded?.url ?? "";
+  const { poolSize, poolWaitMs } = settings.database;
+  const database = openDatabase({ url, size: poolSize, connectTimeoutMs: poolWaitMs });
+  async function close(): Promise<void> {
+    await database.close();
+    await embedded?.leave();
+  }
+  try {
+    return { database, url, applied: await migrate(database), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function planServices(
+  { settings, roles, scope }: RuntimeChoice,
+  { database }: OpenStore,
+  broker: ServiceBroker,
+): Promise<ServicePlan> {
+  const volume = createLocalVolume(join(resolve(settings.node.dataDir), "results"));
+  const runtime = await createRuntime({
+    settings: await withEncryptionKey(settings),
+    nodeId: broker.nodeID,
+    database,
+    results: createResultStore(volume),
+  });
+  return createServices(runtime, roles, scope);
+}
+
+async function started(broker: ServiceBroker): Promise<void> {
+  try {
+    await broker.start();
+  } catch (error) {
+    await broker.stop().catch(() => undefined);
+    throw error;
+  }
+}
+
+function running(broker: ServiceBroker, plan: ServicePlan, store: OpenStore): RunningRuntime {
+  let drained: Promise<void> | undefined;
+  let stopped: Promise<void> | undefined;
+  const drain = () => (drained ??= plan.drain(broker));
+  async function stop(): Promise<void> {
+    await drain();
+    try {
+      await broker.stop();
+    } finally {
+      await store.close();
+    }
+  }
+  return { broker, databaseUrl: store.url, drain, stop: () => (stopped ??= stop()) };
+}
+
+let brokers = 0;
+
+/** A node id of its own for every broker of this process: owners of streams are told apart by it. */
+function named(settings: Settings): Settings {
+  brokers += 1;
+  const mark = brokers === 1 ? "" : `-${brokers}`;
+  const id = settings.node.id ?? `${hostname()}-${process.pid}${mark}`;
+  return { ...settings, node: { ...settings.node, id } };
+}
+
+/**
+ * On a laptop nobody sets NOETL_ENCRYPTION_KEY: beside the embedded database a key is made once and kept
+ * in a file that only its owner can read. With a database elsewhere the operator has to give one.
+ */
+async function withEncryptionKey(settings: Settings): Promise<Settings> {
+  if (settings.credentials.encryptionKey || databaseUrl(settings) !== undefined) return settings;
+  const file = join(settings.node.dataDir, "encryption.key");
+  await mkdir(settings.node.dataDir, { recursive: true });
+  if (!existsSync(file)) await makeKey(file);
+  const encryptionKey = (await readFile(file, "utf8")).trim();
+  return { ...settings, credentials: { ...settings.credentials, encryptionKey } };
+}
+
+/** Of two processes that start at once one makes the key, whole, and both read the same. */
+async function makeKey(file: string): Promise<void> {
+  const draft = `${file}.${process.pid}`;
+  await writeFile(draft, randomBytes(32).toString("base64"), { mode: 0o600 });
+  await link(draft, file).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
+  });
+  await unlink(draft);
+}

@@ -1,0 +1,65 @@
+/** Which services make a role, and how they are given their settings. */
+import type { ServiceBroker, ServiceSchema } from "moleculer";
+import type { Runtime } from "../mixins/runtime.ts";
+import apiService from "../services/api/api.service.ts";
+import catalogService from "../services/catalog/catalog.service.ts";
+import { credentials } from "../services/credentials/credentials.service.ts";
+import executionsService from "../services/executions/executions.service.ts";
+import loopsService from "../services/loops/loops.service.ts";
+import projectionService from "../services/projection/projection.service.ts";
+import reaperService from "../services/reaper/reaper.service.ts";
+import { httpTool } from "../services/tool.http/tool.http.service.ts";
+import { noopTool } from "../services/tool.noop/tool.noop.service.ts";
+import playbookTool from "../services/tool.playbook/tool.playbook.service.ts";
+import { postgresTool } from "../services/tool.postgres/tool.postgres.service.ts";
+import workerService from "../services/worker/worker.service.ts";
+
+/**
+ * `server` decides and keeps house, `worker` runs commands with the tools, `api` is the HTTP door.
+ * `client` answers questions and takes requests, without touching what others left unfinished.
+ */
+export type Role = "server" | "client" | "worker" | "api";
+
+export interface ServicePlan {
+  schemas: ServiceSchema[];
+  /** Lets running work finish; resolves at once where there is no worker. */
+  drain(broker: ServiceBroker): Promise<void>;
+}
+
+export function createServices(
+  runtime: Runtime,
+  roles: readonly Role[],
+  scope: "all" | "own",
+): ServicePlan {
+  const decides = roles.includes("server") || roles.includes("client");
+  const schemas = [
+    ...(decides || roles.includes("worker") ? [credentialsOf(runtime)] : []),
+    ...(decides
+      ? [catalogService(runtime), executionsService(runtime), loopsService(runtime)]
+      : []),
+    ...(roles.includes("server")
+      ? [reaperService(runtime, { scope }), projectionService(runtime)]
+      : []),
+    ...(roles.includes("worker") ? [...toolsOf(runtime), workerService(runtime)] : []),
+    ...(roles.includes("api") ? [apiService(runtime)] : []),
+  ];
+  const works = roles.includes("worker");
+  return {
+    schemas,
+    drain: async broker => (works ? broker.call("worker.drain", {}, { timeout: 0 }) : undefined),
+  };
+}
+
+function credentialsOf({ settings, database }: Runtime): ServiceSchema {
+  const { encryptionKey, file } = settings.credentials;
+  return credentials({ encryptionKey, file, variables: settings.credentialVariables, database });
+}
+
+function toolsOf({ settings }: Runtime): ServiceSchema[] {
+  return [
+    noopTool(),
+    httpTool(settings.httpTool),
+    postgresTool(settings.postgresTool),
+    playbookTool(),
+  ];
+}

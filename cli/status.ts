@@ -1,0 +1,179 @@
+/** `noetl status`, `list`, `events` and `cancel`: questions about executions, and one request. */
+import type { Json } from "../schemas/json.ts";
+import type { Backend } from "./backend.ts";
+import { withBackend } from "./context.ts";
+import type { GlobalOptions } from "./context.ts";
+import { hasEnded, jsonView } from "./execution-view.ts";
+import type { ExecutionView } from "./execution-view.ts";
+import { EXIT, exitCodeOfStatus } from "./exit.ts";
+import type { ExitCode } from "./exit.ts";
+import { watch } from "./follow.ts";
+import { summaryLines } from "./progress.ts";
+import { formatDuration, openScreen, print, printJson, table } from "./terminal.ts";
+
+/** Prints where an execution stands; exit code 1 when it FAILED or was CANCELLED. */
+export async function status(
+  executionId: string,
+  options: GlobalOptions & { watch?: boolean },
+): Promise<ExitCode> {
+  return withBackend(options, ["client"], async backend => {
+    const json = options.json ?? false;
+    if (options.watch) return watch(backend, executionId, json);
+    const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
+    if (json) printJson(jsonView(view));
+    else print(summaryLines(view, undefined, openScreen(process.stdout).colored).join("\n"));
+    return exitCodeOfStatus(view.status);
+  });
+}
+
+export interface ListOptions extends GlobalOptions {
+  limit?: string;
+  status?: string;
+  path?: string;
+}
+
+export async function list(what: string, options: ListOptions): Promise<ExitCode> {
+  return withBackend(options, ["client"], async backend => {
+    const answer =
+      what === "playbooks"
+        ? await backend.call<Record<string, Json>>("catalog.list", limited(options))
+        : await backend.call<Record<string, Json>>("executions.list", {
+            ...limited(options),
+            ...(options.status && { status: options.status }),
+            ...(options.path && { path: options.path }),
+          });
+    if (options.json) printJson(answer);
+    else print(what === "playbooks" ? playbookTable(answer) : executionTable(answer));
+    return EXIT.completed;
+  });
+}
+
+function limited({ limit }: ListOptions): { limit?: string } {
+  return limit === undefined ? {} : { limit };
+}
+
+function executionTable(answer: Record<string, Json>): string {
+  const views = answer["executions"] as unknown as ExecutionView[];
+  if (views.length === 0) return "No executions yet; try: noetl run examples/hello.yaml";
+  const rows = views.map(view => [
+    view.execution_id,
+    view.status,
+    localTime(view.start_time),
+    view.duration_ms === null || view.duration_ms === undefined
+      ? ""
+      : formatDuration(view.duration_ms),
+    view.path,
+  ]);
+  return table([["EXECUTION", "STATUS", "STARTED", "DURATION", "PLAYBOOK"], ...rows]);
+}
+
+interface ListedPlaybook {
+  path: string;
+  version: number;
+  created_at?: string;
+}
+
+function playbookTable(answer: Record<string, Json>): string {
+  const playbooks = answer["playbooks"] as unknown as ListedPlaybook[];
+  if (playbooks.length === 0) return "The catalog is empty; fill it with: noetl register FILE";
+  const rows = playbooks.map(entry => [
+    entry.path,
+    String(entry.version),
+    localTime(entry.created_at),
+  ]);
+  return table([["PLAYBOOK", "VERSION", "REGISTERED"], ...rows]);
+}
+
+/** `2026-11-21 23:16:29` on the reader's clock. */
+function localTime(iso: string | null | undefined): string {
+  if (!iso) return "";
+  const time = new Date(iso);
+  const two = (value: number) => String(value).padStart(2, "0");
+  const day = [time.getFullYear(), two(time.getMonth() + 1), two(time.getDate())].join("-");
+  return `${day} ${time.toTimeString().slice(0, 8)}`;
+}
+
+export interface EventsOptions extends GlobalOptions {
+  type?: string;
+  limit: string;
+}
+
+interface EventPage {
+  execution_id: string;
+  status: string;
+  path: string;
+  events: Record<string, Json>[];
+  pagination: { total: number; has_next: boolean };
+}
+
+const PAGE_SIZE = 500;
+
+/** Prints the facts of an execution in the order they became true. */
+export async function events(executionId: string, options: EventsOptions): Promise<ExitCode> {
+  return withBackend(options, ["client"], async backend => {
+    const wanted = Math.max(1, Number(options.limit) || 1);
+    const answer = await readEvents(backend, executionId, options.type, wanted);
+    if (options.json) printJson(answer);
+    else {
+      const hidden = answer.pagination.total - answer.events.length;
+      print(answer.events.length === 0 ? "No such events." : table(answer.events.map(eventRow)));
+      if (hidden > 0) print(`… and ${hidden} more (--limit)`);
+    }
+    return EXIT.completed;
+  });
+}
+
+async function readEvents(
+  backend: Backend,
+  executionId: string,
+  type: string | undefined,
+  wanted: number,
+): Promise<EventPage> {
+  const found: Record<string, Json>[] = [];
+  for (let page = 1; ; page += 1) {
+    const answer = await backend.call<EventPage>("executions.events", {
+      execution_id: executionId,
+      ...{ page, page_size: Math.min(PAGE_SIZE, wanted) },
+      ...(type && { event_type: type }),
+    });
+    found.push(...answer.events);
+    if (found.length >= wanted || !answer.pagination.has_next) {
+      return { ...answer, events: found.slice(0, wanted) };
+    }
+  }
+}
+
+function eventRow(event: Record<string, Json>): string[] {
+  const text = (value: Json | undefined) => (typeof value === "string" ? value : "");
+  const meta = event["meta"] as Record<string, Json> | null | undefined;
+  const marks = ["iter_index", "attempt", "delivery"].flatMap(key =>
+    meta?.[key] === undefined ? [] : [`${key}=${JSON.stringify(meta[key])}`],
+  );
+  const type = text(event["event_type"]);
+  return [localTime(text(event["created_at"])), type, text(event["node_name"]), marks.join(" ")];
+}
+
+/** How long a cancel is watched; usually it is done within a second. */
+const CANCEL_WATCH_MS = 3_000;
+const CANCEL_POLL_MS = 100;
+
+/** Asks for the end of an execution; it is CANCELLED once everything below it has acknowledged. */
+export async function cancel(
+  executionId: string,
+  options: GlobalOptions & { reason?: string },
+): Promise<ExitCode> {
+  // With the roles of a server: where none runs, this process has to carry the cancel to its end.
+  return withBackend(options, ["server"], async backend => {
+    const params = { execution_id: executionId, ...(options.reason && { reason: options.reason }) };
+    let { status: word } = await backend.call<{ status: string }>("executions.cancel", params);
+    const untilMs = Date.now() + CANCEL_WATCH_MS;
+    while (!hasEnded({ status: word }) && Date.now() < untilMs) {
+      await new Promise(resolve => setTimeout(resolve, CANCEL_POLL_MS));
+      const asked = { execution_id: executionId };
+      word = (await backend.call<ExecutionView>("executions.get", asked)).status;
+    }
+    if (options.json) printJson({ execution_id: executionId, status: word });
+    else print(`${executionId}  ${hasEnded({ status: word }) ? word : "cancel requested"}`);
+    return EXIT.completed;
+  });
+}

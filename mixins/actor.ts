@@ -1,0 +1,140 @@
+// The actor runtime: one mailbox per stream, loaded on demand, forgotten when idle.
+import type { Json } from "../schemas/json.ts";
+import type {
+  ActorKind,
+  ActorSettings,
+  Address,
+  Machine,
+  MessageInput,
+  Needs,
+  Ring,
+  TurnContext,
+} from "../schemas/decider.ts";
+import type { ResultReference, StoredEvent } from "../schemas/events.ts";
+import type { IdSource } from "../schemas/ids.ts";
+import type { Clock } from "./clock.ts";
+import type { EventStore, StreamName } from "./event-store.ts";
+import { Mailbox } from "./mailbox.ts";
+import type { StartRow } from "./postgres/event.ts";
+
+/** Values behind references, for decisions that ask (`Needs`). */
+export interface Values {
+  readonly loaded: ReadonlyMap<string, Json>;
+  readonly stored: ReadonlyMap<string, ResultReference>;
+  provide(needs: Needs, stream: StreamName, context: TurnContext): Promise<void>;
+}
+
+/** Everything a mailbox touches; each is a port, so that a simulation can put its own. */
+export interface ActorPorts<State, Input, Answer> {
+  kind: ActorKind;
+  owner: string;
+  store: EventStore;
+  clock: Clock;
+  ids: IdSource;
+  settings: ActorSettings;
+  values: Values;
+  counters: ActorCounters;
+  /** Test switches that break one rule each (house.md *Tests*). */
+  sabotage?: ReadonlySet<string>;
+  ring(ring: Ring): void;
+  deliver(to: Address, input: MessageInput): Promise<unknown>;
+  /** Told of every commit, in order per stream: the projection's hint. */
+  committed(events: StoredEvent[]): void;
+  mustProve?(input: Input): boolean;
+  warn(error: unknown, stream: StreamName): void;
+  failed(error: unknown, stream: StreamName, failures: number): void;
+  stopping(): boolean;
+  /** A mailbox has nothing to do; `over` when its stream has ended. */
+  rested(mailbox: Mailbox<State, Input & { type: string }, Answer>, over: boolean): void;
+}
+
+export interface ActorCounters {
+  conflicts: number;
+  refusals: number;
+  loads: number;
+}
+
+export type ActorOptions<State, Input, Answer> = Omit<
+  ActorPorts<State, Input, Answer>,
+  "counters" | "stopping" | "rested"
+> & { machine: Machine<State, Input, Answer> };
+
+/** Mailboxes kept at most; the least recently used idle ones go first. */
+const MAILBOXES_MAX = 20_000;
+const IDLE_MS = 60_000;
+
+export interface ActorHost<Input, Answer, State = unknown> {
+  readonly counters: ActorCounters;
+  /** Resolves once the input's facts are committed, or were already there. */
+  send(stream: StreamName, input: Input, start?: StartRow): Promise<Answer>;
+  /** Calls `changed` with the state after commits of a stream; the returned function stops that. */
+  watch(stream: StreamName, changed: (state: State) => void): () => void;
+  size(): number;
+  /** No new turns wait for an absent database any more; in-flight ones finish. */
+  stop(): Promise<void>;
+}
+
+/** Makes the host of one kind of actor on this node. */
+export function createActorHost<State, Input extends { type: string }, Answer>(
+  options: ActorOptions<State, Input, Answer>,
+): ActorHost<Input, Answer, State> {
+  type Box = Mailbox<State, Input, Answer>;
+  const boxes = new Map<string, Box>();
+  const names = new WeakMap<Box, string>();
+  const counters = { conflicts: 0, refusals: 0, loads: 0 };
+  let stopped = false;
+
+  const ports: ActorPorts<State, Input, Answer> = {
+    ...options,
+    counters,
+    stopping: () => stopped,
+    rested: (box, over) => {
+      if (over && box.idle) drop(box as Box);
+      else if (boxes.size > MAILBOXES_MAX) forgetIdle(0);
+    },
+  };
+
+  function drop(box: Box): void {
+    const id = names.get(box);
+    if (id !== undefined && boxes.get(id) === box) boxes.delete(id);
+  }
+
+  function forgetIdle(olderThanMs: number): void {
+    const before = options.clock.now() - olderThanMs;
+    for (const [id, box] of boxes) {
+      if (box.idle && box.usedAt <= before) boxes.delete(id);
+      if (olderThanMs === 0 && boxes.size <= MAILBOXES_MAX * 0.9) break;
+    }
+  }
+
+  let cancelSweep = options.clock.after(IDLE_MS, sweep);
+  function sweep(): void {
+    forgetIdle(IDLE_MS);
+    if (!stopped) cancelSweep = options.clock.after(IDLE_MS, sweep);
+  }
+
+  function boxOf(stream: StreamName): Box {
+    let box = boxes.get(stream.stream_id);
+    if (!box) {
+      counters.loads += 1;
+      box = new Mailbox(options.machine, ports, stream);
+      names.set(box, stream.stream_id);
+      boxes.set(stream.stream_id, box);
+    }
+    return box;
+  }
+
+  return {
+    counters,
+    async send(stream, input, start) {
+      return boxOf(stream).push(input, start);
+    },
+    watch: (stream, changed) => boxOf(stream).watch(changed),
+    size: () => boxes.size,
+    async stop() {
+      stopped = true;
+      cancelSweep();
+      while ([...boxes.values()].some(box => !box.idle)) await options.clock.sleep(10);
+    },
+  };
+}

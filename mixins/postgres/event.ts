@@ -1,0 +1,282 @@
+// noetl.event: the grouped append, and the ways to read the log.
+import { EVENT_TYPES, type NewEvent, type StoredEvent } from "../../schemas/events.ts";
+import { Unavailable } from "../../schemas/errors.ts";
+import type { Query, Row } from "./index.ts";
+
+/** The facts one decision adds to one stream, and what they do to its head. */
+export interface StreamAppend {
+  stream_id: string;
+  execution_id: string;
+  kind: string;
+  /** Version the decision was made at; 0 makes the stream. */
+  expected: number;
+  events: (NewEvent & { event_id: string })[];
+  /** Milliseconds since 1970; may only move the wake-up earlier. Required for a new stream. */
+  wake_at?: number;
+  /** No more facts and no unacknowledged messages: the reaper forgets the stream. */
+  ended: boolean;
+  /** Hint: the node that decided. */
+  owner: string;
+  /** Only for an execution's first append. */
+  start?: StartRow;
+}
+
+/** What a start writes besides its events: its row for readers and its idempotency key. */
+export interface StartRow {
+  path: string;
+  playbook_version: number;
+  hash: string;
+  parent_execution_id?: string;
+  last_node_name?: string;
+  key?: string;
+  request_hash?: string;
+  /** Seconds the key is kept. */
+  key_ttl_seconds?: number;
+}
+
+export interface AppendResult {
+  /** Streams whose expected version was the head's; the others are in conflict and nothing of theirs is written. */
+  accepted: Set<string>;
+  /** The database's clock after the statement, milliseconds since 1970. */
+  now: number;
+  /** `created_at` of the events, as a read gives it. */
+  at: number;
+}
+
+const APPEND = `
+with input as (
+  select * from json_to_recordset($1::json) as i(
+    stream_id bigint, execution_id bigint, kind text, expected integer, version integer,
+    wake_at double precision, ended boolean, owner text, start json)
+), locked as materialized (
+  select s.stream_id, s.version from noetl.stream s
+  where s.stream_id = any (select stream_id from input where expected > 0)
+  order by s.stream_id for update
+), moved as (
+  update noetl.stream s set
+    version = i.version, owner = i.owner, failures = 0, last_error = null,
+    status = case when i.ended then 'ended' else 'open' end,
+    acked_version = case when i.ended then i.version else s.acked_version end,
+    wake_at = case when i.ended then null else least(s.wake_at, to_timestamp(i.wake_at / 1000)) end
+  from input i join locked l on l.stream_id = i.stream_id
+  where s.stream_id = i.stream_id and l.version = i.expected and s.version = i.expected
+  returning s.stream_id
+), keyed as (
+  insert into noetl.start_request (key, request_hash, execution_id, expires_at)
+  select i.start->>'key', i.start->>'request_hash', i.execution_id,
+         now() + make_interval(secs => (i.start->>'key_ttl_seconds')::double precision)
+  from input i where i.start->>'key' is not null order by 1
+  on conflict do nothing returning execution_id
+), created as (
+  insert into noetl.stream (stream_id, execution_id, kind, version, status, wake_at, owner)
+  select i.stream_id, i.execution_id, i.kind, i.version,
+         case when i.ended then 'ended' else 'open' end,
+         case when i.ended then null else to_timestamp(i.wake_at / 1000) end, i.owner
+  from input i
+  where i.expected = 0
+    and (i.start is null or i.start->>'key' is null or i.execution_id in (select execution_id from keyed))
+  order by i.stream_id
+  on conflict do nothing returning stream_id
+), accepted as (
+  select stream_id from moved union all select stream_id from created
+), written as (
+  insert into noetl.event
+    (execution_id, stream_id, version, event_id, event_type, node_name, meta, context, result)
+  select e.execution_id, e.stream_id, e.version, e.event_id, e.event_type, e.node_name, e.meta, e.context, e.result
+  from json_to_recordset($2::json) as e(
+    execution_id bigint, stream_id bigint, version integer, event_id bigint, event_type text,
+    node_name text, meta jsonb, context jsonb, result jsonb)
+  join accepted a on a.stream_id = e.stream_id
+), shown as (
+  insert into noetl.execution
+    (execution_id, parent_execution_id, path, playbook_version, hash, status, last_event_type,
+     last_node_name, start_time, version)
+  select i.execution_id, (i.start->>'parent_execution_id')::bigint, i.start->>'path',
+         (i.start->>'playbook_version')::integer, i.start->>'hash', 'RUNNING', 'playbook.initialized',
+         i.start->>'last_node_name', now(), 0
+  from input i join created c on c.stream_id = i.stream_id
+  where i.start is not null
+)
+select a.stream_id, extract(epoch from clock_timestamp()) * 1000 as now,
+       extract(epoch from now()) * 1000 as at
+from (select 1) one left join accepted a on true`;
+
+/**
+ * Appends many streams' facts in one statement (design §5): locks the heads in stream order, moves those whose
+ * version still matches, makes new heads sorted, and writes the events of exactly the streams it moved or made.
+ */
+export async function appendEvents(query: Query, appends: StreamAppend[]): Promise<AppendResult> {
+  const heads = appends.map(({ events, ...head }) => ({
+    ...head,
+    version: head.expected + events.length,
+  }));
+  const rows = appends.flatMap(append =>
+    append.events.map((event, index) => ({
+      execution_id: append.execution_id,
+      stream_id: append.stream_id,
+      version: append.expected + index + 1,
+      ...event,
+    })),
+  );
+  const result = await query.query<{ stream_id: string | null; now: string; at: string }>(APPEND, [
+    encode(heads),
+    encode(rows),
+  ]);
+  const accepted = new Set<string>();
+  for (const row of result.rows) if (row.stream_id !== null) accepted.add(row.stream_id);
+  return { accepted, now: Number(result.rows[0]?.now), at: Number(result.rows[0]?.at) };
+}
+
+/**
+ * JSON for Postgres. jsonb holds neither NUL nor lone surrogates; a tool's result may have them, and must not
+ * park its stream for it, so they become U+FFFD.
+ */
+export function encode(value: unknown): string {
+  const text = JSON.stringify(value);
+  if (!text.includes("\\u0000") && !/\\ud[89a-f]/i.test(text)) return text;
+  return text.replace(/\\(?:\\|u0000|ud[89a-f][0-9a-f]{2})/gi, escape =>
+    escape === "\\\\" ? escape : "\ufffd",
+  );
+}
+
+interface EventRow extends Row {
+  execution_id: string;
+  stream_id: string;
+  version: number;
+  event_id: string;
+  event_type: string;
+  node_name: string | null;
+  meta: Record<string, unknown>;
+  context: Record<string, unknown> | null;
+  result: Record<string, unknown> | null;
+  at: string;
+}
+
+const COLUMNS = `execution_id, stream_id, version, event_id, event_type, node_name, meta, context, result,
+  extract(epoch from created_at) * 1000 as at`;
+
+/** Events of one stream after `version`, in order, at most `limit`. Throws Unavailable on an unknown type. */
+export async function readStream(
+  query: Query,
+  stream: { execution_id: string; stream_id: string },
+  version: number,
+  limit: number,
+): Promise<StoredEvent[]> {
+  const { rows } = await query.query<EventRow>(
+    `select ${COLUMNS} from noetl.event
+     where execution_id = $1 and stream_id = $2 and version > $3 order by version limit $4`,
+    [stream.execution_id, stream.stream_id, version, limit],
+  );
+  return rows.map(toEvent);
+}
+
+/** A place in the log: everything at or before it has been read. */
+export interface LogPosition {
+  tx: string;
+  event_id: string;
+}
+
+/**
+ * Events after `position` and below the watermark: no older transaction can commit behind a reader's back.
+ * Of contexts and results only what the projection folds is read; the rest may be large.
+ */
+export async function followLog(
+  query: Query,
+  position: LogPosition,
+  limit: number,
+): Promise<{ events: StoredEvent[]; position: LogPosition }> {
+  const { rows } = await query.query<EventRow & { tx: string }>(
+    `select execution_id, stream_id, version, event_id, event_type, node_name, meta, tx,
+            extract(epoch from created_at) * 1000 as at,
+            case when context ? 'stats' then jsonb_build_object('stats', context->'stats')
+                 when context ? 'collection_ref'
+                 then jsonb_build_object('collection_ref', context->'collection_ref') end as context,
+            case when event_type in ('playbook.completed', 'playbook.failed') then result end as result
+     from noetl.event
+     where (tx, event_id) > ($1::xid8, $2::bigint) and tx < pg_snapshot_xmin(pg_current_snapshot())
+     order by tx, event_id limit $3`,
+    [position.tx, position.event_id, limit],
+  );
+  const last = rows.at(-1);
+  return {
+    events: rows.map(toEvent),
+    position: last ? { tx: last.tx, event_id: last.event_id } : position,
+  };
+}
+
+/** The newest result of a finished step, undefined when it never finished. */
+export async function readStepResult(
+  query: Query,
+  step: { execution_id: string; step: string },
+): Promise<Record<string, unknown> | undefined> {
+  const { rows } = await query.query<{ result: Record<string, unknown> }>(
+    `select result from noetl.event
+     where execution_id = $1 and stream_id = $1 and node_name = $2 and meta ? 'next' and result is not null
+     order by version desc limit 1`,
+    [step.execution_id, step.step],
+  );
+  return rows[0]?.result;
+}
+
+/** All events of an execution, every stream, each in version order. For a rebuild. */
+export async function readExecution(query: Query, executionId: string): Promise<StoredEvent[]> {
+  const { rows } = await query.query<EventRow>(
+    `select ${COLUMNS} from noetl.event where execution_id = $1 order by stream_id, version`,
+    [executionId],
+  );
+  return rows.map(toEvent);
+}
+
+/** Accepted outcomes of a loop's iterations, in input order: its results live nowhere else. */
+export async function readLoopOutcomes(
+  query: Query,
+  loop: { execution_id: string; loop_id: string },
+): Promise<{ iter_index: number; result: Record<string, unknown> | null }[]> {
+  const { rows } = await query.query<{ iter_index: number; result: Record<string, unknown> | null }>(
+    `select (meta->>'iter_index')::integer as iter_index, result from noetl.event
+     where execution_id = $1 and stream_id = $2
+       and event_type in ('command.completed', 'command.failed')
+     order by 1, version`,
+    [loop.execution_id, loop.loop_id],
+  );
+  return rows;
+}
+
+export interface EventPage {
+  total: number;
+  events: Row[];
+}
+
+/** One page of what readers see of an execution's log (noetl.event_view), oldest first. */
+export async function pageEvents(
+  query: Query,
+  filter: { execution_id: string; event_type?: string; offset: number; limit: number },
+): Promise<EventPage> {
+  const { rows } = await query.query<Row & { total: string }>(
+    `select count(*) over () as total, event_id, execution_id, stream_id, version, event_type, node_name,
+            status, meta, context, result,
+            to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at
+     from noetl.event_view
+     where execution_id = $1 and ($2::text is null or event_type = $2)
+     order by event_id, version, part offset $3 limit $4`,
+    [filter.execution_id, filter.event_type ?? null, filter.offset, filter.limit],
+  );
+  const total = Number(rows[0]?.total ?? 0);
+  return { total, events: rows.map(({ total: _total, ...row }) => row) };
+}
+
+function toEvent(row: EventRow): StoredEvent {
+  if (!EVENT_TYPES.has(row.event_type)) {
+    throw new Unavailable(
+      `stream ${row.stream_id} holds an event of type '${row.event_type}', which this build does not know`,
+      { stream_id: row.stream_id, event_type: row.event_type },
+    );
+  }
+  return {
+    ...row,
+    node_name: row.node_name ?? undefined,
+    context: row.context ?? undefined,
+    result: row.result ?? undefined,
+    at: Number(row.at),
+  } as unknown as StoredEvent;
+}

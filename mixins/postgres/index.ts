@@ -1,0 +1,120 @@
+// The connection to our own database: a pool, one statement at a time or a short transaction.
+import pg from "pg";
+import { Unavailable } from "../../schemas/errors.ts";
+
+/** A row as `pg` gives it: bigint columns are strings, jsonb is parsed, timestamps are asked for as numbers. */
+export type Row = Record<string, unknown>;
+
+export interface Query {
+  query<R extends Row = Row>(text: string, values?: unknown[]): Promise<{ rows: R[]; rowCount: number }>;
+}
+
+export interface Database extends Query {
+  /** Runs `work` in one transaction; rolls back when it throws. */
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T>;
+  /** Connections in use, idle, and callers waiting for one. */
+  stats(): { total: number; idle: number; waiting: number };
+  close(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  url: string;
+  /** Connections at most; the design works with 1. */
+  size: number;
+  /** Milliseconds to wait for a connection. */
+  connectTimeoutMs?: number;
+  /** Milliseconds after which a silent statement is given up and its connection destroyed. */
+  queryTimeoutMs?: number;
+}
+
+/**
+ * Opens a pool that is safe behind PgBouncer in transaction mode: no named statements, no session state,
+ * no startup options. Throws Unavailable when the server cannot be reached; other errors pass as they are.
+ */
+export function openDatabase(options: DatabaseOptions): Database {
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.size,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
+    query_timeout: options.queryTimeoutMs ?? 30_000,
+    idleTimeoutMillis: 30_000,
+    keepAlive: true,
+    allowExitOnIdle: true,
+  });
+  // An idle connection that dies is replaced by the next query; without a listener it would end the process.
+  pool.on("error", () => undefined);
+  return {
+    async query<R extends Row>(text: string, values?: unknown[]) {
+      return run<R>(pool, text, values);
+    },
+    async transaction(work) {
+      const client = await pool.connect().catch(fail);
+      let broken: Error | undefined;
+      client.on("error", noteBroken);
+      function noteBroken(error: Error) {
+        broken = error;
+      }
+      try {
+        await run(client, "begin");
+        const value = await work({ query: (text, values) => run(client, text, values) });
+        await run(client, "commit");
+        return value;
+      } catch (error) {
+        await client.query("rollback").catch((rollbackError: Error) => noteBroken(rollbackError));
+        throw error;
+      } finally {
+        client.off("error", noteBroken);
+        client.release(broken);
+      }
+    },
+    stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    close: () => pool.end(),
+  };
+}
+
+type Runner = Pick<pg.Pool, "query"> | pg.PoolClient;
+
+async function run<R extends Row>(runner: Runner, text: string, values?: unknown[]) {
+  try {
+    const result = await (runner as pg.Pool).query<R>(text, values);
+    return { rows: result.rows, rowCount: result.rowCount ?? 0 };
+  } catch (error) {
+    return fail(error);
+  }
+}
+
+function fail(error: unknown): never {
+  if (isUnavailable(error)) {
+    const code = codeOf(error);
+    throw new Unavailable(`Postgres cannot be reached: ${(error as Error).message}`, { code });
+  }
+  throw error;
+}
+
+/** SQLSTATE of a database error, errno of a socket's, "" of any other. */
+export function codeOf(error: unknown): string {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" ? code : "";
+}
+
+const CONNECTION_LOST = new Set([
+  "ECONNREFUSED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EAI_AGAIN", "ENETUNREACH", "EHOSTUNREACH",
+]);
+const LOST_MESSAGE = /Connection terminated|timeout exceeded|Query read timeout|Client was closed|not queryable/i;
+
+/** The outcome of the statement is unknown, or it never ran, because the server or the way to it is gone. */
+export function isUnavailable(error: unknown): boolean {
+  const code = codeOf(error);
+  if (CONNECTION_LOST.has(code) || /^(08|57P|53)/.test(code)) return true;
+  return code === "" && error instanceof Error && LOST_MESSAGE.test(error.message);
+}
+
+/** Deadlock or serialization failure: nothing happened, the same statement may be sent again. */
+export function isRepeatable(error: unknown): boolean {
+  return ["40P01", "40001", "55P03"].includes(codeOf(error));
+}
+
+/** The data was refused: a guard (23xxx) or a value Postgres cannot hold (22xxx). */
+export function isRefused(error: unknown): boolean {
+  return /^(22|23)/.test(codeOf(error));
+}

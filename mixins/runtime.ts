@@ -1,0 +1,71 @@
+// What the services of one process share: settings, the store and the ports. No global state.
+import type { StoredEvent } from "../schemas/events.ts";
+import type { Settings } from "../schemas/env.ts";
+import { createIds, type IdSource } from "../schemas/ids.ts";
+import { createClock, type Clock } from "./clock.ts";
+import { createEventStore, type PostgresStore } from "./event-store.ts";
+import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
+import { takeNodeNumber } from "./postgres/execution.ts";
+import type { Database } from "./postgres/index.ts";
+import type { ResultStore } from "./result-store/index.ts";
+import { createValues, type ValueStore } from "./values.ts";
+
+export interface Runtime {
+  settings: Settings;
+  /** Moleculer node id: owner hint of streams and name of this process's worker. */
+  nodeId: string;
+  database: Database;
+  store: PostgresStore;
+  clock: Clock;
+  ids: IdSource;
+  doorbell: Doorbell;
+  results: ResultStore;
+  values: ValueStore;
+  feed: Feed;
+  /** Test switches that break one rule each; empty outside tests. */
+  sabotage: ReadonlySet<string>;
+}
+
+/** Committed events on their way to whoever projects them in this process: a hint, never the truth. */
+export interface Feed {
+  push(events: StoredEvent[]): void;
+  subscribe(listener: (events: StoredEvent[]) => void): () => void;
+}
+
+export function createFeed(): Feed {
+  const listeners = new Set<(events: StoredEvent[]) => void>();
+  return {
+    push: events => listeners.forEach(listener => listener(events)),
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}
+
+export interface RuntimeOptions {
+  settings: Settings;
+  nodeId: string;
+  database: Database;
+  results: ResultStore;
+  doorbell?: Doorbell;
+  sabotage?: ReadonlySet<string>;
+}
+
+/** Builds the shared parts over an already migrated database. */
+export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
+  const clock = createClock();
+  const { node, now } = await takeNodeNumber(options.database);
+  clock.observe(now);
+  const store = createEventStore(options.database, clock);
+  return {
+    ...options,
+    clock,
+    store,
+    ids: createIds(node, () => clock.now()),
+    doorbell: options.doorbell ?? createLocalDoorbell(),
+    values: createValues({ database: options.database, results: options.results }),
+    feed: createFeed(),
+    sabotage: options.sabotage ?? new Set(),
+  };
+}

@@ -1,0 +1,121 @@
+// Values behind references: playbooks of the catalog, stored results, and the results of loops in the log.
+import { Rejected } from "../schemas/errors.ts";
+import type { Needs } from "../schemas/decider.ts";
+import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
+import type { Json } from "../schemas/json.ts";
+import { parsePlaybook } from "../schemas/playbook/parse.ts";
+import { CATALOG_PREFIX } from "../schemas/playbook/stored-result.ts";
+import type { Values } from "./actor.ts";
+import { findPlaybook } from "./postgres/catalog.ts";
+import { readLoopOutcomes } from "./postgres/event.ts";
+import type { Query } from "./postgres/index.ts";
+import type { ResultStore } from "./result-store/index.ts";
+
+/** Bytes of loaded values kept in memory; the least recently loaded go first. */
+const KEPT_BYTES_MAX = 64 * 1024 * 1024;
+/** A loop's results as one list, at most: above it a template must not ask for the whole. */
+const LOOP_RESULTS_BYTES_MAX = 64 * 1024 * 1024;
+const PLAYBOOK_BYTES = 65_536;
+
+export interface ValueStore extends Values {
+  /** The value behind a reference, from memory or its tier. */
+  load(reference: ResultReference): Promise<Json>;
+}
+
+/** The values of one process. `loaded` and `stored` are read by decisions; `provide` fills them. */
+export function createValues(from: { database: Query; results: ResultStore }): ValueStore {
+  const loaded = new Map<string, Json>();
+  const sizes = new Map<string, number>();
+  const stored = new Map<string, ResultReference>();
+  const loading = new Map<string, Promise<Json>>();
+  let bytes = 0;
+
+  function keep(ref: string, value: Json, size: number): void {
+    if (loaded.has(ref)) return;
+    loaded.set(ref, value);
+    sizes.set(ref, size);
+    bytes += size;
+    for (const oldest of loaded.keys()) {
+      if (bytes <= KEPT_BYTES_MAX || oldest === ref) break;
+      bytes -= sizes.get(oldest) ?? 0;
+      loaded.delete(oldest);
+      sizes.delete(oldest);
+    }
+  }
+
+  async function fetch(reference: ResultReference): Promise<Json> {
+    const { ref } = reference;
+    if (ref.startsWith(CATALOG_PREFIX)) {
+      const playbook = await fetchPlaybook(from.database, ref);
+      keep(ref, playbook, PLAYBOOK_BYTES);
+      return playbook;
+    }
+    const value =
+      reference.tier === "log"
+        ? await fetchLoopResults(from.database, reference, load)
+        : await from.results.get(reference);
+    // A loop's size is not in its reference: only that it is over, so it no longer changes.
+    keep(ref, value, reference.bytes || JSON.stringify(value).length);
+    return value;
+  }
+
+  async function load(reference: ResultReference): Promise<Json> {
+    const known = loaded.get(reference.ref);
+    if (known !== undefined) return known;
+    let promise = loading.get(reference.ref);
+    if (!promise) {
+      promise = fetch(reference).finally(() => loading.delete(reference.ref));
+      loading.set(reference.ref, promise);
+    }
+    return promise;
+  }
+
+  return {
+    loaded,
+    stored,
+    load,
+    async provide(needs: Needs) {
+      for (const reference of needs.load) await load(reference);
+      for (const { name, value } of needs.store) {
+        const reference = await from.results.put(name, value);
+        stored.set(name, reference);
+        keep(reference.ref, value, reference.bytes);
+        if (stored.size > 1_000) stored.delete(stored.keys().next().value as string);
+      }
+    },
+  };
+}
+
+async function fetchPlaybook(database: Query, ref: string): Promise<Json> {
+  const match = /^(.*)@([0-9]+)#[0-9a-f]+$/.exec(ref.slice(CATALOG_PREFIX.length));
+  const [, path = "", version = "0"] = match ?? [];
+  const entry = await findPlaybook(database, path, Number(version));
+  if (!entry) throw new Rejected(`playbook '${path}' version ${version} is not in the catalog`, 404);
+  return parsePlaybook(entry.content) as unknown as Json;
+}
+
+/** `{results, data, stats, status}` in input order; an iteration that failed or never ran is null. */
+async function fetchLoopResults(
+  database: Query,
+  reference: ResultReference,
+  load: (reference: ResultReference) => Promise<Json>,
+): Promise<Json> {
+  const match = /execution\/([0-9]+)\/loop\/([0-9]+)\/results$/.exec(reference.ref);
+  const [, execution_id = "0", loop_id = "0"] = match ?? [];
+  const stats = (reference.extract?.["stats"] ?? {}) as { total?: number };
+  const outcomes = await readLoopOutcomes(database, { execution_id, loop_id });
+  const results = Array.from<Json>({ length: stats.total ?? 0 }).fill(null);
+  let bytes = 0;
+  for (const { iter_index, result } of outcomes) {
+    const outcome = result as unknown as OutcomeResult;
+    if (outcome.status !== "ok") continue;
+    bytes += outcome.reference?.bytes ?? 64;
+    if (bytes > LOOP_RESULTS_BYTES_MAX) {
+      const limit = LOOP_RESULTS_BYTES_MAX;
+      throw new Rejected(`the results of loop ${loop_id} are larger than ${limit} bytes together`, 413);
+    }
+    const value = outcome.reference ? await load(outcome.reference) : (outcome.context ?? null);
+    results[iter_index] = value as Json;
+  }
+  return { ...reference.extract, results, data: results };
+}

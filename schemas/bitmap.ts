@@ -1,0 +1,35 @@
+/** A set of small integers as bits: what a loop remembers of its n iterations costs n/8 bytes. */
+
+export class Bitmap {
+  readonly bytes: Uint8Array;
+
+  private constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+  }
+
+  /** No bit set; room for indexes 0 … size-1. */
+  static ofSize(size: number): Bitmap {
+    return new Bitmap(new Uint8Array(Math.ceil(size / 8)));
+  }
+
+  static fromText(text: string): Bitmap {
+    return new Bitmap(Uint8Array.from(Buffer.from(text, "base64")));
+  }
+
+  has(index: number): boolean {
+    return ((this.bytes[index >> 3] ?? 0) & (1 << (index & 7))) !== 0;
+  }
+
+  add(index: number): void {
+    const byte = index >> 3;
+    if (byte < this.bytes.length) this.bytes[byte] = (this.bytes[byte] as number) | (1 << (index & 7));
+  }
+
+  copy(): Bitmap {
+    return new Bitmap(this.bytes.slice());
+  }
+
+  toText(): string {
+    return Buffer.from(this.bytes).toString("base64");
+  }
+}

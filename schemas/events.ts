@@ -1,0 +1,172 @@
+/**
+ * Every fact this system records, in one union (design §7). Events are rows of `noetl.event`; names and
+ * fields here are columns and JSON keys for ever: add types and optional fields, never rename.
+ *
+ * Rows are the currency of the store, so one decision writes as few as say it all:
+ * a `command.issued` with `enter` also enters its step (no `step.enter` row), and a terminal of a step's
+ * command with `next` also exits it (no `step.exit` row). The events API derives those rows for readers.
+ */
+import { z } from "zod";
+
+const json = z.json();
+const jsonMap = z.record(z.string(), json);
+
+/** Where a result is kept when it is not inline: `noetl://execution/<id>/…`. */
+export const resultReference = z.object({
+  ref: z.string(),
+  sha256: z.string().optional(),
+  bytes: z.number(),
+  tier: z.string(),
+  /** Small scalars of the value's top level, readable without loading it. */
+  extract: jsonMap.optional(),
+});
+export type ResultReference = z.infer<typeof resultReference>;
+
+export const toolError = z.object({
+  kind: z.string(),
+  retryable: z.boolean(),
+  code: z.string(),
+  message: z.string(),
+  status_code: z.number().optional(),
+  retry_after_ms: z.number().optional(),
+});
+
+/** `result` of an outcome: data inline under 2 KB, else a reference; an error beside either. */
+export const outcomeResult = z.object({
+  status: z.enum(["ok", "error"]),
+  context: json.optional(),
+  reference: resultReference.optional(),
+  error: toolError.optional(),
+  /** http, pg and py parts of the last task's envelope, for guards and step-level `set`. */
+  envelope: jsonMap.optional(),
+});
+export type OutcomeResult = z.infer<typeof outcomeResult>;
+
+/** How an activation of a step ends: the arcs taken, in file order. */
+const routing = {
+  next: z.array(z.string()).optional(),
+  /** The step failed (also when its command succeeded and a guard threw). */
+  step_status: z.enum(["ok", "failed", "cancelled"]).optional(),
+  /** The failure found an error arc, or its step is best_effort. */
+  handled: z.enum(["arc", "best_effort"]).optional(),
+};
+const ofStep = { step: z.string(), activation: z.number() };
+const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
+const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional() };
+const delivery = { delivery: z.number(), worker_id: z.string() };
+const stats = z.object({
+  total: z.number(),
+  success: z.number(),
+  failed: z.number(),
+  not_run: z.number(),
+});
+export type LoopStats = z.infer<typeof stats>;
+const generation = { generation: z.number() };
+
+function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
+  return z.object({
+    event_type: z.literal(type),
+    node_name: z.string().optional(),
+    meta: z.object(meta),
+    context: jsonMap.optional(),
+    result: z
+      .union([outcomeResult, jsonMap])
+      .optional(),
+  });
+}
+
+function outcome<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
+  return event(type, meta).extend({ result: outcomeResult });
+}
+
+const playbookInitialized = event("playbook.initialized", {
+  path: z.string(),
+  playbook_version: z.number(),
+  hash: z.string(),
+  parent_execution_id: z.string().optional(),
+  /** Idempotency key of the start; a child's is its parent's command_id. */
+  start_key: z.string().optional(),
+  ...generation,
+}).extend({ context: z.object({ workload: jsonMap, execution_id: z.string() }) });
+
+export const eventSchema = z.discriminatedUnion("event_type", [
+  playbookInitialized,
+  event("step.enter", { ...ofStep, loop_id: z.string().optional() }),
+  event("step.exit", { ...ofStep, loop_id: z.string().optional(), stats: stats.optional(), ...routing }),
+  event("step.skipped", { ...ofStep, reason: z.string() }),
+  event("step.failed", { ...ofStep, ...routing }),
+  event("ctx.updated", { step: z.string().optional() }),
+  event("playbook.completed", generation),
+  event("playbook.failed", generation),
+  event("execution.cancel_requested", { reason: z.string().optional(), requested_by: z.string().optional() }),
+  event("execution.cancelled", generation),
+  event("execution.paused", {}),
+  event("execution.resumed", {}),
+  event("execution.redriven", generation),
+  event("command.issued", { ...ofCommand, ...ofLoop, kind: z.string(), enter: z.boolean().optional() }),
+  event("command.claimed", {
+    command_id: z.string(),
+    ...delivery,
+    incarnation: z.string(),
+    claim_id: z.string(),
+    ...ofLoop,
+  }),
+  event("command.heartbeat", { command_id: z.string(), ...delivery }),
+  outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing }),
+  outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing }),
+  event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
+  event("command.released", { command_id: z.string(), ...delivery, ...ofLoop }),
+  event("command.cancelled", { ...ofCommand, ...ofLoop, ...routing }),
+  event("loop.started", {
+    ...ofStep,
+    loop_id: z.string(),
+    collection_size: z.number(),
+    mode: z.string(),
+    max_in_flight: z.number(),
+  }),
+  event("loop.item", { loop_id: z.string(), iter_index: z.number() }),
+  event("loop.done", {
+    ...ofStep,
+    loop_id: z.string(),
+    collection_size: z.number(),
+    stats,
+    status: z.enum(["ok", "failed", "cancelled"]),
+  }),
+  event("frame.committed", { command_id: z.string(), loop_id: z.string(), ...delivery }),
+  event("loop.fanout.started", { ...ofStep, loop_id: z.string(), total_shards: z.number() }),
+  event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),
+  event("loop.shard.done", { loop_id: z.string(), shard_id: z.string() }),
+  event("loop.shard.failed", { loop_id: z.string(), shard_id: z.string() }),
+  event("loop.fanin.completed", { ...ofStep, loop_id: z.string(), status: z.string() }),
+  event("call.partial", { command_id: z.string(), chunk_index: z.number() }),
+]);
+
+/** A fact as a machine decides it: what, about whom, and its data. */
+export type NewEvent = z.infer<typeof eventSchema>;
+export type EventType = NewEvent["event_type"];
+export type EventOf<Type extends EventType> = Extract<NewEvent, { event_type: Type }>;
+
+/** A fact as it lies in the log. `version` counts from 1 in its stream; `at` is milliseconds since 1970. */
+export type StoredEvent = NewEvent & {
+  event_id: string;
+  execution_id: string;
+  stream_id: string;
+  version: number;
+  at: number;
+};
+
+export const EVENT_TYPES: ReadonlySet<string> = new Set(
+  eventSchema.options.map(option => option.shape.event_type.value),
+);
+
+/** Types that end a command (the terminal guard of the table has the same list). */
+export const COMMAND_TERMINALS = ["command.completed", "command.failed", "command.cancelled"] as const;
+/** Types that end an execution's generation. */
+export const EXECUTION_TERMINALS = [
+  "playbook.completed",
+  "playbook.failed",
+  "execution.cancelled",
+] as const;
+
+/** Limits of control rows (design §4.9): a larger value goes to a result tier. */
+export const INLINE_RESULT_BYTES_MAX = 2_048;

@@ -1,0 +1,88 @@
+/** Ids: 64-bit snowflakes for streams and events, derived names for commands. Strings everywhere in JSON. */
+
+/** 2024-01-01T00:00:00Z, the zero of our snowflakes. */
+export const EPOCH_MS = 1_704_067_200_000;
+const NODE_BITS = 10n;
+const SEQUENCE_BITS = 12n;
+const SEQUENCE_MAX = (1n << SEQUENCE_BITS) - 1n;
+
+export interface IdSource {
+  /** A fresh snowflake, greater than every one this source gave before. */
+  next(): string;
+}
+
+/**
+ * Snowflakes of one process: 41 bits of milliseconds since 2024, 10 bits of node number, 12 bits of sequence.
+ * When the clock stands still or steps back, the last millisecond is used up and then borrowed from the
+ * future, so ids of one source never repeat and never go down.
+ */
+export function createIds(node: number, now: () => number): IdSource {
+  const nodeBits = BigInt(node & 1023) << SEQUENCE_BITS;
+  let lastMs = 0n;
+  let sequence = 0n;
+  return {
+    next() {
+      const ms = BigInt(Math.max(0, Math.floor(now()) - EPOCH_MS));
+      if (ms > lastMs) {
+        lastMs = ms;
+        sequence = 0n;
+      } else if (sequence < SEQUENCE_MAX) {
+        sequence += 1n;
+      } else {
+        lastMs += 1n;
+        sequence = 0n;
+      }
+      return ((lastMs << (NODE_BITS + SEQUENCE_BITS)) | nodeBits | sequence).toString();
+    },
+  };
+}
+
+/** Milliseconds since 1970 at which a snowflake was made. */
+export function timeOfId(id: string): number {
+  return Number(BigInt(id) >> (NODE_BITS + SEQUENCE_BITS)) + EPOCH_MS;
+}
+
+/** The smallest id that can be made at or after `ms`: the bounds of event partitions. */
+export function idAtTime(ms: number): string {
+  return (BigInt(Math.max(0, Math.floor(ms) - EPOCH_MS)) << (NODE_BITS + SEQUENCE_BITS)).toString();
+}
+
+/** true for a decimal 64-bit id as our API takes it. */
+export function isId(text: unknown): text is string {
+  return typeof text === "string" && /^[1-9][0-9]{0,18}$/.test(text);
+}
+
+/** What a command is, as its derived id says it: never random, so that a second issue is the same command. */
+export interface CommandName {
+  execution_id: string;
+  step: string;
+  activation: number;
+  iter_index?: number;
+  attempt: number;
+}
+
+/** `{execution_id}:{step}:{activation}[:{iter_index}]:{attempt}`, the step percent-encoded (design §4.4). */
+export function commandId(name: CommandName): string {
+  const parts: (string | number)[] = [
+    name.execution_id,
+    encodeURIComponent(name.step),
+    name.activation,
+  ];
+  if (name.iter_index !== undefined) parts.push(name.iter_index);
+  parts.push(name.attempt);
+  return parts.join(":");
+}
+
+/** The parts of a command id, or undefined when it is not one. */
+export function parseCommandId(id: string): CommandName | undefined {
+  const parts = id.split(":");
+  if (parts.length !== 4 && parts.length !== 5) return undefined;
+  const [executionId, step, ...rest] = parts;
+  if (!isId(executionId) || !step || !rest.every(part => /^[0-9]{1,10}$/.test(part))) return undefined;
+  const numbers = rest.map(Number);
+  const [activation, second, third] = numbers as [number, number, number | undefined];
+  const name = { execution_id: executionId, step: decodeURIComponent(step), activation };
+  return third === undefined
+    ? { ...name, attempt: second }
+    : { ...name, iter_index: second, attempt: third };
+}

@@ -1,0 +1,101 @@
+/** The steps of a workflow. */
+import { isObject } from "../json.ts";
+import { checkTemplates } from "./check-templates.ts";
+import { durationMs } from "./duration.ts";
+import { describeValue } from "./explain.ts";
+import { readMap, refuse, warn } from "./findings.ts";
+import { failureGrammar, stepGrammar, stepPolicyGrammar, stepSpecGrammar } from "./grammar.ts";
+import type { AdmitRule, Step } from "./model.ts";
+import { readLoop } from "./read-loop.ts";
+import type { StepLoopSpec } from "./read-loop.ts";
+import { readRouter } from "./read-router.ts";
+import { readAdmit } from "./read-rules.ts";
+import { readSet } from "./read-set.ts";
+import { readTools } from "./read-tools.ts";
+import { originKey } from "./reading.ts";
+import type { Reading } from "./reading.ts";
+import type { Path } from "./source.ts";
+
+/** Steps by name, in file order. */
+export function readSteps(reading: Reading, workflow: unknown[]): Record<string, Step> {
+  const steps: Record<string, Step> = {};
+  workflow.forEach((raw, index) => {
+    const step = readStep(reading, ["workflow", index], raw);
+    if (!step) return;
+    if (Object.hasOwn(steps, step.name)) refuseDuplicate(reading, index, step.name);
+    else steps[step.name] = step;
+  });
+  return steps;
+}
+
+function refuseDuplicate(reading: Reading, index: number, name: string): void {
+  const first = reading.origins.get(originKey(name)) ?? ["workflow"];
+  const { line } = reading.source.place(first);
+  const message = `step '${name}' is defined twice`;
+  const hint = `the first is at line ${line}; give one of them another name`;
+  refuse(reading, ["workflow", index, "step"], { message, hint });
+}
+
+function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined {
+  if (!isObject(raw)) {
+    const message = `a step must be a map, is ${describeValue(raw)}`;
+    refuse(reading, path, { message, expected: "{step, tool, …}" });
+    return undefined;
+  }
+  const fields = readMap(reading, path, stepGrammar, raw, { words: "step" });
+  const name = fields.step;
+  if (name === "__proto__") {
+    refuse(reading, [...path, "step"], { message: "'__proto__' cannot name a step" });
+    return undefined;
+  }
+  if (name !== undefined && !reading.origins.has(originKey(name))) {
+    reading.origins.set(originKey(name), path);
+  }
+  const spec = readStepSpec(reading, [...path, "spec"], fields.spec);
+  const loop = readLoop(reading, path, fields.loop, spec);
+  checkTemplates(reading, [...path, "input"], fields.input);
+  checkTemplates(reading, [...path, "output"], fields.output);
+  const tasks = readTools(reading, [...path, "tool"], fields.tool, name ?? "");
+  const step = {
+    ...(fields.desc !== undefined && { desc: String(fields.desc) }),
+    admit: spec.admit,
+    ...(spec.timeoutMs !== undefined && { timeoutMs: spec.timeoutMs }),
+    failureMode: spec.failureMode,
+    ...(loop && { loop }),
+    input: fields.input ?? {},
+    tasks,
+    pipeline: Array.isArray(fields.tool),
+    ...(fields.output && { output: fields.output }),
+    set: readSet(reading, [...path, "set"], fields.set),
+    next: readRouter(reading, [...path, "next"], fields.next),
+  };
+  return name === undefined ? undefined : { name, ...step };
+}
+
+interface StepSpec extends StepLoopSpec {
+  admit: AdmitRule[];
+  timeoutMs: number | undefined;
+  failureMode: Step["failureMode"];
+}
+
+function readStepSpec(
+  reading: Reading,
+  path: Path,
+  raw: Record<string, unknown> | undefined,
+): StepSpec {
+  const spec = readMap(reading, path, stepSpecGrammar, raw, { words: "stepSpec" });
+  const policyPath = [...path, "policy"];
+  const policy = readMap(reading, policyPath, stepPolicyGrammar, spec.policy);
+  const failure = readMap(reading, [...policyPath, "failure"], failureGrammar, policy.failure);
+  if (policy.lifecycle) {
+    const message = "'lifecycle' has no effect";
+    warn(reading, [...policyPath, "lifecycle"], { message, hint: "use spec.timeout" }, "key");
+  }
+  return {
+    admit: readAdmit(reading, [...policyPath, "admit"], policy.admit),
+    timeoutMs: durationMs(spec.timeout),
+    failureMode: failure.mode ?? "fail_fast",
+    loopMode: spec.loop_mode,
+    fanout: spec.fanout,
+  };
+}

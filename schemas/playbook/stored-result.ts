@@ -1,0 +1,87 @@
+/** Results as templates meet them: inline ones at once, kept ones loaded only when a template asks. */
+import { Needs, type TurnContext } from "../decider.ts";
+import type { OutcomeResult, ResultReference } from "../events.ts";
+import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
+import type { Json } from "../json.ts";
+import type { Playbook } from "./model.ts";
+import { viewOfResult } from "./scope-views.ts";
+import { View } from "./view.ts";
+
+/** Values already loaded, by reference. */
+export type Loaded = TurnContext["loaded"];
+
+/** The value behind a reference; throws Needs when it is not loaded yet. */
+export function needValue(reference: ResultReference, context: { loaded: Loaded }): Json {
+  const value = context.loaded.get(reference.ref);
+  if (value === undefined) throw new Needs({ load: [reference] });
+  return value;
+}
+
+/** Prefix of the reference under which a turn asks for a parsed playbook. */
+export const CATALOG_PREFIX = "noetl://catalog/";
+
+/** The playbook an execution is pinned to; throws Needs when it is not loaded yet. */
+export function needPlaybook(pin: PlaybookPin, context: { loaded: Loaded }): Playbook {
+  const ref = `${CATALOG_PREFIX}${pin.path}@${pin.version}#${pin.hash}`;
+  return needValue({ ref, bytes: 0, tier: "catalog" }, context) as unknown as Playbook;
+}
+
+/** A value kept elsewhere: its extract answers at once, anything else asks for the whole. */
+export class KeptValue extends View {
+  readonly reference: ResultReference;
+  readonly #loaded: Loaded;
+
+  constructor(reference: ResultReference, loaded: Loaded) {
+    super();
+    this.reference = reference;
+    this.#loaded = loaded;
+  }
+
+  override member(key: string | number): unknown {
+    const extract = this.reference.extract;
+    if (extract && Object.hasOwn(extract, key)) return extract[key];
+    if (key === "_ref") return this.reference.ref;
+    const whole = viewOfResult(this.plain());
+    if (whole instanceof View) return whole.member(key);
+    return Array.isArray(whole) && typeof key === "number" ? whole.at(key) : undefined;
+  }
+
+  override plain(): Json {
+    return needValue(this.reference, { loaded: this.#loaded });
+  }
+}
+
+/** The data of an outcome as a template value. */
+export function dataOf(result: OutcomeResult, loaded: Loaded): unknown {
+  if (result.reference) return new KeptValue(result.reference, loaded);
+  return result.context ?? null;
+}
+
+/** The `output` a step-level `set` or an arc guard sees for a finished step. */
+export function envelopeOf(result: OutcomeResult, loaded: Loaded): Record<string, unknown> {
+  return {
+    status: result.status,
+    data: dataOf(result, loaded),
+    ref: result.reference?.ref ?? null,
+    error: result.error ?? null,
+    ...(result.envelope ?? {}),
+  };
+}
+
+/** Parts of a scope that come from a frozen scope. */
+export function partsOf(scope: FrozenScope, loaded: Loaded) {
+  const steps: Record<string, unknown> = {};
+  for (const [name, result] of Object.entries(scope.steps)) steps[name] = dataOf(result, loaded);
+  return {
+    execution: scope.execution,
+    workload: scope.workload,
+    ctx: scope.ctx,
+    steps,
+    ...(scope.upstream === undefined ? {} : { result: steps[scope.upstream] }),
+  };
+}
+
+/** `value` when it fits, else undefined: the caller keeps it elsewhere. */
+export function fits(value: unknown, bytesMax: number): boolean {
+  return Buffer.byteLength(JSON.stringify(value) ?? "") <= bytesMax;
+}

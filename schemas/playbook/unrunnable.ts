@@ -1,0 +1,48 @@
+/** What is good grammar and cannot run in this build: refused when a playbook is registered. */
+import type { Issue } from "../errors.ts";
+import type { ToolKind } from "../tool.ts";
+import type { Loop, Playbook } from "./model.ts";
+import { issueAtSpot } from "./spot.ts";
+import type { Whereabouts } from "./spot.ts";
+
+/**
+ * An issue for each cursor loop, fan-out loop and tool kind that this build cannot run; none when
+ * the playbook can run. `where` (a ReadPlaybook) adds file, line and column.
+ */
+export function refuseUnrunnable(
+  playbook: Playbook,
+  runnableKinds: readonly ToolKind[],
+  where: Whereabouts = {},
+): Issue[] {
+  const issues: Issue[] = [];
+  for (const step of Object.values(playbook.steps)) {
+    const loop = step.loop && unrunnableLoop(step.loop);
+    if (loop) issues.push(issueAtSpot(where, { step: step.name, field: loop.field }, loop));
+    for (const task of step.tasks) {
+      if (runnableKinds.includes(task.kind)) continue;
+      const spot = { step: step.name, task: task.label, field: "kind" };
+      issues.push(
+        issueAtSpot(where, spot, {
+          message: `tools of kind '${task.kind}' are not available in this build`,
+          expected: runnableKinds.join(" | "),
+        }),
+      );
+    }
+  }
+  return issues;
+}
+
+function unrunnableLoop(
+  loop: Loop,
+): (Pick<Issue, "message" | "expected"> & { field: string }) | undefined {
+  const expected = "a loop over 'in' with mode sequential or parallel";
+  if (loop.cursor || loop.mode === "cursor") {
+    const message = "cursor loops are not available in this build";
+    return { field: "loop.cursor", message, expected };
+  }
+  if (loop.fanout) {
+    const message = "fan-out loops (loop_mode: fanout) are not available in this build";
+    return { field: "spec.loop_mode", message, expected: `${expected}, loop_mode local` };
+  }
+  return undefined;
+}

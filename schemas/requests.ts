@@ -1,0 +1,231 @@
+/** What a caller may ask: one strict zod shape per action, and the wrapper that applies it on any broker. */
+import { z } from "zod";
+import { rejectIssues } from "./errors.ts";
+import type { Issue } from "./errors.ts";
+
+/** Limits of a request. Each has a name, because each will be met by somebody. */
+export const LIMITS = {
+  playbookMaxChars: 4_194_304,
+  payloadMaxBytes: 4_194_304,
+  credentialMaxBytes: 262_144,
+  pathMaxChars: 512,
+  idempotencyKeyMaxChars: 256,
+  reasonMaxChars: 1_000,
+  pageSizeMax: 1_000,
+  listMax: 500,
+  waitMaxMs: 30_000,
+} as const;
+
+/** Ids are snowflakes: 64-bit numbers, carried as text because JSON numbers lose digits. */
+const id = z
+  .string({ error: "an id as text (digits)" })
+  .regex(/^[1-9]\d{0,18}$/, "an id of 1 to 19 digits, as text");
+
+const path = z
+  .string({ error: "a catalog path such as examples/hello" })
+  .trim()
+  .min(1, "a catalog path such as examples/hello")
+  .max(LIMITS.pathMaxChars, `a path of at most ${LIMITS.pathMaxChars} characters`)
+  .transform(text => text.replace(/^catalog:\/\//, ""));
+
+const playbook = z
+  .string({ error: "the YAML of a playbook, as text" })
+  .min(1, "the YAML of a playbook, as text")
+  .max(LIMITS.playbookMaxChars, `at most ${LIMITS.playbookMaxChars} characters`);
+
+/** Query strings carry numbers as text, so both are taken. */
+function whole(min: number, max: number, fallback: number) {
+  const expected = `a whole number from ${min} to ${max}`;
+  return z.coerce
+    .number({ error: expected })
+    .int(expected)
+    .min(min, expected)
+    .max(max, expected)
+    .default(fallback);
+}
+
+function jsonObject(maxBytes: number) {
+  return z
+    .record(z.string(), z.unknown(), { error: "a JSON object" })
+    .refine(value => sizeOf(value) <= maxBytes, `a JSON object of at most ${maxBytes} bytes`);
+}
+
+function sizeOf(value: unknown): number {
+  try {
+    return Buffer.byteLength(JSON.stringify(value) ?? "");
+  } catch {
+    // A cycle or a bigint: not JSON, so larger than any limit.
+    return Infinity;
+  }
+}
+
+const version = z.coerce
+  .number({ error: "a version, counting from 1" })
+  .int("a version, counting from 1")
+  .min(1, "a version, counting from 1");
+
+export const executionsStart = z
+  .strictObject({
+    /** Of a registered playbook; or `playbook`, but not both. */
+    path: path.optional(),
+    /** YAML text, registered under its own path before it starts. */
+    playbook: playbook.optional(),
+    /** Latest when absent. */
+    version: version.optional(),
+    /** Merged over the playbook's workload, key by key. */
+    payload: jsonObject(LIMITS.payloadMaxBytes).optional(),
+    parent_execution_id: id.optional(),
+    /** The same key with the same request answers the same execution. */
+    idempotency_key: z
+      .string({ error: "a text" })
+      .min(1, "a text that is not empty")
+      .max(LIMITS.idempotencyKeyMaxChars, `at most ${LIMITS.idempotencyKeyMaxChars} characters`)
+      .optional(),
+  })
+  .refine(request => (request.path === undefined) !== (request.playbook === undefined), {
+    path: ["path"],
+    message: "either path or playbook, one of the two",
+  });
+
+export const executionId = z.strictObject({ execution_id: id });
+
+export const EXECUTION_STATUSES = [
+  "RUNNING",
+  "PAUSED",
+  "COMPLETED",
+  "FAILED",
+  "CANCELLED",
+] as const;
+export type ExecutionStatus = (typeof EXECUTION_STATUSES)[number];
+
+export const executionsList = z.strictObject({
+  limit: whole(1, LIMITS.listMax, 50),
+  /** Only executions older than this one: the `next` of the page before. */
+  before: id.optional(),
+  status: z
+    .string()
+    .transform(text => text.toUpperCase())
+    .pipe(z.enum(EXECUTION_STATUSES, { error: `one of ${EXECUTION_STATUSES.join(", ")}` }))
+    .optional(),
+  path: path.optional(),
+});
+
+export const executionsEvents = z.strictObject({
+  execution_id: id,
+  page: whole(1, 1_000_000, 1),
+  page_size: whole(1, LIMITS.pageSizeMax, 100),
+  event_type: z
+    .string({ error: "an event type such as step.enter" })
+    .regex(/^[\w.]{1,64}$/, "an event type such as step.enter")
+    .optional(),
+});
+
+export const executionsCancel = z.strictObject({
+  execution_id: id,
+  reason: z.string().max(LIMITS.reasonMaxChars, "a shorter text").optional(),
+});
+
+export const executionsWait = z.strictObject({
+  execution_id: id,
+  /** How long the caller is ready to wait, in milliseconds. */
+  timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000),
+  /** Also wait for every child started below it. */
+  descendants: z.boolean().default(false),
+});
+
+export const executionsResult = z.strictObject({
+  execution_id: id,
+  /** The last step that finished, when absent. */
+  step: z.string({ error: "the name of a step" }).min(1, "the name of a step").optional(),
+});
+
+export const catalogRegister = z.strictObject({
+  content: playbook,
+  /** Shown in errors; nothing is read from it. */
+  file: z.string({ error: "a file name" }).max(4_096, "a shorter file name").optional(),
+  /** What NoETL's own clients send; playbooks are the only resource here. */
+  resource_type: z
+    .string()
+    .refine(text => text.toLowerCase() === "playbook", "Playbook")
+    .optional(),
+});
+
+export const catalogGet = z.strictObject({ path, version: version.optional() });
+
+export const catalogList = z.strictObject({ limit: whole(1, LIMITS.listMax, 200) });
+
+export const credentialsRegister = z.strictObject({
+  name: z
+    .string({ error: "an alias" })
+    .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/, "an alias of letters, digits, _ . -"),
+  type: z
+    .string({ error: "a type such as postgres" })
+    .regex(/^[\w-]{1,64}$/, "a type such as postgres"),
+  data: jsonObject(LIMITS.credentialMaxBytes),
+});
+
+export const nothing = z.strictObject({});
+
+export type ExecutionsStart = z.output<typeof executionsStart>;
+export type ExecutionsList = z.output<typeof executionsList>;
+export type ExecutionsEvents = z.output<typeof executionsEvents>;
+export type ExecutionsResult = z.output<typeof executionsResult>;
+export type ExecutionsCancel = z.output<typeof executionsCancel>;
+export type ExecutionsWait = z.output<typeof executionsWait>;
+export type CatalogRegister = z.output<typeof catalogRegister>;
+export type CatalogGet = z.output<typeof catalogGet>;
+export type CredentialsRegister = z.output<typeof credentialsRegister>;
+
+/**
+ * Wraps an action's handler so that it sees checked parameters, on any broker: nothing depends on the
+ * broker's own validator. `this` is the service. Throws Rejected 422 whose `data.issues` name the keys
+ * and what was expected, never the values that came.
+ *
+ *     get: validated(executionId, function (ctx, { execution_id }) { … })
+ */
+export function validated<
+  Shape extends z.ZodType,
+  Context extends { params: unknown },
+  This,
+  Result,
+>(
+  shape: Shape,
+  handler: (this: This, ctx: Context, params: z.output<Shape>) => Result,
+): (this: This, ctx: Context) => Result {
+  return function checkedHandler(this: This, ctx: Context): Result {
+    return handler.call(this, ctx, checked(shape, ctx.params ?? {}));
+  };
+}
+
+/** The parsed value, or Rejected 422 with one issue per problem. */
+export function checked<Shape extends z.ZodType>(
+  shape: Shape,
+  value: unknown,
+  what = "The request is refused",
+): z.output<Shape> {
+  const result = shape.safeParse(value);
+  if (result.success) return result.data;
+  throw rejectIssues(
+    result.error.issues.flatMap(problem => issuesOf(problem, value)),
+    what,
+  );
+}
+
+function issuesOf(problem: z.core.$ZodIssue, value: unknown): Issue[] {
+  const field = problem.path.map(String).join(".");
+  if (problem.code === "unrecognized_keys") {
+    return problem.keys.map(key => ({
+      field: field ? `${field}.${key}` : key,
+      message: "there is no such field",
+    }));
+  }
+  const message = isMissing(value, problem.path) ? "this is missing" : "this cannot be used";
+  const expected = problem.message.replace(/^Invalid input: expected (\w+).*$/, "an $1");
+  return [{ ...(field && { field }), message, expected }];
+}
+
+function isMissing(value: unknown, keys: readonly PropertyKey[]): boolean {
+  let inner = value;
+  for (const key of keys) inner = (inner as Record<PropertyKey, unknown> | null)?.[key];
+  return inner === undefined;
+}

@@ -1,0 +1,67 @@
+// The catalog: playbooks by path and version, refused here when they cannot run.
+import { createHash } from "node:crypto";
+import type { Context, ServiceSchema } from "moleculer";
+import type { Runtime } from "../../mixins/runtime.ts";
+import { addPlaybook, findPlaybook, listPaths, listPlaybooks } from "../../mixins/postgres/catalog.ts";
+import { Rejected, rejectIssues } from "../../schemas/errors.ts";
+import { readPlaybook } from "../../schemas/playbook/parse.ts";
+import { nearest } from "../../schemas/playbook/nearest.ts";
+import { refuseUnrunnable } from "../../schemas/playbook/unrunnable.ts";
+import { unknownNames } from "../../schemas/playbook/unknown-names.ts";
+import { RUNNABLE_KINDS } from "../../schemas/tool.ts";
+import {
+  catalogGet,
+  catalogList,
+  catalogRegister,
+  validated,
+  type CatalogGet,
+  type CatalogRegister,
+} from "../../schemas/requests.ts";
+
+/** Paths looked through for the nearest one in an error. */
+const NEAREST_AMONG = 2_000;
+
+/** The service `catalog` over a process's runtime. */
+export default function catalogService(runtime: Runtime): ServiceSchema {
+  return {
+    name: "catalog",
+    actions: {
+      /** Adds a version of a playbook, unless the newest one is the same text. */
+      register: { handler: validated(catalogRegister, (_ctx: Context, p) => register(runtime, p)) },
+      /** A playbook by path: of a version, or the newest. */
+      get: { handler: validated(catalogGet, (_ctx: Context, p) => get(runtime, p)) },
+      list: {
+        handler: validated(catalogList, async (_ctx: Context, p) => ({
+          playbooks: await listPlaybooks(runtime.database, p.limit),
+        })),
+      },
+    },
+  };
+}
+
+async function register(runtime: Runtime, request: CatalogRegister) {
+  const { content, file } = request;
+  const reading = readPlaybook(content, { file });
+  const issues = refuseUnrunnable(reading.playbook, RUNNABLE_KINDS, reading);
+  const { playbook } = reading;
+  if (issues.length > 0) throw rejectIssues(issues, `playbook '${playbook.path}' cannot run`);
+  const hash = createHash("sha256").update(content).digest("hex");
+  const { path } = playbook;
+  const warnings = [...playbook.warnings, ...unknownNames(playbook, reading)];
+  const added = await addPlaybook(runtime.database, { path, hash, content });
+  return { path, hash, ...added, warnings };
+}
+
+async function get(runtime: Runtime, request: CatalogGet) {
+  const { path, version } = request;
+  const entry = await findPlaybook(runtime.database, path, version);
+  if (entry) return entry;
+  const known = await findPlaybook(runtime.database, path);
+  if (known) {
+    throw new Rejected(`playbook '${path}' has no version ${version}; the newest is ${known.version}`, 404);
+  }
+  const near = nearest(path, await listPaths(runtime.database, NEAREST_AMONG));
+  throw new Rejected(`there is no playbook '${path}' in the catalog`, 404, {
+    ...(near && { hint: `did you mean '${near}'?` }),
+  });
+}

@@ -1,0 +1,146 @@
+// The fold of an execution's facts. Total: it never throws, logs or asks the time.
+import { evolveCommand } from "../../schemas/command.ts";
+import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import type { FrozenScope } from "../../schemas/frozen-scope.ts";
+import type { JsonObject } from "../../schemas/json.ts";
+import {
+  isLive,
+  tokenKey,
+  wholeScope,
+  type ExecutionState,
+  type Failure,
+  type Running,
+  type Token,
+} from "./state.ts";
+
+/** Folds one fact into a state the caller owns; `at` is when it was recorded. */
+export function evolve(state: ExecutionState, event: NewEvent, at: number): ExecutionState {
+  if (event.event_type === "playbook.initialized") return initialized(event);
+  if (!isLive(state)) return state;
+  switch (event.event_type) {
+    case "command.issued":
+      return issued(state, event, at);
+    case "step.enter":
+      enter(state, event.meta, at, { loop_id: event.meta.loop_id, scope: frozen(state, event.meta.step) });
+      return state;
+    case "step.skipped":
+      state.waiting.delete(event.meta.step);
+      return state;
+    case "command.claimed":
+    case "command.expired":
+    case "command.released": {
+      const command = state.commands.get(event.meta.command_id);
+      if (command) evolveCommand(command, event, at);
+      return state;
+    }
+    case "command.completed":
+    case "command.failed":
+    case "command.cancelled":
+      state.commands.delete(event.meta.command_id);
+      return exited(state, event);
+    case "step.exit":
+    case "step.failed":
+      return exited(state, event);
+    case "execution.cancel_requested":
+      state.waiting.clear();
+      return { ...state, status: "cancelling", cancelReason: event.meta.reason };
+    case "playbook.completed":
+      return over(state, "completed", event);
+    case "playbook.failed":
+      return over(state, "failed", event);
+    case "execution.cancelled":
+      return over(state, "cancelled", event);
+    default:
+      return state;
+  }
+}
+
+function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
+  const { path, playbook_version: version, hash, parent_execution_id, generation } = event.meta;
+  const context = event.context as { workload: JsonObject; execution_id: string };
+  return {
+    status: "running",
+    execution_id: context.execution_id,
+    playbook: { path, version, hash },
+    ...(parent_execution_id === undefined ? {} : { parent_execution_id }),
+    generation,
+    workload: context.workload,
+    ctx: {},
+    activations: new Map(),
+    results: new Map(),
+    tokens: new Map(),
+    waiting: new Map([[event.node_name ?? "", undefined]]),
+    commands: new Map(),
+  };
+}
+
+function issued(state: Running, event: EventOf<"command.issued">, at: number): ExecutionState {
+  const { command_id, step, activation, attempt, kind } = event.meta;
+  if (event.meta.enter) enter(state, event.meta, at, { command_id });
+  state.commands.set(command_id, {
+    command_id,
+    step,
+    activation,
+    attempt,
+    kind,
+    delivery: 0,
+    deaths: 0,
+  });
+  return state;
+}
+
+/** All tokens that waited at a step become one running token. */
+function enter(
+  state: Running,
+  meta: { step: string; activation: number },
+  at: number,
+  what: Pick<Token, "command_id" | "loop_id" | "scope">,
+): void {
+  const { step, activation } = meta;
+  const upstream = state.waiting.get(step);
+  state.waiting.delete(step);
+  state.activations.set(step, activation);
+  const from = upstream === undefined ? {} : { upstream };
+  state.tokens.set(tokenKey(step, activation), { step, activation, entered_at: at, ...from, ...what });
+}
+
+/** The scope as it is now, for a loop that must not see later writes. */
+function frozen(state: Running, step: string): FrozenScope {
+  const { results, ...rest } = wholeScope(state, state.waiting.get(step));
+  return { ...rest, steps: Object.fromEntries(results) };
+}
+
+type ExitEvent = EventOf<
+  "command.completed" | "command.failed" | "command.cancelled" | "step.exit" | "step.failed"
+>;
+
+function exited(state: Running, event: ExitEvent): ExecutionState {
+  const { step, activation, next, step_status, handled } = event.meta;
+  if (next === undefined) return state;
+  state.tokens.delete(tokenKey(step, activation));
+  // A step that could not be entered never had a token, only one that waited.
+  if (event.event_type === "step.failed") state.waiting.delete(step);
+  if (event.result) {
+    state.results.set(step, event.result as OutcomeResult);
+    state.last = step;
+  }
+  const writes = event.context?.["ctx"] as JsonObject | undefined;
+  if (writes) state.ctx = { ...state.ctx, ...writes };
+  const failure = event.context?.["failure"] as unknown as Failure | undefined;
+  if (step_status === "failed" && failure) {
+    if (handled === "arc") state.handled ??= failure;
+    else state.failure ??= failure;
+  }
+  if (state.failure) state.waiting.clear();
+  else if (state.status === "running") for (const target of next) state.waiting.set(target, step);
+  return state;
+}
+
+function over(
+  state: Running,
+  status: "completed" | "failed" | "cancelled",
+  event: EventOf<"playbook.completed" | "playbook.failed" | "execution.cancelled">,
+): ExecutionState {
+  const { execution_id, generation } = state;
+  return { status, execution_id, generation, ...(event.result && { result: event.result as JsonObject }) };
+}

@@ -1,0 +1,144 @@
+// What readers are told about executions: rows of the projection and pages of the log.
+import type { Runtime } from "../../mixins/runtime.ts";
+import { pageEvents, readStepResult } from "../../mixins/postgres/event.ts";
+import { listExecutions, readExecutions, type ExecutionRow } from "../../mixins/postgres/execution.ts";
+import { Rejected } from "../../schemas/errors.ts";
+import type { OutcomeResult } from "../../schemas/events.ts";
+import type { JsonObject } from "../../schemas/json.ts";
+import type { ExecutionsEvents, ExecutionsList, ExecutionsResult } from "../../schemas/requests.ts";
+
+/** An execution as every door shows it; ids are strings, times ISO 8601. */
+export interface ExecutionView {
+  execution_id: string;
+  parent_execution_id: string | null;
+  path: string;
+  version: number;
+  status: string;
+  last_event_type: string;
+  last_node_name: string | null;
+  start_time: string;
+  end_time: string | null;
+  duration_ms: number;
+  error: JsonObject | null;
+  result: unknown;
+  /** By step: `{loop_id, total, done, failed, in_flight, completed}`. */
+  loop_progress: JsonObject;
+  fanout_progress: JsonObject;
+  state: JsonObject;
+}
+
+/** Results up to this size are shown whole; larger ones by reference. */
+const SHOWN_BYTES_MAX = 65_536;
+
+/** One row, its result loaded when it is small. Throws Rejected 404. */
+export async function readExecution(runtime: Runtime, executionId: string): Promise<ExecutionView> {
+  const [row] = await readExecutions(runtime.database, [executionId]);
+  if (!row) throw unknown(executionId);
+  return { ...toView(row, runtime.clock.now()), result: await shownResult(runtime, row) };
+}
+
+function unknown(executionId: string): Rejected {
+  return new Rejected(`there is no execution ${executionId}`, 404, { execution_id: executionId });
+}
+
+async function shownResult(runtime: Runtime, row: ExecutionRow): Promise<unknown> {
+  const result = row.result as { context?: unknown; reference?: { ref: string; bytes: number } } | null;
+  if (!result?.reference) return result?.context ?? null;
+  const { reference } = result;
+  if (reference.bytes === 0 || reference.bytes > SHOWN_BYTES_MAX) return { reference };
+  try {
+    return await runtime.values.load(reference as never);
+  } catch {
+    // The row is still true when the value is no longer kept.
+    return { reference };
+  }
+}
+
+function toView(row: ExecutionRow, now: number): ExecutionView {
+  const { start_time, end_time, state } = row;
+  return {
+    execution_id: row.execution_id,
+    parent_execution_id: row.parent_execution_id,
+    path: row.path,
+    version: row.playbook_version,
+    status: row.status,
+    last_event_type: row.last_event_type,
+    last_node_name: row.last_node_name,
+    start_time: new Date(start_time).toISOString(),
+    end_time: end_time === null ? null : new Date(end_time).toISOString(),
+    duration_ms: Math.max(0, Math.round((end_time ?? now) - start_time)),
+    error: row.error,
+    result: (row.result as { context?: unknown } | null)?.context ?? null,
+    loop_progress: (state["loop"] ?? {}) as JsonObject,
+    fanout_progress: (state["fanout"] ?? {}) as JsonObject,
+    state,
+  };
+}
+
+/** playbook-dsl §3.1 *status*. */
+export async function readStatus(runtime: Runtime, executionId: string) {
+  const [row] = await readExecutions(runtime.database, [executionId]);
+  if (!row) throw unknown(executionId);
+  const { status } = row;
+  return {
+    execution_id: executionId,
+    path: row.path,
+    status,
+    completed: status === "COMPLETED",
+    failed: status === "FAILED",
+    is_cancelled: status === "CANCELLED",
+    current_step: row.last_node_name,
+    progress: (row.state["loop"] ?? {}) as JsonObject,
+  };
+}
+
+/** The value of a step's newest result, whole, wherever it is kept. */
+export async function readResult(runtime: Runtime, request: ExecutionsResult) {
+  const { execution_id, step } = request;
+  const [row] = await readExecutions(runtime.database, [execution_id]);
+  if (!row) throw unknown(execution_id);
+  const found =
+    step === undefined ? row.result : await readStepResult(runtime.database, { execution_id, step });
+  const result = found as OutcomeResult | null | undefined;
+  if (!result) return { found: false, value: null };
+  const value = result.reference ? await runtime.values.load(result.reference) : (result.context ?? null);
+  return { found: true, value };
+}
+
+export async function listRows(runtime: Runtime, filter: ExecutionsList) {
+  const rows = await listExecutions(runtime.database, { ...filter, limit: filter.limit + 1 });
+  const now = runtime.clock.now();
+  const shown = rows.slice(0, filter.limit).map(row => {
+    const { state: _state, ...view } = toView(row, now);
+    return view;
+  });
+  return { executions: shown, ...(rows.length > filter.limit && { next: shown.at(-1)?.execution_id }) };
+}
+
+export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
+  const { execution_id, page, page_size, event_type } = request;
+  const [row] = await readExecutions(runtime.database, [execution_id]);
+  if (!row) throw unknown(execution_id);
+  const offset = (page - 1) * page_size;
+  const filter = { execution_id, event_type, offset, limit: page_size };
+  const { total, events } = await pageEvents(runtime.database, filter);
+  return {
+    execution_id,
+    status: row.status,
+    path: row.path,
+    events: events.map(event => withCommandId(event, row)),
+    pagination: { page, page_size, total, has_next: offset + events.length < total },
+  };
+}
+
+/** Readers look for the command's id in the context and the parent beside it (playbook-dsl §3.1). */
+function withCommandId(event: Record<string, unknown>, row: ExecutionRow) {
+  const meta = event["meta"] as { command_id?: string };
+  const context = (event["context"] ?? {}) as JsonObject;
+  return {
+    ...event,
+    node_id: event["node_name"],
+    parent_execution_id: row.parent_execution_id,
+    context: meta.command_id === undefined ? context : { ...context, command_id: meta.command_id },
+  };
+}

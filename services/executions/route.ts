@@ -1,0 +1,165 @@
+// Routing: what a finished step writes and where its token goes. Pure; guards are evaluated here.
+import type { TurnContext } from "../../schemas/decider.ts";
+import { Needs } from "../../schemas/decider.ts";
+import type { OutcomeResult } from "../../schemas/events.ts";
+import type { JsonObject } from "../../schemas/json.ts";
+import type { Arc, Playbook, Step } from "../../schemas/playbook/model.ts";
+import { readPaths, renderSet } from "../../schemas/playbook/render.ts";
+import { createScope, type ScopeParts } from "../../schemas/playbook/scope.ts";
+import { dataOf, envelopeOf, partsOf, type Loaded } from "../../schemas/playbook/stored-result.ts";
+import { isTrue } from "../../schemas/playbook/template.ts";
+import { wholeScope, type Failure, type Running } from "./state.ts";
+
+/** A step that has just finished, before its exit is decided. */
+export interface Finished {
+  step: string;
+  activation: number;
+  result: OutcomeResult;
+  /** Boundary name its arc guards see. */
+  event: "call.done" | "call.error" | "loop.done";
+  /** Ctx writes that came with the outcome, each root whole. */
+  ctx: JsonObject;
+}
+
+export interface Exit {
+  next: string[];
+  /** All ctx writes of this exit, each root whole. */
+  ctx: JsonObject;
+  step_status: "ok" | "failed";
+  handled?: "arc" | "best_effort";
+  failure?: Failure;
+}
+
+/** Decides a step's exit. Throws Needs when a guard or a `set` asks for a value that is not loaded. */
+export function routeExit(
+  finished: Finished,
+  state: Running,
+  playbook: Playbook,
+  context: TurnContext,
+): Exit {
+  const step = playbook.steps[finished.step] as Step;
+  const failed = finished.result.status === "error";
+  const tolerated = failed && step.failureMode === "best_effort";
+  const failure = failed ? failureOf(finished) : undefined;
+  try {
+    const routing = new Routing(finished, state, context.loaded);
+    if (!failed) routing.apply(step.set);
+    const arcs = failed && !tolerated ? step.next.arcs.filter(arc => namesFailure(arc)) : step.next.arcs;
+    const taken = takeArcs(step, arcs, routing);
+    for (const arc of taken) routing.apply(arc.set);
+    const next = [...new Set(taken.map(arc => arc.to))];
+    if (failed) return failedExit(next, routing.ctx, tolerated, failure as Failure);
+    if (next.length === 0 && isDeadEnd(step, playbook)) return deadEnd(finished, routing.ctx);
+    return { next, ctx: routing.ctx, step_status: "ok" };
+  } catch (error) {
+    if (error instanceof Needs) throw error;
+    // A guard or a `set` that throws fails its step with a typed evaluation error (playbook-dsl §8.6).
+    return {
+      next: [],
+      ctx: finished.ctx,
+      step_status: "failed",
+      failure: { step: finished.step, error: logicError((error as Error).message) },
+    };
+  }
+}
+
+/** The evaluation of one exit: a `set` or a guard sees the writes before it. */
+class Routing {
+  ctx: JsonObject;
+  readonly #parts: ScopeParts;
+  readonly #before: JsonObject;
+
+  constructor(finished: Finished, state: Running, loaded: Loaded) {
+    const whole = wholeScope(state);
+    const steps = Object.fromEntries(whole.results);
+    const parts = partsOf({ ...whole, steps: { ...steps, [finished.step]: finished.result } }, loaded);
+    this.ctx = finished.ctx;
+    this.#before = whole.ctx;
+    this.#parts = {
+      ...parts,
+      output: envelopeOf(finished.result, loaded),
+      result: dataOf(finished.result, loaded),
+      event: eventView(finished),
+      error: finished.result.error ?? null,
+    } as ScopeParts;
+  }
+
+  scope() {
+    return createScope({ ...this.#parts, ctx: { ...this.#before, ...this.ctx } });
+  }
+
+  apply(set: Record<string, unknown>): void {
+    if (Object.keys(set).length === 0) return;
+    const writes = renderSet(set, this.scope());
+    this.ctx = { ...this.ctx, ...writes.ctx, ...writes.local };
+  }
+}
+
+function eventView(finished: Finished) {
+  const { step, result, event } = finished;
+  return { name: event, step, status: result.status === "ok" ? "ok" : "failed" };
+}
+
+function takeArcs(step: Step, arcs: Arc[], routing: Routing): Arc[] {
+  const taken: Arc[] = [];
+  for (const arc of arcs) {
+    if (arc.when !== undefined && !isTrue(arc.when, routing.scope())) continue;
+    taken.push(arc);
+    if (step.next.mode === "exclusive") break;
+  }
+  return taken;
+}
+
+function failedExit(next: string[], ctx: JsonObject, tolerated: boolean, failure: Failure): Exit {
+  if (tolerated) return { next, ctx, step_status: "failed", handled: "best_effort" };
+  if (next.length > 0) return { next, ctx, step_status: "failed", handled: "arc", failure };
+  return { next, ctx, step_status: "failed", failure };
+}
+
+function isDeadEnd(step: Step, playbook: Playbook): boolean {
+  return step.next.arcs.length > 0 && playbook.noNextIsError && step.next.onNoMatch !== "quiet";
+}
+
+function deadEnd(finished: Finished, ctx: JsonObject): Exit {
+  const message = `no arc of step '${finished.step}' is true, and executor.spec.no_next_is_error is set`;
+  return {
+    next: [],
+    ctx,
+    step_status: "failed",
+    failure: { step: finished.step, error: { ...logicError(message), code: "NO_NEXT" } },
+  };
+}
+
+/**
+ * Only an arc whose guard asks how the step ended may fire on a failed one: an unconditional arc there would
+ * swallow every failure.
+ */
+function namesFailure(arc: Arc): boolean {
+  if (typeof arc.when !== "string") return false;
+  const text = arc.when.includes("{{") ? arc.when : `{{ ${arc.when} }}`;
+  return readPaths(text).some(
+    ([root, member]) =>
+      (root === "event" && (member === "name" || member === "status")) ||
+      (root === "output" && (member === "status" || member === "error")) ||
+      root === "error",
+  );
+}
+
+function failureOf(finished: Finished): Failure {
+  const error = finished.result.error ?? logicError("the step failed without saying why");
+  return { step: finished.step, error };
+}
+
+export function logicError(message: string): Failure["error"] {
+  return { kind: "logic", retryable: false, code: "EVALUATION", message };
+}
+
+/** Admission: the first rule that matches decides, none allows. Throws what a guard throws. */
+export function admits(step: Step, state: Running, context: TurnContext): boolean {
+  if (step.admit.length === 0) return true;
+  const whole = wholeScope(state);
+  const parts = partsOf({ ...whole, steps: Object.fromEntries(whole.results) }, context.loaded);
+  const scope = createScope(parts as ScopeParts);
+  const rule = step.admit.find(one => one.when === undefined || isTrue(one.when, scope));
+  return rule?.allow ?? true;
+}

@@ -1,0 +1,118 @@
+// The state of an execution: tokens on its steps, open commands, results, and what it has yet to say.
+import type { Command } from "../../schemas/command.ts";
+import type { OutcomeResult } from "../../schemas/events.ts";
+import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { Json, JsonObject } from "../../schemas/json.ts";
+import type { WholeScope } from "../../schemas/playbook/step-reads.ts";
+
+/** One running activation of a step: the token that entered it. */
+export interface Token {
+  step: string;
+  activation: number;
+  entered_at: number;
+  /** The step whose arc led here. */
+  upstream?: string;
+  command_id?: string;
+  loop_id?: string;
+  /** What the loop's templates see, frozen when the step was entered. */
+  scope?: FrozenScope;
+}
+
+export interface Failure {
+  step?: string;
+  error: NonNullable<OutcomeResult["error"]>;
+}
+
+export interface Live {
+  execution_id: string;
+  playbook: PlaybookPin;
+  parent_execution_id?: string;
+  generation: number;
+  workload: JsonObject;
+  ctx: JsonObject;
+  /** How often each step was entered. */
+  activations: Map<string, number>;
+  /** Newest result of each finished step. */
+  results: Map<string, OutcomeResult>;
+  /** By `step:activation`. */
+  tokens: Map<string, Token>;
+  /** Steps that tokens wait to enter, with the step each came from; waiting tokens merge. */
+  waiting: Map<string, string | undefined>;
+  commands: Map<string, Command>;
+  /** An unhandled failure: nothing more is entered. */
+  failure?: Failure;
+  /** A failure found an error arc: work goes on, the end is FAILED. */
+  handled?: Failure;
+  /** The last step that exited, whose result is the execution's. */
+  last?: string;
+  cancelReason?: string;
+}
+
+export type ExecutionState =
+  | { status: "none" }
+  | ({ status: "running" | "cancelling" } & Live)
+  | {
+      status: "completed" | "failed" | "cancelled";
+      execution_id: string;
+      generation: number;
+      result?: JsonObject;
+    };
+
+export type Running = Extract<ExecutionState, Live>;
+
+export function isLive(state: ExecutionState): state is Running {
+  return state.status === "running" || state.status === "cancelling";
+}
+
+export function tokenKey(step: string, activation: number): string {
+  return `${step}:${activation}`;
+}
+
+/** A copy whose maps can be changed; commands are copied because claims change them in place. */
+export function fork(state: ExecutionState): ExecutionState {
+  if (!isLive(state)) return state;
+  const commands = new Map<string, Command>();
+  for (const [id, command] of state.commands) commands.set(id, { ...command });
+  return {
+    ...state,
+    activations: new Map(state.activations),
+    results: new Map(state.results),
+    tokens: new Map(state.tokens),
+    waiting: new Map(state.waiting),
+    commands,
+  };
+}
+
+/** Everything the templates of a step could see; `cutScope` cuts it to what they read. */
+export function wholeScope(state: Running, upstream?: string): WholeScope {
+  const execution: FrozenScope["execution"] = {
+    id: state.execution_id,
+    path: state.playbook.path,
+    ...(state.parent_execution_id === undefined ? {} : { parent_id: state.parent_execution_id }),
+  };
+  return {
+    execution,
+    workload: state.workload,
+    ctx: state.ctx,
+    results: state.results,
+    ...(upstream === undefined ? {} : { upstream }),
+  };
+}
+
+const MAPS = ["activations", "results", "tokens", "waiting", "commands"] as const;
+
+export function freeze(state: ExecutionState): Json {
+  if (!isLive(state)) return state as unknown as Json;
+  const frozen: Record<string, unknown> = { ...state };
+  for (const name of MAPS) frozen[name] = [...state[name]];
+  return frozen as Json;
+}
+
+export function thaw(frozen: Json): ExecutionState {
+  const kept = frozen as unknown as ExecutionState;
+  if (!isLive(kept)) return kept;
+  const raw = frozen as unknown as Record<(typeof MAPS)[number], [string, never][]>;
+  const state = { ...kept };
+  for (const name of MAPS) state[name] = new Map<string, never>(raw[name]);
+  return state;
+}

@@ -1,0 +1,158 @@
+// The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it replaces.
+import type { NewEvent, StoredEvent } from "../../schemas/events.ts";
+import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
+import type { JsonObject } from "../../schemas/json.ts";
+
+/** Progress of a step's newest loop activation, in `state.loop.<step>`. */
+export interface LoopProgress {
+  loop_id: string;
+  activation: number;
+  total: number;
+  done: number;
+  failed: number;
+  in_flight: number;
+  completed: boolean;
+  status?: string;
+  started_at: number;
+  ended_at?: number;
+  retries: number;
+  collection_ref?: string;
+  version: number;
+}
+
+/** What a stream's next event must be to be applied to a row. */
+export function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" {
+  if (event.stream_id === event.execution_id) {
+    return event.version <= row.version ? "old" : row.version + 1;
+  }
+  const loop = Object.values(loopsOf(row)).find(progress => progress.loop_id === event.stream_id);
+  if (loop) return event.version <= loop.version ? "old" : loop.version + 1;
+  // Not seen yet: newer than the one its step shows, or a late event of an older activation.
+  const shown = loopsOf(row)[event.node_name ?? ""];
+  return shown && BigInt(shown.loop_id) > BigInt(event.stream_id) ? "old" : 1;
+}
+
+function loopsOf(row: ExecutionRow): Record<string, LoopProgress> {
+  return (row.state["loop"] ?? {}) as unknown as Record<string, LoopProgress>;
+}
+
+/** The row with one event more. The caller has checked that it is the stream's next. */
+export function foldEvent(row: ExecutionRow, event: StoredEvent): ExecutionRow {
+  if (event.stream_id !== event.execution_id) return foldLoop(row, event);
+  const next = {
+    ...row,
+    version: event.version,
+    last_event_type: event.event_type,
+    last_node_name: event.node_name ?? row.last_node_name,
+  };
+  return { ...next, ...outcomeOf(event), state: foldCounts(row.state, event) };
+}
+
+function outcomeOf(event: StoredEvent): Partial<ExecutionRow> {
+  switch (event.event_type) {
+    case "playbook.completed":
+      return { status: "COMPLETED", end_time: event.at, result: (event.result ?? null) as JsonObject | null };
+    case "playbook.failed": {
+      const { error, step } = (event.result ?? {}) as { error?: JsonObject; step?: string };
+      return { status: "FAILED", end_time: event.at, error: { ...error, ...(step && { step }) } };
+    }
+    case "execution.cancelled":
+      return { status: "CANCELLED", end_time: event.at };
+    case "execution.paused":
+      return { status: "PAUSED" };
+    case "execution.resumed":
+      return { status: "RUNNING" };
+    case "execution.redriven":
+      return { status: "RUNNING", end_time: null, error: null, result: null };
+    default:
+      return {};
+  }
+}
+
+/** Counters of steps: constant size however long a run is. */
+function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
+  const counts = { steps: 0, retries: 0, ...(state["counts"] as Record<string, number> | undefined) };
+  const entered =
+    event.event_type === "step.enter" ||
+    (event.event_type === "command.issued" && event.meta.enter === true);
+  if (entered) counts.steps += 1;
+  counts.retries += retriesOf(event);
+  if (event.event_type !== "execution.cancel_requested") return { ...state, counts };
+  return { ...state, counts, cancel_requested: true };
+}
+
+function retriesOf(event: NewEvent): number {
+  const context = event.context as { stats?: { retries?: number } } | undefined;
+  return context?.stats?.retries ?? 0;
+}
+
+function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
+  const step = event.node_name ?? "";
+  const before = event.event_type === "loop.started" ? begun(event) : loopsOf(row)[step];
+  if (!before) return row;
+  const progress = { ...before, ...stepOf(before, event), version: event.version };
+  const loop = { ...loopsOf(row), [step]: progress } as unknown as JsonObject;
+  return { ...row, state: { ...row.state, loop } };
+}
+
+function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgress {
+  const reference = event.context?.["collection_ref"] as { ref?: string } | undefined;
+  return {
+    loop_id: event.stream_id,
+    activation: event.meta.activation,
+    total: event.meta.collection_size,
+    done: 0,
+    failed: 0,
+    in_flight: 0,
+    completed: false,
+    started_at: Math.round(event.at),
+    retries: 0,
+    ...(reference?.ref && { collection_ref: reference.ref }),
+    version: event.version,
+  };
+}
+
+function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgress> {
+  const { done, failed, in_flight, retries } = progress;
+  switch (event.event_type) {
+    case "command.claimed":
+      return { in_flight: in_flight + 1 };
+    case "command.expired":
+    case "command.released":
+      return { in_flight: Math.max(0, in_flight - 1) };
+    case "command.completed":
+      return { done: done + 1, in_flight: Math.max(0, in_flight - 1), retries: retries + retriesOf(event) };
+    case "command.failed":
+      return { failed: failed + 1, in_flight: Math.max(0, in_flight - 1), retries: retries + retriesOf(event) };
+    case "loop.done":
+      return {
+        completed: true,
+        in_flight: 0,
+        status: event.meta.status,
+        ended_at: Math.round(event.at),
+      };
+    default:
+      return {};
+  }
+}
+
+/** The row of an execution before any event but its start has been seen. */
+export function emptyRow(event: StoredEvent & { event_type: "playbook.initialized" }): ExecutionRow {
+  const { path, playbook_version, hash, parent_execution_id } = event.meta;
+  return {
+    execution_id: event.execution_id,
+    parent_execution_id: parent_execution_id ?? null,
+    path,
+    playbook_version,
+    hash,
+    status: "RUNNING",
+    last_event_type: "playbook.initialized",
+    last_node_name: event.node_name ?? null,
+    start_time: event.at,
+    end_time: null,
+    state: {},
+    error: null,
+    result: null,
+    version: 0,
+  };
+}

@@ -1,0 +1,92 @@
+// The reaper: wakes streams whose wake_at has passed, and keeps house. It decides nothing.
+import type { Service, ServiceSchema } from "moleculer";
+import type { Runtime } from "../../mixins/runtime.ts";
+import { ensurePartitions, forgetStarts } from "../../mixins/postgres/execution.ts";
+import { forgetWorkers } from "../../mixins/postgres/runtime.ts";
+import { pickDue, type DueStream } from "../../mixins/postgres/stream.ts";
+
+export interface ReaperOptions {
+  /** `own`: only streams this node decided last (a one-shot run beside others); `all`: everybody's. */
+  scope: "own" | "all";
+  /** Milliseconds between two sweeps. */
+  sweepMs?: number;
+}
+
+/** Streams woken by one sweep at most. */
+const SWEEP_STREAMS_MAX = 500;
+/** A picked stream comes up again after this when its waking came to nothing. */
+const PICK_BACKOFF_MS = 5_000;
+const HOUSEKEEPING_MS = 60_000;
+/** Weeks of event partitions kept ahead. */
+const PARTITIONS_AHEAD = 2;
+const WORKERS_KEPT_SECONDS = 3_600;
+
+/** The service `reaper` over a process's runtime. */
+export default function reaperService(
+  runtime: Runtime,
+  options: ReaperOptions = { scope: "all" },
+): ServiceSchema {
+  const { clock, database } = runtime;
+  const sweepMs = options.sweepMs ?? 500;
+  let stopped = false;
+  let cancelSweep = () => {};
+  let cancelHousekeeping = () => {};
+  let sweeping: Promise<void> = Promise.resolve();
+
+  async function sweep(service: Service): Promise<void> {
+    try {
+      const owner = options.scope === "own" ? runtime.nodeId : undefined;
+      const due = await pickDue(database, {
+        limit: SWEEP_STREAMS_MAX,
+        backoffMs: PICK_BACKOFF_MS,
+        owner,
+      });
+      await wake(service, due);
+    } catch (error) {
+      service.logger.warn({ err: error }, "reaper.sweep_failed");
+    }
+    if (!stopped) cancelSweep = clock.after(sweepMs, () => start(service));
+  }
+
+  function start(service: Service): void {
+    sweeping = sweep(service);
+  }
+
+  async function housekeep(service: Service): Promise<void> {
+    try {
+      await ensurePartitions(database, PARTITIONS_AHEAD);
+      await forgetStarts(database);
+      await forgetWorkers(database, WORKERS_KEPT_SECONDS);
+    } catch (error) {
+      service.logger.warn({ err: error }, "reaper.housekeeping_failed");
+    }
+    if (!stopped) cancelHousekeeping = clock.after(HOUSEKEEPING_MS, () => void housekeep(service));
+  }
+
+  return {
+    name: "reaper",
+    started(this: Service) {
+      start(this);
+      void housekeep(this);
+      return Promise.resolve();
+    },
+    async stopped() {
+      stopped = true;
+      cancelSweep();
+      cancelHousekeeping();
+      await sweeping;
+    },
+  };
+}
+
+/** Tells the owners of due streams, one call a kind. */
+async function wake(service: Service, due: DueStream[]): Promise<void> {
+  const kinds = Map.groupBy(due, stream => stream.kind);
+  await Promise.all(
+    [...kinds].map(([kind, streams]) =>
+      service.broker
+        .call(`${kind}.wake`, { streams }, { timeout: 30_000 })
+        .catch((error: unknown) => service.logger.warn({ err: error, kind }, "reaper.wake_failed")),
+    ),
+  );
+}

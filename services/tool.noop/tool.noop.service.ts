@@ -1,0 +1,31 @@
+/** The noop tool: answers what it is told to, for policies and `set` to act on. */
+import type { ServiceSchema } from "moleculer";
+import { toolAction } from "../../mixins/tool.ts";
+import type { Json } from "../../schemas/json.ts";
+
+export interface NoopToolOptions {
+  concurrency?: number;
+  maxQueueSize?: number;
+}
+
+const NOOP_DEFAULTS: Required<NoopToolOptions> = { concurrency: 256, maxQueueSize: 10_000 };
+
+/**
+ * The service `tool.noop`. Action `run` answers `result` when it is given, else `{status,
+ * message}`.
+ */
+export function noopTool(options: NoopToolOptions = {}): ServiceSchema {
+  const { concurrency, maxQueueSize } = { ...NOOP_DEFAULTS, ...options };
+  return {
+    name: "tool.noop",
+    actions: {
+      run: toolAction({ concurrency, max_queue_size: maxQueueSize }, async ({ config }) => {
+        const message = typeof config.message === "string" ? config.message : "noop";
+        const data = "result" in config ? (config.result as Json) : { status: "ok", message };
+        return { status: "ok", data, error: null };
+      }),
+    },
+  };
+}
+
+export default noopTool();

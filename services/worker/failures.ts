@@ -1,0 +1,23 @@
+/** Failures the worker itself finds, in the shape of a tool's. */
+import type { TemplateError } from "../../schemas/playbook/template-error.ts";
+import type { ToolEnvelope, ToolError } from "../../schemas/tool.ts";
+
+/** The envelope of a task that could not run. */
+export function failed(error: ToolError): ToolEnvelope {
+  return { status: "error", data: null, error };
+}
+
+/** The playbook asks for something impossible. */
+export function logic(code: string, message: string): ToolError {
+  return { kind: "logic", retryable: false, code, message };
+}
+
+/** The task is not set up to run. */
+export function configFailure(code: string, message: string): ToolError {
+  return { kind: "config", retryable: false, code, message };
+}
+
+/** An expression that cannot be evaluated. */
+export function templateFailure(error: TemplateError): ToolError {
+  return logic("TEMPLATE", error.describe());
+}

