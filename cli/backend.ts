@@ -6,7 +6,7 @@ import type { RejectedCode } from "../schemas/errors.ts";
 import { isObject } from "../schemas/json.ts";
 import { API_ROUTES } from "../services/api/routes.ts";
 import { startRuntime } from "./runtime.ts";
-import type { Role } from "./runtime.ts";
+import type { Role, RunningRuntime } from "./runtime.ts";
 
 export interface Backend {
   /** Calls an action; throws the errors of the house whichever way it goes. */
@@ -22,7 +22,11 @@ export interface Backend {
 export async function openBackend(settings: Settings, roles: readonly Role[]): Promise<Backend> {
   const { serverUrl, clientTimeoutMs } = settings.http;
   if (serverUrl) return httpBackend(serverUrl, clientTimeoutMs);
-  const runtime = await startRuntime({ settings, roles, scope: "own" });
+  return runtimeBackend(await startRuntime({ settings, roles, scope: "own" }));
+}
+
+/** Calls the broker of a runtime in this process; closing stops it. */
+export function runtimeBackend(runtime: RunningRuntime): Backend {
   return {
     call: (action, params, timeoutMs) =>
       runtime.broker.call(action, params, timeoutMs === undefined ? {} : { timeout: timeoutMs }),

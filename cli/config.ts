@@ -15,6 +15,10 @@ export async function config(options: GlobalOptions & { set?: boolean }): Promis
     printJson({ settings: lines });
     return EXIT.completed;
   }
+  if (lines.length === 0) {
+    print("The environment sets nothing; every default is in effect.");
+    return EXIT.completed;
+  }
   const paint = painter(openScreen(process.stdout).colored);
   const rows = lines.map(({ name, value, source, doc }) => [name, value || "-", source, doc]);
   const [head = "", ...rest] = table([["SETTING", "VALUE", "SOURCE", "MEANING"], ...rows]).split(

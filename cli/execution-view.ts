@@ -7,6 +7,7 @@ export interface LoopProgress {
   done: number;
   failed: number;
   in_flight?: number;
+  retries?: number;
   completed?: boolean;
 }
 

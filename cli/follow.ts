@@ -5,12 +5,12 @@ import type { ExecutionView } from "./execution-view.ts";
 import { EXIT, exitCodeOfStatus } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
 import { openProgress, REDRAW_MS, summaryLines } from "./progress.ts";
-import type { RunCounts } from "./progress.ts";
 import { openScreen, painter, print, printJson, say } from "./terminal.ts";
 
 /** How often a server is asked; the line moves less, and the server has others to answer. */
 const REMOTE_POLL_MS = 500;
-const WAIT_MS = 20_000;
+/** Short, because a broker that stops lets calls like this one end first. */
+const WAIT_MS = 1_000;
 /** A cancel is usually done within a second; longer than this nobody waits for it. */
 const CANCEL_WAIT_MS = 15_000;
 /** One Ctrl-C reaches the launcher and this process: what comes together counts once. */
@@ -31,20 +31,22 @@ export async function follow(
   const screen = openScreen();
   const progress = json && !screen.live ? undefined : openProgress(screen, Date.now());
   const interruption = watchSignals();
+  const waiting = new AbortController();
   const poller = pollInTurns(backend, executionId, view => progress?.show(view, Date.now()));
   try {
-    const ended = waitForEnd(backend, executionId, descendants);
+    const ended = waitForEnd(backend, executionId, { descendants, signal: waiting.signal });
     // After an interruption nobody awaits it, and the broker it asks goes away.
     ended.catch(() => undefined);
     const first = await Promise.race([ended, interruption.once]);
     if (first === "interrupted") {
+      waiting.abort();
       poller.stop();
       progress?.clear();
       return await leave(backend, executionId, interruption.twice, json);
     }
     poller.stop();
     progress?.clear();
-    await finish(backend, first, json);
+    finish(first, json);
     return exitCodeOfStatus(first.status);
   } finally {
     poller.stop();
@@ -67,7 +69,7 @@ export async function watch(
       const view = await backend.call<ExecutionView>("executions.get", params);
       if (hasEnded(view)) {
         progress?.clear();
-        await finish(backend, view, json);
+        finish(view, json);
         return exitCodeOfStatus(view.status);
       }
       progress?.show(view, Date.now());
@@ -82,13 +84,9 @@ export async function watch(
   }
 }
 
-async function finish(backend: Backend, view: ExecutionView, json: boolean): Promise<void> {
+function finish(view: ExecutionView, json: boolean): void {
   if (json) printJson(jsonView(view));
-  else {
-    const counts = await countEvents(backend, view.execution_id).catch(() => undefined);
-    const screen = openScreen(process.stdout);
-    print(summaryLines(view, counts, screen.colored).join("\n"));
-  }
+  else print(summaryLines(view, openScreen(process.stdout).colored).join("\n"));
 }
 
 /** First Ctrl-C: what runs is given time to finish, and the rest stays for `noetl resume`. */
@@ -105,7 +103,7 @@ async function leave(
   if (outcome === "cancel") return cancelNow(backend, executionId, json);
   const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
   if (hasEnded(view)) {
-    await finish(backend, view, json);
+    finish(view, json);
     return exitCodeOfStatus(view.status);
   }
   if (json) printJson(jsonView(view));
@@ -125,21 +123,21 @@ async function cancelNow(backend: Backend, executionId: string, json: boolean): 
     await pause(REDRAW_MS);
     view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
   }
-  await finish(backend, view, json);
+  finish(view, json);
   return EXIT.failed;
 }
 
 async function waitForEnd(
   backend: Backend,
   executionId: string,
-  descendants: boolean,
+  { descendants, signal }: { descendants: boolean; signal: AbortSignal },
 ): Promise<ExecutionView> {
   for (;;) {
     const startedMs = Date.now();
     const view = await oneWait(backend, executionId, descendants);
     // With descendants the wait goes on after the root's end; it is over when it answers early.
     const early = backend.serverUrl !== undefined || Date.now() - startedMs < WAIT_MS;
-    if (hasEnded(view) && (early || !descendants)) return view;
+    if ((hasEnded(view) && (early || !descendants)) || signal.aborted) return view;
   }
 }
 
@@ -168,22 +166,6 @@ function pollInTurns(backend: Backend, executionId: string, show: (view: Executi
   }
   void poll();
   return { stop: () => void (stopped = true) };
-}
-
-interface CountedEvents {
-  events: { meta?: { attempt?: unknown; retries?: unknown } }[];
-  pagination: { total: number; has_next: boolean };
-}
-
-/** Steps that were left and retries that were made, read once at the end. */
-async function countEvents(backend: Backend, executionId: string): Promise<RunCounts> {
-  const of = (event_type: string, page: number, page_size: number) =>
-    backend.call<CountedEvents>("executions.events", {
-      execution_id: executionId,
-      ...{ event_type, page, page_size },
-    });
-  const { pagination } = await of("step.exit", 1, 1);
-  return { steps: pagination.total, retries: 0 };
 }
 
 /** SIGINT and SIGTERM while it is open; Node's own reaction, to end at once, is off until `stop`. */

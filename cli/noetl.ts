@@ -1,6 +1,7 @@
 /** The `noetl` command line: names of verbs and options, and nothing else. */
 import { Command, CommanderError, Option } from "commander";
 import { packageVersion } from "../mixins/version.ts";
+import { Rejected } from "../schemas/errors.ts";
 import { config } from "./config.ts";
 import { finishWith } from "./context.ts";
 import type { GlobalOptions } from "./context.ts";
@@ -75,11 +76,7 @@ verb("status <id>", "where an execution stands", (o, [id = ""]) => status(id, o)
 );
 verb("list [what]", "executions (default) or playbooks", (o, [what = "executions"]) => {
   if (["executions", "playbooks"].includes(what)) return list(what, o as ListOptions);
-  throw new CommanderError(
-    EXIT.refused,
-    "noetl.list",
-    `list: executions or playbooks, not ${what}`,
-  );
+  throw new Rejected(`list shows executions or playbooks, not '${what}'`);
 })
   .option("--limit <n>", "how many")
   .option("--status <word>", "only RUNNING, PAUSED, COMPLETED, FAILED or CANCELLED")

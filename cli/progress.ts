@@ -1,4 +1,5 @@
 /** What a person sees while an execution runs: one line redrawn in place, or plain lines in a file. */
+import { isObject } from "../schemas/json.ts";
 import { counted, formatDuration, painter } from "./terminal.ts";
 import type { Screen } from "./terminal.ts";
 import type { ExecutionView, LoopProgress } from "./execution-view.ts";
@@ -98,12 +99,6 @@ export class Rates {
   }
 }
 
-export interface RunCounts {
-  steps: number;
-  /** Attempts after the first, of whole commands and inside pipelines. */
-  retries: number;
-}
-
 const MARKS: Record<string, [string, "green" | "red" | "yellow"]> = {
   COMPLETED: ["✔", "green"],
   FAILED: ["✘", "red"],
@@ -113,17 +108,14 @@ const MARKS: Record<string, [string, "green" | "red" | "yellow"]> = {
 const RESULT_MAX_CHARS = 300;
 
 /** The last words of a run, line by line. */
-export function summaryLines(
-  view: ExecutionView,
-  counts: RunCounts | undefined,
-  colored: boolean,
-): string[] {
+export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   const paint = painter(colored);
   const [mark, color] = MARKS[view.status] ?? ["●", "yellow" as const];
   const duration = formatDuration(view.duration_ms ?? 0);
   const head = `${paint(`${mark} ${view.status}`, color)}  ${paint(view.path, "bold")}  ${duration}`;
   const lines = [head, paint(`  execution ${view.execution_id}`, "dim")];
-  if (counts) lines.push(`  ${countLine(counts)}`);
+  const counts = countLine(view);
+  if (counts !== undefined) lines.push(`  ${counts}`);
   for (const [step, loop] of Object.entries(view.loop_progress ?? {})) {
     const failed = loop.failed > 0 ? paint(`, ${loop.failed} failed`, "red") : "";
     lines.push(
@@ -136,7 +128,13 @@ export function summaryLines(
   return lines;
 }
 
-function countLine({ steps, retries }: RunCounts): string {
+/** Entries into steps, and attempts after the first, as the projection counted them. */
+function countLine({ state, loop_progress: loops = {} }: ExecutionView): string | undefined {
+  const counts = state?.["counts"];
+  if (!isObject(counts)) return undefined;
+  const steps = Number(counts["steps"] ?? 0);
+  const inLoops = Object.values(loops).reduce((sum, loop) => sum + (loop.retries ?? 0), 0);
+  const retries = Number(counts["retries"] ?? 0) + inLoops;
   const again = retries === 1 ? "1 retry" : `${retries.toLocaleString("en-US")} retries`;
   return retries > 0 ? `${counted(steps, "step")}, ${again}` : counted(steps, "step");
 }
@@ -155,7 +153,9 @@ function errorOf({ error }: ExecutionView): string[] {
 
 function shownResult({ status, result }: ExecutionView): string | undefined {
   if (status !== "COMPLETED" || result === undefined || result === null) return undefined;
-  const text = JSON.stringify(result);
+  // Of a large result the reference carries the small fields of its top level.
+  const reference = isObject(result) ? result["reference"] : undefined;
+  const text = JSON.stringify(isObject(reference) ? (reference["extract"] ?? {}) : result);
   if (text === "{}" || text === "[]") return undefined;
   return text.length <= RESULT_MAX_CHARS ? text : undefined;
 }

@@ -32,22 +32,23 @@ export function createServices(
   scope: "all" | "own",
 ): ServicePlan {
   const decides = roles.includes("server") || roles.includes("client");
+  const works = roles.includes("worker");
   const schemas = [
-    ...(decides || roles.includes("worker") ? [credentialsOf(runtime)] : []),
+    ...(decides || works ? [credentialsOf(runtime)] : []),
     ...(decides
       ? [catalogService(runtime), executionsService(runtime), loopsService(runtime)]
       : []),
     ...(roles.includes("server")
       ? [reaperService(runtime, { scope }), projectionService(runtime)]
       : []),
-    ...(roles.includes("worker") ? [...toolsOf(runtime), workerService(runtime)] : []),
+    ...(works ? [...toolsOf(runtime), workerService(runtime)] : []),
     ...(roles.includes("api") ? [apiService(runtime)] : []),
   ];
-  const works = roles.includes("worker");
-  return {
-    schemas,
-    drain: async broker => (works ? broker.call("worker.drain", {}, { timeout: 0 }) : undefined),
-  };
+  async function drain(broker: ServiceBroker): Promise<void> {
+    // No limit here: the worker gives unfinished work back after NOETL_DRAIN_SECONDS.
+    if (works) await broker.call("worker.drain", {}, { timeout: 0 });
+  }
+  return { schemas, drain };
 }
 
 function credentialsOf({ settings, database }: Runtime): ServiceSchema {

@@ -21,7 +21,7 @@ export async function status(
     if (options.watch) return watch(backend, executionId, json);
     const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
     if (json) printJson(jsonView(view));
-    else print(summaryLines(view, undefined, openScreen(process.stdout).colored).join("\n"));
+    else print(summaryLines(view, openScreen(process.stdout).colored).join("\n"));
     return exitCodeOfStatus(view.status);
   });
 }

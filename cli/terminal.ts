@@ -17,7 +17,8 @@ export function openScreen(stream: NodeJS.WriteStream = process.stderr): Screen 
     live: tty && !wishes.ci,
     colored: tty && !wishes.noColor,
     get columns() {
-      return stream.columns ?? 80;
+      // Some terminals say 0 when they do not know.
+      return stream.columns || 80;
     },
     write: text => void stream.write(text),
   };

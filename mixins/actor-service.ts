@@ -49,6 +49,15 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
     ring: doorbell.ring,
     deliver: (to: Address, input: MessageInput) =>
       broker.call(`${to.actor}.deliver`, { to, input }, { timeout: 30_000 }),
+    async holds(nodeID: string, incarnation: string, command_ids: string[]) {
+      try {
+        const params = { incarnation, command_ids };
+        return await broker.call<string[], object>("worker.holds", params, { nodeID, timeout: 2_000 });
+      } catch {
+        // Silence proves nothing: only the worker's row in `runtime` says that it is dead.
+        return undefined;
+      }
+    },
     committed: feed.push,
     warn(error: unknown, stream: StreamName) {
       const type = errorType(error);

@@ -38,6 +38,8 @@ export interface ActorPorts<State, Input, Answer> {
   sabotage?: ReadonlySet<string>;
   ring(ring: Ring): void;
   deliver(to: Address, input: MessageInput): Promise<unknown>;
+  /** Of these commands, those a worker says it holds; undefined when it cannot be asked. */
+  holds(workerId: string, incarnation: string, commandIds: string[]): Promise<string[] | undefined>;
   /** Told of every commit, in order per stream: the projection's hint. */
   committed(events: StoredEvent[]): void;
   mustProve?(input: Input): boolean;

@@ -1,6 +1,7 @@
 // The event store: appends of many streams in one statement, and everything an actor reads of its stream.
 import type { Json } from "../schemas/json.ts";
 import type { StoredEvent } from "../schemas/events.ts";
+import { batched } from "./batched.ts";
 import { backoffMs, type Clock } from "./clock.ts";
 import { isRefused, isRepeatable, type Database } from "./postgres/index.ts";
 import { appendEvents, readStream, type StreamAppend } from "./postgres/event.ts";
@@ -160,24 +161,4 @@ function takeGroup(queue: Pending[]): Pending[] {
     count += 1;
   }
   return queue.splice(0, count);
-}
-
-/** Calls made in one turn of the event loop become one call with all their arguments. */
-function batched<In, Out>(run: (inputs: In[]) => Promise<Out[]>): (input: In) => Promise<Out> {
-  let waiting: { input: In; resolve: (value: Out) => void; reject: (error: unknown) => void }[] = [];
-  async function flush() {
-    const batch = waiting;
-    waiting = [];
-    try {
-      const outputs = await run(batch.map(one => one.input));
-      batch.forEach((one, index) => one.resolve(outputs[index] as Out));
-    } catch (error) {
-      batch.forEach(one => one.reject(error));
-    }
-  }
-  return input =>
-    new Promise((resolve, reject) => {
-      waiting.push({ input, resolve, reject });
-      if (waiting.length === 1) setImmediate(() => void flush());
-    });
 }

@@ -1,6 +1,6 @@
 // One stream's mailbox: takes all inputs that have arrived, decides, appends, and then lets effects out.
 import { Busy, Conflict, Rejected, Unavailable, errorType } from "../schemas/errors.ts";
-import { Needs, type Effect, type Machine, type TurnContext } from "../schemas/decider.ts";
+import { Needs, type Effect, type HeldCommand, type Machine, type TurnContext } from "../schemas/decider.ts";
 import type { NewEvent, StoredEvent } from "../schemas/events.ts";
 import { backoffMs } from "./clock.ts";
 import type { StreamName } from "./event-store.ts";
@@ -173,12 +173,29 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   }
 
   async #context(entries: Entry<Input, Answer>[]): Promise<TurnContext> {
-    const { clock, settings, store, values } = this.#ports;
+    const { clock, settings, values, ids } = this.#ports;
     const wakes = entries.some(entry => entry.input.type === "wake");
-    const holders = wakes ? [...new Set(this.#machine.holders(this.#state as State))] : [];
-    const seen = holders.length > 0 ? await store.readSeen(holders) : new Map<string, number>();
-    const newId = () => this.#ports.ids.next();
-    return { now: clock.now(), newId, settings, seen, loaded: values.loaded, stored: values.stored };
+    const held = wakes ? [...this.#machine.held(this.#state as State)] : [];
+    const { seen, disowned } = await this.#liveness(held);
+    const { loaded, stored } = values;
+    const newId = () => ids.next();
+    return { now: clock.now(), newId, settings, seen, disowned, loaded, stored };
+  }
+
+  /** Rows of the holders, and what the living ones of lapsed leases say that they do not hold. */
+  async #liveness(held: HeldCommand[]) {
+    const disowned = new Set<string>();
+    if (held.length === 0) return { seen: new Map<string, number>(), disowned };
+    const { store, clock, settings, holds } = this.#ports;
+    const seen = await store.readSeen([...new Set(held.map(one => one.incarnation))]);
+    const lapsed = held.filter(one => one.claimed_at + settings.lease_ms < clock.now());
+    for (const [incarnation, commands] of Map.groupBy(lapsed, one => one.incarnation)) {
+      if (!seen.has(incarnation)) continue;
+      const ids = commands.map(one => one.command_id);
+      const kept = await holds(commands[0]?.worker_id ?? "", incarnation, ids);
+      if (kept) for (const id of ids) if (!kept.includes(id)) disowned.add(id);
+    }
+    return { seen, disowned };
   }
 
   async #commit(

@@ -5,6 +5,8 @@ export interface Doorbell {
   ring(ring: Ring): void;
   /** Up to `max` rings, at least one; waits until there is one or `signal` aborts (then none). */
   fetch(max: number, signal: AbortSignal): Promise<Ring[]>;
+  /** Rings known to wait for a slot. */
+  waiting(): number;
 }
 
 /** Rings kept at most; a ring lost here is rung again from its stream's row. */
@@ -26,6 +28,7 @@ export function createLocalDoorbell(): Doorbell {
   }
 
   return {
+    waiting: () => waiting.size,
     ring(ring) {
       if (waiting.size >= RINGS_MAX) return;
       waiting.set(`${ring.command_id}:${ring.delivery}`, ring);

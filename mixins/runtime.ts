@@ -21,21 +21,23 @@ export interface Runtime {
   doorbell: Doorbell;
   results: ResultStore;
   values: ValueStore;
-  feed: Feed;
+  feed: Feed<StoredEvent[]>;
+  /** Executions whose rows were just written by this process. */
+  shown: Feed<ReadonlySet<string>>;
   /** Test switches that break one rule each; empty outside tests. */
   sabotage: ReadonlySet<string>;
 }
 
-/** Committed events on their way to whoever projects them in this process: a hint, never the truth. */
-export interface Feed {
-  push(events: StoredEvent[]): void;
-  subscribe(listener: (events: StoredEvent[]) => void): () => void;
+/** News inside this process, for whoever listens: a hint, never the truth. */
+export interface Feed<News> {
+  push(news: News): void;
+  subscribe(listener: (news: News) => void): () => void;
 }
 
-export function createFeed(): Feed {
-  const listeners = new Set<(events: StoredEvent[]) => void>();
+export function createFeed<News>(): Feed<News> {
+  const listeners = new Set<(news: News) => void>();
   return {
-    push: events => listeners.forEach(listener => listener(events)),
+    push: news => listeners.forEach(listener => listener(news)),
     subscribe(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -66,6 +68,7 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     doorbell: options.doorbell ?? createLocalDoorbell(),
     values: createValues({ database: options.database, results: options.results }),
     feed: createFeed(),
+    shown: createFeed(),
     sabotage: options.sabotage ?? new Set(),
   };
 }

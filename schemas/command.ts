@@ -6,7 +6,7 @@
 import { Rejected } from "./errors.ts";
 import type { NewEvent, OutcomeResult } from "./events.ts";
 import type { JsonObject } from "./json.ts";
-import type { Effect, Ring, TurnContext } from "./decider.ts";
+import type { Effect, HeldCommand, Ring, TurnContext } from "./decider.ts";
 
 export interface Command {
   command_id: string;
@@ -47,6 +47,8 @@ export interface OutcomeInput {
   ctx?: JsonObject;
   /** What the work cost, for readers: task runs and retries inside the command. */
   stats?: { task_runs: number; retries: number; duration_ms: number };
+  /** The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once. */
+  next?: Omit<ClaimInput, "type" | "command_id">;
 }
 
 export interface ReleaseInput {
@@ -81,20 +83,41 @@ export function decideClaim(
       reason: "held",
     });
   }
-  return [
-    {
-      event_type: "command.claimed",
-      node_name: command.step,
-      meta: {
-        command_id: command.command_id,
-        delivery: command.delivery + 1,
-        worker_id: input.worker_id,
-        incarnation: input.incarnation,
-        claim_id: input.claim_id,
-        ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: command.iter_index }),
-      },
+  return [claimOf(input, command, loopId)];
+}
+
+function claimOf(
+  claim: Omit<ClaimInput, "type" | "command_id">,
+  command: Pick<Command, "command_id" | "step" | "delivery" | "iter_index">,
+  loopId?: string,
+): NewEvent {
+  const { worker_id, incarnation, claim_id } = claim;
+  return {
+    event_type: "command.claimed",
+    node_name: command.step,
+    meta: {
+      command_id: command.command_id,
+      delivery: command.delivery + 1,
+      worker_id,
+      incarnation,
+      claim_id,
+      ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: command.iter_index }),
     },
-  ];
+  };
+}
+
+/** Facts of an outcome, and the claim of the first command among them when its worker asks for the next. */
+export function handOff(events: NewEvent[], outcome: OutcomeInput, loopId?: string): NewEvent[] {
+  const issued = outcome.next && events.find(event => event.event_type === "command.issued");
+  if (!issued || !outcome.next || issued.event_type !== "command.issued") return events;
+  return [...events, claimOf(outcome.next, { ...issued.meta, delivery: 0 }, loopId)];
+}
+
+/** The command that a claim, or the `next` of an outcome, holds by its claim_id. */
+export function heldBy(commands: Iterable<Command>, claimId: string | undefined): Command | undefined {
+  if (claimId === undefined) return undefined;
+  for (const command of commands) if (command.holder?.claim_id === claimId) return command;
+  return undefined;
 }
 
 /** The command an outcome is about, if its fence is current. Throws Rejected for a zombie's. */
@@ -118,19 +141,21 @@ export function settled(commandId: string): Rejected {
 
 /** Work given back untouched by a draining worker: uncharged, offered again. */
 export function decideRelease(input: ReleaseInput, command: Command | undefined, loopId?: string): NewEvent[] {
-  const held = fenced(input, command);
-  return [
-    {
-      event_type: "command.released",
-      node_name: held.step,
-      meta: {
-        command_id: held.command_id,
-        delivery: held.delivery,
-        worker_id: input.worker_id,
-        ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: held.iter_index }),
-      },
+  return [releaseOf(fenced(input, command), loopId)];
+}
+
+/** The fact that a command is offered again without having been tried. */
+export function releaseOf(command: Command, loopId?: string): NewEvent {
+  return {
+    event_type: "command.released",
+    node_name: command.step,
+    meta: {
+      command_id: command.command_id,
+      delivery: command.delivery,
+      worker_id: command.holder?.worker_id ?? "",
+      ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: command.iter_index }),
     },
-  ];
+  };
 }
 
 /**
@@ -144,6 +169,13 @@ export function* expired(commands: Iterable<Command>, context: TurnContext): Ite
     const leaseStart = context.now - context.settings.lease_ms;
     const lapsed = command.holder.claimed_at < leaseStart && (seen ?? 0) < leaseStart;
     if (seen === undefined || lapsed) yield command;
+  }
+}
+
+/** Held commands that a living worker does not know of: offered again, uncharged. */
+export function* disowned(commands: Iterable<Command>, context: TurnContext): Iterable<Command> {
+  for (const command of commands) {
+    if (command.holder && context.disowned.has(command.command_id)) yield command;
   }
 }
 
@@ -228,6 +260,6 @@ export function leaseDeadline(commands: Iterable<Command>, context: TurnContext)
   return earliest;
 }
 
-export function* holdersOf(commands: Iterable<Command>): Iterable<string> {
-  for (const { holder } of commands) if (holder) yield holder.incarnation;
+export function* heldOf(commands: Iterable<Command>): Iterable<HeldCommand> {
+  for (const { command_id, holder } of commands) if (holder) yield { command_id, ...holder };
 }

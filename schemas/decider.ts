@@ -46,6 +46,8 @@ export interface TurnContext {
   stored: ReadonlyMap<string, ResultReference>;
   /** `seen_at` of the workers that hold something here, by incarnation; absent means gone. */
   seen: ReadonlyMap<string, number>;
+  /** Commands whose living worker says that it does not hold them: its claim's answer was lost. */
+  disowned: ReadonlySet<string>;
   settings: ActorSettings;
 }
 
@@ -55,6 +57,14 @@ export interface ActorSettings {
   max_attempts: number;
   /** Hard limit for holders that send no beats (`NOETL_COMMAND_HEARTBEAT_TIMEOUT_SECONDS`). */
   heartbeat_timeout_ms: number;
+}
+
+/** A command and who holds it. */
+export interface HeldCommand {
+  command_id: string;
+  worker_id: string;
+  incarnation: string;
+  claimed_at: number;
 }
 
 /** One kind of actor. `State` is owned by the turn: `fork` gives a copy that `evolve` may change in place. */
@@ -73,8 +83,8 @@ export interface Machine<State, Input, Answer> {
   pending(state: State): Iterable<Effect>;
   /** When the stream must be woken if nothing else happens; undefined when nothing is due, ever. */
   deadline(state: State, context: TurnContext): number | undefined;
-  /** Workers whose liveness a wake must know. */
-  holders(state: State): Iterable<string>;
+  /** Held commands, whose workers' liveness a wake must know. */
+  held(state: State): Iterable<HeldCommand>;
   /** No more facts can come but by redrive; the stream ends when its messages are acknowledged too. */
   isOver(state: State): boolean;
   /** JSON for a snapshot, and back. */

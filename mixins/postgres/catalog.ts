@@ -32,18 +32,40 @@ export async function addPlaybook(
   return row ?? addPlaybook(query, playbook);
 }
 
-/** The entry at a path: of that version, or the newest. */
+/** A playbook by path: of a version, or the newest. */
+export interface CatalogKey {
+  path: string;
+  version?: number;
+}
+
+/** The entries asked for, in that order; undefined where there is none. One read. */
+export async function findPlaybooks(
+  query: Query,
+  keys: CatalogKey[],
+): Promise<(CatalogEntry | undefined)[]> {
+  const { rows } = await query.query<CatalogEntry & { place: string } & Record<string, unknown>>(
+    `select k.place, c.path, c.version, c.hash, c.content, c.created_at
+     from rows from (unnest($1::text[]), unnest($2::integer[])) with ordinality as k(path, version, place)
+     cross join lateral (
+       select * from noetl.catalog c
+       where c.path = k.path and (k.version is null or c.version = k.version)
+       order by c.version desc limit 1
+     ) c`,
+    [keys.map(key => key.path), keys.map(key => key.version ?? null)],
+  );
+  const entries: (CatalogEntry | undefined)[] = keys.map(() => undefined);
+  for (const { place, ...entry } of rows) entries[Number(place) - 1] = entry;
+  return entries;
+}
+
+/** One entry; see `findPlaybooks`. */
 export async function findPlaybook(
   query: Query,
   path: string,
   version?: number,
 ): Promise<CatalogEntry | undefined> {
-  const { rows } = await query.query<CatalogEntry & Record<string, unknown>>(
-    `select path, version, hash, content, created_at from noetl.catalog
-     where path = $1 and ($2::integer is null or version = $2) order by version desc limit 1`,
-    [path, version ?? null],
-  );
-  return rows[0];
+  const [entry] = await findPlaybooks(query, [{ path, version }]);
+  return entry;
 }
 
 /** The newest version of every path, without contents. */

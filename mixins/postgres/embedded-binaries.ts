@@ -12,7 +12,9 @@ const run = promisify(execFile);
 const NOBODY = 65534;
 const USE_YOUR_OWN = "set DATABASE_URL to use a Postgres of your own";
 
-/** How to start a Postgres program here: the words before it, and the user it runs as (root only). */
+/**
+ * How to start a Postgres program here: the words before it, and the user it runs as (root only).
+ */
 export interface Runner {
   bin: string;
   prefix: string[];
@@ -110,7 +112,9 @@ async function candidates(): Promise<Pick<Runner, "prefix" | "owner">[]> {
   ];
 }
 
-/** In a container that refuses namespaces root has to become somebody: `postgres`, else `nobody`. */
+/**
+ * In a container that refuses namespaces root has to become somebody: `postgres`, else `nobody`.
+ */
 async function ordinaryUser(): Promise<Runner["owner"]> {
   const lines = (await readFile("/etc/passwd", "utf8").catch(() => "")).split("\n");
   for (const name of ["postgres", "nobody"]) {

@@ -1,4 +1,5 @@
-// The Postgres data of one data folder: made once (initdb), checked at each start, given a password.
+// The Postgres data of one data folder: made once (initdb), checked at each start, given a
+// password.
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, chown, mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
@@ -29,9 +30,10 @@ export function dataFolder(root: string): DataFolder {
 }
 
 /**
- * Makes the cluster when there is none and returns the password of user `postgres`. The caller holds
- * the folder's lock. Throws Rejected when the data belongs to another major version, Unavailable
- * when the disk or initdb refuses. `durable: false` skips the fsync of the new files (tests).
+ * Makes the cluster when there is none and returns the password of user `postgres`. The caller
+ * holds the folder's lock. Throws Rejected when the data belongs to another major version,
+ * Unavailable when the disk or initdb refuses. `durable: false` skips the fsync of the new files
+ * (tests).
  */
 export async function prepareCluster(
   folder: DataFolder,
@@ -61,7 +63,9 @@ export async function prepareCluster(
   return password;
 }
 
-/** Made under another name and renamed: a killed initdb leaves nothing that looks like a cluster. */
+/**
+ * Made under another name and renamed: a killed initdb leaves nothing that looks like a cluster.
+ */
 async function initialise(
   half: string,
   password: string,

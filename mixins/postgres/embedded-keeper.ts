@@ -1,4 +1,5 @@
-// The process that owns the Postgres of one data folder while any client is there: `keeper DATADIR`.
+// The process that owns the Postgres of one data folder while any client is there: `keeper
+// DATADIR`.
 import { createServer, type Server, type Socket } from "node:net";
 import { randomBytes } from "node:crypto";
 import { rmSync, renameSync, writeFileSync } from "node:fs";
@@ -22,7 +23,9 @@ import { startPostgres, type RunningPostgres } from "./embedded-server.ts";
 
 /** A killed client may be one that restarts: so long do we wait for the next. */
 const LINGER_MS = 300;
-/** After a keeper was killed its clients look for us: one that leaves early waits for the others. */
+/**
+ * After a keeper was killed its clients look for us: one that leaves early waits for the others.
+ */
 const SUCCESSION_MS = 1_000;
 /** The client that started us joins as soon as we are ready, or was killed meanwhile. */
 const FIRST_CLIENT_MS = 5_000;

@@ -31,7 +31,9 @@ const SETTINGS = {
   log_timezone: "UTC",
 };
 
-/** `fast` ends sessions and checkpoints; `immediate` is a crash that the next start recovers from. */
+/**
+ * `fast` ends sessions and checkpoints; `immediate` is a crash that the next start recovers from.
+ */
 export type StopMode = "fast" | "immediate";
 
 export interface RunningPostgres {

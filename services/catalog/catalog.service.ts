@@ -2,7 +2,16 @@
 import { createHash } from "node:crypto";
 import type { Context, ServiceSchema } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { addPlaybook, findPlaybook, listPaths, listPlaybooks } from "../../mixins/postgres/catalog.ts";
+import { batched } from "../../mixins/batched.ts";
+import {
+  addPlaybook,
+  findPlaybooks,
+  listPaths,
+  listPlaybooks,
+  type CatalogEntry,
+  type CatalogKey,
+} from "../../mixins/postgres/catalog.ts";
+import type { Query } from "../../mixins/postgres/index.ts";
 import { Rejected, rejectIssues } from "../../schemas/errors.ts";
 import { readPlaybook } from "../../schemas/playbook/parse.ts";
 import { nearest } from "../../schemas/playbook/nearest.ts";
@@ -14,7 +23,6 @@ import {
   catalogList,
   catalogRegister,
   validated,
-  type CatalogGet,
   type CatalogRegister,
 } from "../../schemas/requests.ts";
 
@@ -23,13 +31,15 @@ const NEAREST_AMONG = 2_000;
 
 /** The service `catalog` over a process's runtime. */
 export default function catalogService(runtime: Runtime): ServiceSchema {
+  const { database } = runtime;
+  const find = batched((keys: CatalogKey[]) => findPlaybooks(database, keys));
   return {
     name: "catalog",
     actions: {
       /** Adds a version of a playbook, unless the newest one is the same text. */
       register: { handler: validated(catalogRegister, (_ctx: Context, p) => register(runtime, p)) },
       /** A playbook by path: of a version, or the newest. */
-      get: { handler: validated(catalogGet, (_ctx: Context, p) => get(runtime, p)) },
+      get: { handler: validated(catalogGet, (_ctx: Context, p) => get(database, find, p)) },
       list: {
         handler: validated(catalogList, async (_ctx: Context, p) => ({
           playbooks: await listPlaybooks(runtime.database, p.limit),
@@ -52,15 +62,19 @@ async function register(runtime: Runtime, request: CatalogRegister) {
   return { path, hash, ...added, warnings };
 }
 
-async function get(runtime: Runtime, request: CatalogGet) {
-  const { path, version } = request;
-  const entry = await findPlaybook(runtime.database, path, version);
+async function get(
+  database: Query,
+  find: (key: CatalogKey) => Promise<CatalogEntry | undefined>,
+  key: CatalogKey,
+) {
+  const entry = await find(key);
   if (entry) return entry;
-  const known = await findPlaybook(runtime.database, path);
-  if (known) {
-    throw new Rejected(`playbook '${path}' has no version ${version}; the newest is ${known.version}`, 404);
+  const { path, version } = key;
+  const newest = await find({ path });
+  if (newest) {
+    throw new Rejected(`playbook '${path}' has no version ${version}; the newest is ${newest.version}`, 404);
   }
-  const near = nearest(path, await listPaths(runtime.database, NEAREST_AMONG));
+  const near = nearest(path, await listPaths(database, NEAREST_AMONG));
   throw new Rejected(`there is no playbook '${path}' in the catalog`, 404, {
     ...(near && { hint: `did you mean '${near}'?` }),
   });

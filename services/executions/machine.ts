@@ -2,13 +2,17 @@
 import {
   decideClaim,
   decideRelease,
+  disowned,
   exhausted,
   expired,
   expiryOf,
   fenced,
-  holdersOf,
+  handOff,
+  heldBy,
+  heldOf,
   leaseDeadline,
   ofCommand,
+  releaseOf,
   rings,
   settled,
   type ClaimInput,
@@ -91,7 +95,12 @@ function decide(input: ExecutionInput, state: ExecutionState, context: TurnConte
     case "release":
       return decideRelease(input, state.commands.get(input.command_id));
     case "outcome":
-      return settle(fenced(input, state.commands.get(input.command_id)), input, state, context);
+      // The same report again: its answer, with the next command, was lost.
+      if (heldBy(state.commands.values(), input.next?.claim_id)) return [];
+      return handOff(
+        settle(fenced(input, state.commands.get(input.command_id)), input, state, context),
+        input,
+      );
     case "loop_done":
       return loopDone(input, state, context);
     case "cancel":
@@ -269,7 +278,7 @@ function cancelled(state: Running): NewEvent {
 
 /** Lost commands one after the other, each on the state the one before left; else the first late step. */
 function wake(state: Running, context: TurnContext): NewEvent[] {
-  const events: NewEvent[] = [];
+  const events = [...disowned(state.commands.values(), context)].map(one => releaseOf(one));
   let after: ExecutionState = fork(state);
   for (const lost of expired(state.commands.values(), context)) {
     const command = isLive(after) ? after.commands.get(lost.command_id) : undefined;
@@ -317,9 +326,12 @@ function answer(
   changed: boolean,
 ): ExecutionAnswer {
   const status = statusWord(state);
-  if (input.type !== "claim" || !isLive(state)) return { changed, status };
-  const command = state.commands.get(input.command_id);
-  if (!command) throw settled(input.command_id);
+  if (!isLive(state) || (input.type !== "claim" && input.type !== "outcome")) return { changed, status };
+  const command =
+    input.type === "claim"
+      ? state.commands.get(input.command_id)
+      : heldBy(state.commands.values(), input.next?.claim_id);
+  if (!command) return { changed, status };
   const playbook = needPlaybook(state.playbook, context);
   const token = state.tokens.get(tokenKey(command.step, command.activation));
   const { execution_id } = state;
@@ -402,7 +414,7 @@ export const executionMachine: Machine<ExecutionState, ExecutionInput, Execution
   answer,
   pending,
   deadline,
-  holders: state => (isLive(state) ? holdersOf(state.commands.values()) : []),
+  held: state => (isLive(state) ? heldOf(state.commands.values()) : []),
   isOver: state => state.status !== "none" && !isLive(state),
   freeze,
   thaw,

@@ -10,6 +10,7 @@ import { readExecution, type ExecutionView } from "./read.ts";
 const LOOK_MS = 500;
 /** How long a row may lag behind its stream before the owner's word is given instead. */
 const ROW_LAG_MS = 2_000;
+const ROW_LOOK_MS = 100;
 
 /** The execution when it has ended, or as it is at the timeout. Throws Rejected 404. */
 export async function waitForExecution(
@@ -19,41 +20,50 @@ export async function waitForExecution(
 ): Promise<ExecutionView> {
   const { execution_id, timeout_ms, descendants } = request;
   const until = runtime.clock.now() + timeout_ms;
-  const status = await ended(runtime, host, execution_id, until);
-  if (status !== undefined && descendants) await familyEnded(runtime, execution_id, until);
-  const row = await readExecution(runtime, execution_id);
-  return status === undefined ? row : caughtUp(runtime, row, status);
+  const end = await ended(runtime, host, execution_id, until);
+  if (end && descendants) await familyEnded(runtime, execution_id, until);
+  return end ? caughtUp(runtime, execution_id, end) : readExecution(runtime, execution_id);
 }
 
-/** The final status, or undefined when time ran out. */
+/** How a run ended; `justNow` when its row has probably yet to follow. */
+interface End {
+  status: string;
+  justNow: boolean;
+}
+
+/** The end, or undefined when time ran out. */
 async function ended(
   runtime: Runtime,
   host: ExecutionHost,
   executionId: string,
   until: number,
-): Promise<string | undefined> {
+): Promise<End | undefined> {
   const stream = streamOf(executionId);
-  let status: string | undefined;
+  let end: End | undefined;
   let wake = () => {};
   const stop = host.watch(stream, state => {
-    const word = statusWord(state);
-    if (word === "RUNNING") return;
-    status = word;
+    const status = statusWord(state);
+    if (status === "RUNNING") return;
+    end ??= { status, justNow: true };
     wake();
   });
   try {
-    while (status === undefined) {
-      const { status: word } = await host.send(stream, { type: "describe" });
-      if (word !== "RUNNING") return word;
+    for (;;) {
+      const { status } = await host.send(stream, { type: "describe" });
+      if (end) return end;
+      if (status !== "RUNNING") return { status, justNow: false };
       const left = until - runtime.clock.now();
       if (left <= 0) return undefined;
       await new Promise<void>(resolve => {
-        wake = resolve;
-        runtime.clock.after(Math.min(left, LOOK_MS), resolve);
-        if (status !== undefined) resolve();
+        const cancel = runtime.clock.after(Math.min(left, LOOK_MS), resolve);
+        wake = () => {
+          cancel();
+          resolve();
+        };
+        if (end) wake();
       });
+      if (end) return end;
     }
-    return status;
   } finally {
     stop();
   }
@@ -67,16 +77,33 @@ async function familyEnded(runtime: Runtime, executionId: string, until: number)
   }
 }
 
-async function caughtUp(
-  runtime: Runtime,
-  row: ExecutionView,
-  status: string,
-): Promise<ExecutionView> {
+/** The row once it says what its owner said; the owner's word when the row lags too long. */
+async function caughtUp(runtime: Runtime, executionId: string, end: End): Promise<ExecutionView> {
   const until = runtime.clock.now() + ROW_LAG_MS;
-  let current = row;
-  while (current.status === "RUNNING" && runtime.clock.now() < until) {
-    await runtime.clock.sleep(10);
-    current = await readExecution(runtime, row.execution_id);
+  if (end.justNow) await nextWrite(runtime, executionId).written;
+  for (;;) {
+    const next = nextWrite(runtime, executionId);
+    const row = await readExecution(runtime, executionId);
+    if (row.status !== "RUNNING" || runtime.clock.now() >= until) {
+      next.cancel();
+      return row.status === "RUNNING" ? { ...row, status: end.status } : row;
+    }
+    await next.written;
   }
-  return current.status === "RUNNING" ? { ...current, status } : current;
+}
+
+/** Resolves when this process next writes the row, or soon, when another one does. */
+function nextWrite(runtime: Runtime, executionId: string) {
+  let finish = () => {};
+  const written = new Promise<void>(resolve => {
+    finish = resolve;
+  });
+  const stop = runtime.shown.subscribe(ids => ids.has(executionId) && cancel());
+  const stopTimer = runtime.clock.after(ROW_LOOK_MS, cancel);
+  function cancel(): void {
+    stop();
+    stopTimer();
+    finish();
+  }
+  return { written, cancel };
 }

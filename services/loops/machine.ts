@@ -3,14 +3,18 @@ import { Bitmap } from "../../schemas/bitmap.ts";
 import {
   decideClaim,
   decideRelease,
+  disowned,
   evolveCommand,
   exhausted,
   expired,
   expiryOf,
   fenced,
-  holdersOf,
+  handOff,
+  heldBy,
+  heldOf,
   leaseDeadline,
   ofCommand,
+  releaseOf,
   rings,
   settled,
   type ClaimInput,
@@ -104,6 +108,7 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
+      if (input.next) itemsOf(state, context);
       return decideOutcome(input, state);
     case "cancel":
       return cancel(input.reason, state);
@@ -203,11 +208,13 @@ function done(
 }
 
 function decideOutcome(input: OutcomeInput, state: Running): NewEvent[] {
+  // The same report again: its answer, with the next command, was lost.
+  if (heldBy(state.open.values(), input.next?.claim_id)) return [];
   const name = parseCommandId(input.command_id);
   const index = name?.iter_index ?? -1;
   if (state.done.has(index) || state.failed.has(index)) throw settled(input.command_id);
   const command = fenced(input, state.open.get(input.command_id));
-  return end(command, input, state);
+  return handOff(end(command, input, state), input, state.loop_id);
 }
 
 /** A terminal of one iteration, and what it makes room for. */
@@ -240,7 +247,7 @@ function end(
 
 /** Lost commands one after the other, each on the state the one before left. */
 function expireAll(state: Running, context: TurnContext): NewEvent[] {
-  const events: NewEvent[] = [];
+  const events = [...disowned(state.open.values(), context)].map(one => releaseOf(one, state.loop_id));
   let after = fork(state);
   for (const lost of expired(state.open.values(), context)) {
     const command = after.status === "running" ? after.open.get(lost.command_id) : undefined;
@@ -388,9 +395,13 @@ function itemsOf(state: Running, context: TurnContext): Json[] {
 }
 
 function answer(input: LoopInput, state: LoopState, context: TurnContext, changed: boolean): LoopAnswer {
-  if (input.type !== "claim" || state.status !== "running") return { changed };
-  const command = state.open.get(input.command_id);
-  if (!command) throw settled(input.command_id);
+  if (state.status !== "running") return { changed };
+  if (input.type !== "claim" && input.type !== "outcome") return { changed };
+  const command =
+    input.type === "claim"
+      ? state.open.get(input.command_id)
+      : heldBy(state.open.values(), input.next?.claim_id);
+  if (!command) return { changed };
   const scope = state.scope ?? (needValue(state.scope_ref as ResultReference, context) as never);
   const index = command.iter_index ?? 0;
   const { execution_id, loop_id, step, activation, playbook, plan } = state;
@@ -462,7 +473,7 @@ export const loopMachine: Machine<LoopState, LoopInput, LoopAnswer> = {
   pending,
   deadline: (state, context) =>
     state.status === "running" ? leaseDeadline(state.open.values(), context) : undefined,
-  holders: state => (state.status === "running" ? holdersOf(state.open.values()) : []),
+  held: state => (state.status === "running" ? heldOf(state.open.values()) : []),
   isOver: state => state.status === "done",
   freeze,
   thaw,

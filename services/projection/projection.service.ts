@@ -90,13 +90,15 @@ export default function projectionService(runtime: Runtime): ServiceSchema {
   }
 
   async function write(held: ShardClaim): Promise<boolean> {
-    const ours = await projector.write(held);
-    if (!ours) {
-      projector.forget();
-      claim = undefined;
-      renewAt = clock.now() + LEASE_MS;
+    const written = await projector.write(held);
+    if (written) {
+      if (written.length > 0) runtime.shown.push(new Set(written));
+      return true;
     }
-    return ours;
+    projector.forget();
+    claim = undefined;
+    renewAt = clock.now() + LEASE_MS;
+    return false;
   }
 
   async function rebuild(execution_id: string) {

@@ -79,13 +79,13 @@ export class Projector {
     }
   }
 
-  /** Writes changed rows. false when the shard has a newer holder: everything here is then stale. */
-  async write(claim: ShardClaim): Promise<boolean> {
+  /** Writes changed rows and names them. Undefined when the shard has a newer holder: all here is stale. */
+  async write(claim: ShardClaim): Promise<string[] | undefined> {
     const ids = [...this.#dirty];
-    if (ids.length === 0) return true;
+    if (ids.length === 0) return [];
     const rows = ids.map(id => this.#rows.get(id) as ExecutionRow);
     const ours = await writeExecutions(this.#database, claim, rows);
-    if (!ours) return false;
+    if (!ours) return undefined;
     for (const id of ids) {
       this.#dirty.delete(id);
       if (OVER.has(this.#rows.get(id)?.status ?? "")) this.#rows.delete(id);
@@ -94,7 +94,7 @@ export class Projector {
       if (this.#rows.size <= ROWS_MAX) break;
       if (!this.#dirty.has(id)) this.#rows.delete(id);
     }
-    return true;
+    return ids;
   }
 }
 

@@ -2,10 +2,16 @@
 import type { ServiceBroker } from "moleculer";
 import type { OutcomeRequest, Reply } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
+import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 
 export interface Outcome extends OutcomeRequest {
   actor: ActorKind;
+}
+
+interface Entry {
+  outcome: Outcome;
+  done: (next: Grant | undefined) => void;
 }
 
 /** Outcomes of one call at most. */
@@ -22,7 +28,7 @@ export class Reporter {
   readonly counters: ReporterCounters = { reported: 0, refused: 0 };
   readonly #broker: ServiceBroker;
   readonly #clock: Clock;
-  readonly #waiting = new Map<ActorKind, { outcome: Outcome; done: () => void }[]>();
+  readonly #waiting = new Map<ActorKind, Entry[]>();
   readonly #sending = new Set<ActorKind>();
   #failures = 0;
 
@@ -31,8 +37,8 @@ export class Reporter {
     this.#clock = clock;
   }
 
-  /** Resolves when the owner has accepted or finally refused the outcome. */
-  report(outcome: Outcome): Promise<void> {
+  /** Resolves when the owner has accepted or finally refused it, with the next command it hands over. */
+  report(outcome: Outcome): Promise<Grant | undefined> {
     return new Promise(done => {
       const queue = this.#waiting.get(outcome.actor) ?? [];
       queue.push({ outcome, done });
@@ -54,9 +60,9 @@ export class Reporter {
     this.#sending.delete(actor);
   }
 
-  async #deliver(actor: ActorKind, batch: { outcome: Outcome; done: () => void }[]): Promise<void> {
+  async #deliver(actor: ActorKind, batch: Entry[]): Promise<void> {
     const outcomes = batch.map(({ outcome: { actor: _actor, ...request } }) => request);
-    let replies: Reply[] = [];
+    let replies: Reply<{ grant?: Grant }>[] = [];
     try {
       replies = await this.#broker.call(`${actor}.report`, { outcomes }, { timeout: 90_000 });
       this.#failures = 0;
@@ -71,16 +77,17 @@ export class Reporter {
     if (!this.#sending.has(actor)) void this.#send(actor);
   }
 
-  #settle(entry: { outcome: Outcome; done: () => void }, reply: Reply | undefined): boolean {
+  #settle(entry: Entry, reply: Reply<{ grant?: Grant }> | undefined): boolean {
     if (reply === undefined || reply.status === "failed") return false;
     if (reply.status === "refused") {
       this.counters.refused += 1;
       const { command_id, delivery } = entry.outcome;
       this.#broker.logger.warn({ command_id, delivery, reason: reply.reason }, "worker.outcome_refused");
+      entry.done(undefined);
     } else {
       this.counters.reported += 1;
+      entry.done(reply.grant);
     }
-    entry.done();
     return true;
   }
 }

@@ -10,7 +10,7 @@ import type { ActorKind, Ring } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { identify, isAlive } from "./identity.ts";
 import { Reporter } from "./reporter.ts";
-import { runCommand } from "./run.ts";
+import { runCommand, type Ran } from "./run.ts";
 import { Slots } from "./slots.ts";
 
 export interface WorkerOptions {
@@ -29,6 +29,8 @@ export default function workerService(runtime: Runtime, options: WorkerOptions =
   const stopping = new AbortController();
   const aborting = new AbortController();
   const work = new Set<Promise<void>>();
+  /** Commands this worker runs or has still to report. */
+  const held = new Set<string>();
   let reporter: Reporter;
   let cancelBeat = () => {};
   let fetching: Promise<void> = Promise.resolve();
@@ -65,11 +67,16 @@ export default function workerService(runtime: Runtime, options: WorkerOptions =
         return { execution_id, stream_id, command_id };
       }),
     };
+    for (const { command_id } of rings) held.add(command_id);
     const grants = await claimed(service, actor, batch);
+    const granted = new Set(grants.map(grant => grant.command_id));
+    for (const { command_id } of rings) if (!granted.has(command_id)) held.delete(command_id);
     slots.give(rings.length - grants.length);
     for (const grant of grants) {
-      if (stopping.signal.aborted) track(giveBack(service, actor, grant));
-      else track(run(service, actor, grant));
+      if (stopping.signal.aborted) {
+        slots.give(1);
+        track(giveBack(service, actor, grant));
+      } else track(run(service, actor, grant));
     }
   }
 
@@ -100,16 +107,30 @@ export default function workerService(runtime: Runtime, options: WorkerOptions =
     return grants;
   }
 
-  async function run(service: Service, actor: ActorKind, grant: Grant): Promise<void> {
-    const { execution_id, stream_id, command_id, delivery, step } = grant;
-    let reported: Promise<void> = Promise.resolve();
+  /** Runs a command, and then each one that the owner hands over with the answer to its outcome. */
+  async function run(service: Service, actor: ActorKind, first: Grant): Promise<void> {
+    let grant: Grant | undefined = first;
     try {
-      const ran = await runCommand(runtime, service.broker, grant, {
+      while (grant) grant = await runOne(service, actor, grant);
+    } finally {
+      slots.give(1);
+    }
+  }
+
+  async function runOne(
+    service: Service,
+    actor: ActorKind,
+    grant: Grant,
+  ): Promise<Grant | undefined> {
+    const { execution_id, stream_id, command_id, delivery, step } = grant;
+    const { worker_id, incarnation } = me;
+    let ran: Ran;
+    held.add(command_id);
+    try {
+      ran = await runCommand(runtime, service.broker, grant, {
         signal: aborting.signal,
         suspended: wait => slots.suspended(wait),
       });
-      const { worker_id } = me;
-      reported = reporter.report({ actor, execution_id, stream_id, command_id, delivery, worker_id, ...ran });
     } catch (error) {
       if (!aborting.signal.aborted) {
         // Neither an outcome nor an abort: the world is away. The command is offered again, uncharged.
@@ -117,11 +138,16 @@ export default function workerService(runtime: Runtime, options: WorkerOptions =
         await clock.sleep(1_000);
       }
       await giveBack(service, actor, grant);
-      return;
-    } finally {
-      slots.give(1);
+      held.delete(command_id);
+      return undefined;
     }
-    await reported;
+    // Whoever waits for a slot goes first: a long loop must not keep a short run waiting.
+    const takesNext = !stopping.signal.aborted && doorbell.waiting() === 0;
+    const next = takesNext ? { worker_id, incarnation, claim_id: randomUUID() } : undefined;
+    const outcome = { execution_id, stream_id, command_id, delivery, worker_id, ...ran };
+    const handed = await reporter.report({ actor, ...outcome, ...(next && { next }) });
+    held.delete(command_id);
+    return handed;
   }
 
   async function giveBack(service: Service, actor: ActorKind, grant: Grant): Promise<void> {
@@ -174,6 +200,14 @@ export default function workerService(runtime: Runtime, options: WorkerOptions =
         async handler() {
           await (draining ??= drain(this as unknown as Service));
         },
+      },
+      /** Of these commands, those this incarnation holds: an owner asks when a lease has passed. */
+      holds: {
+        visibility: "public",
+        handler: (ctx: Context<{ incarnation: string; command_ids: string[] }>) =>
+          ctx.params.incarnation === me.incarnation
+            ? ctx.params.command_ids.filter(id => held.has(id))
+            : [],
       },
       /** This worker's slots and counters. */
       info: {

@@ -11,7 +11,9 @@ import pg from "pg";
 import { joinEmbedded, type EmbeddedPostgres } from "../../mixins/postgres/embedded.ts";
 import type { KeeperRecord } from "../../mixins/postgres/embedded-link.ts";
 
-const CLIENT = fileURLToPath(new URL("../support/embedded-client.ts", import.meta.url));
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+const CLIENT = here("../support/embedded-client.ts");
+const KEEPER = here("../../mixins/postgres/embedded-keeper.ts");
 
 /** Whoever a failed test left behind. */
 const guests: (() => Promise<unknown>)[] = [];
@@ -137,7 +139,7 @@ describe("embedded postgres", function () {
       await embedded.leave();
     });
 
-    it("refuses a connection without the password, whose file only the owner can read", async () => {
+    it("refuses who has not the password, in a file that only the owner can read", async () => {
       const embedded = await share(folder);
       await assert.rejects(
         query(embedded.url.replace(/:[^:@]*@/, ":guess@"), "select 1"),
@@ -156,7 +158,7 @@ describe("embedded postgres", function () {
       await embedded.leave();
     });
 
-    it("the first of two processes to leave does not take Postgres away, the last one stops it", async () => {
+    it("the first of two to leave does not take Postgres away, the last one stops it", async () => {
       const [one, two] = await Promise.all([client(folder), client(folder)]);
       assert.equal(one.url, two.url);
       await one.leave();
@@ -226,7 +228,7 @@ describe("embedded postgres", function () {
       await next.leave();
     });
 
-    it("a lock file whose pid now belongs to another program does not break the next run", async () => {
+    it("a lock file whose pid is another program's by now does not break a run", async () => {
       const lines = [process.pid, join(folder, "postgres"), 1, 1, "", "127.0.0.1", "0 0", "ready"];
       await writeFile(join(folder, "postgres", "postmaster.pid"), `${lines.join("\n")}\n`);
       const embedded = await share(folder);
@@ -256,12 +258,9 @@ describe("embedded postgres", function () {
     await two.leave();
   });
 
-  it("a first start killed in the middle of initdb leaves nothing that breaks the next", async () => {
+  it("a first start killed during initdb leaves nothing that breaks the next", async () => {
     const folder = await newFolder();
-    const keeper = fileURLToPath(
-      new URL("../../mixins/postgres/embedded-keeper.ts", import.meta.url),
-    );
-    const child = spawn(process.execPath, [keeper, folder], { stdio: "ignore" });
+    const child = spawn(process.execPath, [KEEPER, folder], { stdio: "ignore" });
     const half = async (): Promise<string | undefined> =>
       (await readdir(folder)).find(name => /^postgres\.new-[0-9a-f]+$/.test(name));
     await eventually("initdb has begun", async () => (await half()) !== undefined);

@@ -1,4 +1,5 @@
-// A process that joins a data folder, prints the URL, and stays until it is told to leave or killed.
+// A process that joins a data folder, prints the URL, and stays until it is told to leave or
+// killed.
 import { joinEmbedded } from "../../mixins/postgres/embedded.ts";
 
 const embedded = await joinEmbedded(process.argv[2]!);

@@ -1,4 +1,5 @@
-// The mock API's paginated lists, its flaky, failing and rate-limited pages, and its chains of refs.
+// The mock API's paginated lists, its flaky, failing and rate-limited pages, and its chains of
+// refs.
 import { setTimeout as pause } from "node:timers/promises";
 import { choice, integer, RateWindow, Refusal, text, type MockRequest } from "./mock-api-http.ts";
 import { filler, padded } from "./mock-api-records.ts";

@@ -1,4 +1,5 @@
-// The mock API's patients: FHIR-like records, the endpoints of the pft playbooks, a concurrency probe.
+// The mock API's patients: FHIR-like records, the endpoints of the pft playbooks, a concurrency
+// probe.
 import { setTimeout as pause } from "node:timers/promises";
 import {
   decimal,

@@ -52,8 +52,8 @@ export async function testDatabase(options: { migrated?: boolean } = {}): Promis
 }
 
 /**
- * Starts a server in a temporary folder. By default with the settings of the product, fsync and all;
- * it dies with this process and its files are removed at the end.
+ * Starts a server in a temporary folder. By default with the settings of the product, fsync and
+ * all; it dies with this process and its files are removed at the end.
  */
 export async function startServer(
   options: { settings?: Record<string, string> } = {},

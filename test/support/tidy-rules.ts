@@ -18,7 +18,6 @@ const MAX_FUNCTION_LINES = 70;
 const MAX_COLUMNS = 100;
 
 const isTest = (file: SourceFile): boolean => file.path.startsWith("test/");
-const roomOf = (path: string): string => path.split("/").slice(0, -1).slice(0, 2).join("/");
 
 function at(file: SourceFile, node: ts.Node): string {
   const { line } = file.tree.getLineAndCharacterOfPosition(node.getStart(file.tree));
@@ -69,7 +68,6 @@ function mayImport(from: string, to: string): boolean {
   const [room = "", service] = from.split("/");
   if (to.startsWith("schemas/")) return true;
   if (room === "schemas") return false;
-  if (posix.basename(from) === "machine.ts") return false;
   if (room === "test") return true;
   if (to.startsWith("mixins/")) return true;
   if (room === "mixins") return false;
@@ -89,26 +87,11 @@ function isEnvironment(node: ts.Node): boolean {
   );
 }
 
-/** Calls whose answer differs each time: a machine gets such things in its input. */
-const IMPURE = /\bDate\.now\(|\bnew Date\(\)|\bMath\.random\(|\brandomUUID\(|\bperformance\.now\(/;
-
 const imported: Rule[] = [
   {
     name: "schemas ← mixins ← services: a room imports only what is below it, and its own",
     check: file => checkImports(file, (_, path) => !!path && !mayImport(file.path, path)),
     bad: { path: "services/a/a.service.ts", text: 'import { x } from "../b/route.ts";' },
-  },
-  {
-    name: "a machine imports schemas only, no package at all, and never asks the clock or chance",
-    check(file) {
-      if (posix.basename(file.path) !== "machine.ts") return [];
-      const lines = file.text.split("\n").flatMap((line, index) => {
-        const isComment = /^\s*(\/?\*|\/\/)/.test(line);
-        return IMPURE.test(line) && !isComment ? [`${file.path}:${index + 1} ${line.trim()}`] : [];
-      });
-      return [...checkImports(file, (_, path) => !path), ...lines];
-    },
-    bad: { path: "services/a/machine.ts", text: "const at = Date.now();" },
   },
   {
     name: "schemas are pure: zod, yaml, nunjucks and node:crypto are their only packages",
@@ -265,6 +248,38 @@ const style: Rule[] = [
 
 function isAmbient(node: ts.ModuleDeclaration): boolean {
   return !!node.modifiers?.some(modifier => modifier.kind === ts.SyntaxKind.DeclareKeyword);
+}
+
+/** Calls whose answer differs each time: a machine gets such things in its input. */
+const IMPURE = /\bDate\.now\(|\bnew Date\(\)|\bMath\.random\(|\brandomUUID\(|\bperformance\.now\(/;
+
+/**
+ * What makes a machine less than pure: it and the files of its room that it is spread over import
+ * schemas only, no package at all, and never ask the clock or chance.
+ */
+export function impurities(machine: SourceFile, files: Map<string, SourceFile>): string[] {
+  const room = `${posix.dirname(machine.path)}/`;
+  const pending = [machine];
+  const seen = new Set<SourceFile>();
+  const found: string[] = [];
+  for (let file = pending.pop(); file; file = pending.pop()) {
+    if (seen.has(file)) continue;
+    seen.add(file);
+    for (const [index, line] of file.text.split("\n").entries()) {
+      const isComment = /^\s*(\/?\*|\/\/)/.test(line);
+      if (IMPURE.test(line) && !isComment) found.push(`${file.path}:${index + 1} ${line.trim()}`);
+    }
+    const { dir } = posix.parse(file.path);
+    for (const { node, target } of imports(file)) {
+      const path = posix.join(dir, target);
+      const isOurs = target.startsWith(".");
+      if (isOurs && path.startsWith(room)) pending.push(...[files.get(path)].filter(one => !!one));
+      else if (!isOurs || !path.startsWith("schemas/")) {
+        found.push(`${at(file, node)} imports ${target}`);
+      }
+    }
+  }
+  return found;
 }
 
 export const rules: Rule[] = [...imported, ...sizes, ...style];

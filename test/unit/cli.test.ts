@@ -98,9 +98,9 @@ describe("cli output", () => {
   });
 
   it("sums up a run: mark, duration, iterations, the failed step and its message", () => {
-    const counts = { steps: 4, retries: 3 };
+    const state = { counts: { steps: 4, retries: 3 } };
     const error = { step: "details", message: "HTTP 500" };
-    const lines = summaryLines({ ...VIEW, status: "FAILED", error }, counts, false);
+    const lines = summaryLines({ ...VIEW, status: "FAILED", error, state }, false);
     assert.deepEqual(lines, [
       "✘ FAILED  examples/orders  3.2 s",
       "  execution 77",
@@ -112,9 +112,9 @@ describe("cli output", () => {
 
   it("shows a small result and leaves a large one to --json", () => {
     const done = { ...VIEW, status: "COMPLETED", loop_progress: {} };
-    const small = summaryLines({ ...done, result: { total: 3 } }, undefined, false);
+    const small = summaryLines({ ...done, result: { total: 3 } }, false);
     assert.equal(small.at(-1), '  result {"total":3}');
-    const large = summaryLines({ ...done, result: "x".repeat(5000) }, undefined, false);
+    const large = summaryLines({ ...done, result: "x".repeat(5000) }, false);
     assert.equal(large.length, 2);
   });
 

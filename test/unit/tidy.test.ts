@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { dirname } from "node:path";
 import { ourSources, ourTexts, ROOT, sourceFile } from "../support/source-files.ts";
-import { rules } from "../support/tidy-rules.ts";
+import { impurities, rules } from "../support/tidy-rules.ts";
 
 describe("the house", () => {
   const files = ourSources();
@@ -15,6 +15,17 @@ describe("the house", () => {
       assert.equal(broken.length, 0, `\n  ${broken.join("\n  ")}`);
     });
   }
+
+  it("a machine imports schemas only and never asks the clock or chance", () => {
+    const known = new Map(files.map(file => [file.path, file]));
+    const bad = sourceFile("services/a/machine.ts", 'import x from "x"; const at = Date.now();');
+    assert.equal(impurities(bad, known).length, 2, "this check cannot fail");
+    const machines = files.filter(({ path }) => /^services\/.*\bmachine\.ts$/.test(path));
+    assert.deepEqual(
+      machines.flatMap(machine => impurities(machine, known)),
+      [],
+    );
+  });
 
   it("no file names the folder that this checkout is in", () => {
     // A folder right under / (such as a container's) may be named by a Dockerfile with reason.

@@ -1,0 +1,102 @@
+/** Plays pipelines against prepared answers, recording calls, waits and what was hydrated. */
+import { strict as assert } from "node:assert";
+import type { Rule, Task } from "../../schemas/playbook/model.ts";
+import type { RenderedTask } from "../../schemas/playbook/render.ts";
+import type { ScopeParts } from "../../schemas/playbook/scope.ts";
+import type { ToolEnvelope, ToolError } from "../../schemas/tool.ts";
+import { runPipeline } from "../../services/worker/pipeline.ts";
+import type { PipelineOutcome, PipelinePorts } from "../../services/worker/pipeline.ts";
+
+export type Answer = ToolEnvelope | Error;
+export interface Call {
+  label: string;
+  attempt: number;
+  request: RenderedTask;
+}
+
+export function ok(data: unknown, more: Partial<ToolEnvelope> = {}): ToolEnvelope {
+  return { status: "ok", data: data as ToolEnvelope["data"], error: null, ...more };
+}
+
+export function bad(
+  error: Partial<ToolError> = {},
+  more: Partial<ToolEnvelope> = {},
+): ToolEnvelope {
+  const full: ToolError = {
+    kind: "server_error",
+    retryable: true,
+    code: "HTTP_503",
+    message: "HTTP 503",
+    ...error,
+  };
+  return { status: "error", data: null, error: full, ...more };
+}
+
+export function task(label: string, more: Partial<Task> = {}): Task {
+  return { label, kind: "noop", input: {}, config: {}, rules: [], set: {}, ...more };
+}
+
+export function rule(action: Rule["do"], when?: Rule["when"], more: Partial<Rule> = {}): Rule {
+  return {
+    do: action,
+    attempts: 3,
+    backoff: "none",
+    delay: 1,
+    set: {},
+    ...(when === undefined ? {} : { when }),
+    ...more,
+  };
+}
+
+export const ON_ERROR = "{{ output.status == 'error' }}";
+
+export function partsOf(more: Partial<ScopeParts> = {}): ScopeParts {
+  return { execution: { id: "1", path: "p" }, workload: {}, ctx: {}, steps: {}, ...more };
+}
+
+/** Runs tasks against answers by label: a list is used up call by call, a function is asked. */
+export async function play(
+  tasks: Task[],
+  answers: Record<string, Answer[] | ((call: Call, nth: number) => Answer)>,
+  options: { parts?: ScopeParts; pipeline?: boolean; input?: Record<string, unknown> } = {},
+): Promise<{
+  outcome: PipelineOutcome;
+  calls: Call[];
+  sleeps: number[];
+  hydrated: string[][][];
+  parts: ScopeParts;
+}> {
+  const calls: Call[] = [];
+  const sleeps: number[] = [];
+  const hydrated: string[][][] = [];
+  const parts = options.parts ?? partsOf();
+  const counts = new Map<string, number>();
+  const ports: PipelinePorts = {
+    call: (called, request, run) => {
+      const call = { label: called.label, attempt: run.attempt, request };
+      calls.push(call);
+      const nth = counts.get(called.label) ?? 0;
+      counts.set(called.label, nth + 1);
+      const source = answers[called.label] ?? (() => ok(null));
+      const answer = Array.isArray(source) ? source[nth] : source(call, nth);
+      assert.ok(answer, `unexpected call ${nth + 1} of ${called.label}`);
+      return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
+    },
+    sleep: ms => {
+      sleeps.push(ms);
+      return Promise.resolve();
+    },
+    now: () => 0,
+    hydrate: paths => {
+      hydrated.push(paths);
+      return Promise.resolve();
+    },
+  };
+  const step = { name: "s", tasks, pipeline: options.pipeline ?? true, input: options.input ?? {} };
+  const outcome = await runPipeline(step, parts, ports);
+  return { outcome, calls, sleeps, hydrated, parts };
+}
+
+export function labels(calls: Call[]): string {
+  return calls.map(call => call.label).join(" ");
+}
