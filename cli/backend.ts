@@ -5,7 +5,6 @@ import { Conflict, Busy, Rejected, Unavailable } from "../schemas/errors.ts";
 import type { RejectedCode } from "../schemas/errors.ts";
 import { isObject } from "../schemas/json.ts";
 import { API_ROUTES } from "../services/api/routes.ts";
-import { startRuntime } from "./runtime.ts";
 import type { Role, RunningRuntime } from "./runtime.ts";
 
 export interface Backend {
@@ -22,6 +21,8 @@ export interface Backend {
 export async function openBackend(settings: Settings, roles: readonly Role[]): Promise<Backend> {
   const { serverUrl, clientTimeoutMs } = settings.http;
   if (serverUrl) return httpBackend(serverUrl, clientTimeoutMs);
+  // Loaded late: who asks a server needs no broker.
+  const { startRuntime } = await import("./runtime.ts");
   return runtimeBackend(await startRuntime({ settings, roles, scope: "own" }));
 }
 

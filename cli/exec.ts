@@ -13,7 +13,7 @@ import { print, printJson } from "./terminal.ts";
 export interface ExecOptions extends GlobalOptions {
   set: string[];
   payload?: string;
-  catalogVersion?: number;
+  catalogVersion?: string;
   idempotencyKey?: string;
   wait?: boolean;
 }

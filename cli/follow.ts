@@ -42,7 +42,12 @@ export async function follow(
       waiting.abort();
       poller.stop();
       progress?.clear();
-      return await leave(backend, executionId, interruption.twice, json);
+      // The question in flight is answered first: a broker that stops would wait for it and complain.
+      const settled = ended.then(
+        () => undefined,
+        () => undefined,
+      );
+      return await leave(backend, executionId, { twice: interruption.twice, settled, json });
     }
     poller.stop();
     progress?.clear();
@@ -93,12 +98,11 @@ function finish(view: ExecutionView, json: boolean): void {
 async function leave(
   backend: Backend,
   executionId: string,
-  twice: Promise<"cancel">,
-  json: boolean,
+  { twice, settled, json }: { twice: Promise<"cancel">; settled: Promise<void>; json: boolean },
 ): Promise<ExitCode> {
   if (backend.serverUrl) say(`The execution goes on at ${backend.serverUrl}.`);
   else say("Stopping; running work is being finished. Ctrl-C again cancels the execution.");
-  const drained = backend.drain().then(() => "drained" as const);
+  const drained = Promise.all([backend.drain(), settled]).then(() => "drained" as const);
   const outcome = await Promise.race([drained, twice]);
   if (outcome === "cancel") return cancelNow(backend, executionId, json);
   const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });

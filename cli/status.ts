@@ -1,4 +1,5 @@
 /** `noetl status`, `list`, `events` and `cancel`: questions about executions, and one request. */
+import { Rejected } from "../schemas/errors.ts";
 import type { Json } from "../schemas/json.ts";
 import type { Backend } from "./backend.ts";
 import { withBackend } from "./context.ts";
@@ -32,7 +33,11 @@ export interface ListOptions extends GlobalOptions {
   path?: string;
 }
 
+/** Newest first. */
 export async function list(what: string, options: ListOptions): Promise<ExitCode> {
+  if (what !== "executions" && what !== "playbooks") {
+    throw new Rejected(`list shows executions or playbooks, not '${what}'`);
+  }
   return withBackend(options, ["client"], async backend => {
     const answer =
       what === "playbooks"

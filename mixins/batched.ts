@@ -1,21 +1,46 @@
 // Many callers, one round trip.
 
-/** Calls made in one turn of the event loop become one call with all their arguments. */
-export function batched<In, Out>(run: (inputs: In[]) => Promise<Out[]>): (input: In) => Promise<Out> {
-  let waiting: { input: In; resolve: (value: Out) => void; reject: (error: unknown) => void }[] = [];
-  async function flush() {
-    const batch = waiting;
-    waiting = [];
+interface Waiting<In, Out> {
+  input: In;
+  resolve: (value: Out) => void;
+  reject: (error: unknown) => void;
+}
+
+/** Inputs of one call at most. */
+const BATCH_MAX = 1_000;
+
+/**
+ * Gathers calls into one: those of one turn of the event loop, and those that arrive while `inFlight` calls
+ * are on their way. `run` answers in the order of its inputs. A call never sees the result of a read that
+ * began before it was made.
+ */
+export function batched<In, Out>(
+  run: (inputs: In[]) => Promise<Out[]>,
+  inFlight = 1,
+): (input: In) => Promise<Out> {
+  const queue: Waiting<In, Out>[] = [];
+  let running = 0;
+
+  async function flush(): Promise<void> {
+    const batch = queue.splice(0, BATCH_MAX);
+    running += 1;
     try {
       const outputs = await run(batch.map(one => one.input));
       batch.forEach((one, index) => one.resolve(outputs[index] as Out));
     } catch (error) {
       batch.forEach(one => one.reject(error));
     }
+    running -= 1;
+    pump();
   }
+
+  function pump(): void {
+    while (queue.length > 0 && running < inFlight) void flush();
+  }
+
   return input =>
     new Promise((resolve, reject) => {
-      waiting.push({ input, resolve, reject });
-      if (waiting.length === 1) setImmediate(() => void flush());
+      queue.push({ input, resolve, reject });
+      if (queue.length === 1) setImmediate(pump);
     });
 }

@@ -22,7 +22,15 @@ export class Bitmap {
 
   add(index: number): void {
     const byte = index >> 3;
-    if (byte < this.bytes.length) this.bytes[byte] = (this.bytes[byte] as number) | (1 << (index & 7));
+    if (byte < this.bytes.length)
+      this.bytes[byte] = (this.bytes[byte] as number) | (1 << (index & 7));
+  }
+
+  /** Adds every member of another set of the same size. */
+  join(other: Bitmap): void {
+    for (const [place, byte] of other.bytes.entries()) {
+      this.bytes[place] = (this.bytes[place] ?? 0) | byte;
+    }
   }
 
   copy(): Bitmap {

@@ -114,7 +114,10 @@ export function handOff(events: NewEvent[], outcome: OutcomeInput, loopId?: stri
 }
 
 /** The command that a claim, or the `next` of an outcome, holds by its claim_id. */
-export function heldBy(commands: Iterable<Command>, claimId: string | undefined): Command | undefined {
+export function heldBy(
+  commands: Iterable<Command>,
+  claimId: string | undefined,
+): Command | undefined {
   if (claimId === undefined) return undefined;
   for (const command of commands) if (command.holder?.claim_id === claimId) return command;
   return undefined;
@@ -140,7 +143,11 @@ export function settled(commandId: string): Rejected {
 }
 
 /** Work given back untouched by a draining worker: uncharged, offered again. */
-export function decideRelease(input: ReleaseInput, command: Command | undefined, loopId?: string): NewEvent[] {
+export function decideRelease(
+  input: ReleaseInput,
+  command: Command | undefined,
+  loopId?: string,
+): NewEvent[] {
   return [releaseOf(fenced(input, command), loopId)];
 }
 
@@ -195,6 +202,9 @@ export function expiryOf(command: Command, loopId?: string): NewEvent {
   };
 }
 
+/** Code of a command that was given up because its workers died. */
+export const WORKER_LOST = "WORKER_LOST";
+
 /** The outcome of a command that has killed as many workers as it may. */
 export function exhausted(command: Command): OutcomeResult {
   return {
@@ -202,16 +212,17 @@ export function exhausted(command: Command): OutcomeResult {
     error: {
       kind: "unknown",
       retryable: false,
-      code: "WORKER_LOST",
+      code: WORKER_LOST,
       message: `${command.deaths + 1} workers died while they ran this command`,
     },
   };
 }
 
-/** What a claim, an expiry and a release do to a command that stays open. */
+/** What a claim, an expiry and a release do to a command that stays open; a repeated fact does nothing. */
 export function evolveCommand(command: Command, event: NewEvent, at: number): void {
   switch (event.event_type) {
     case "command.claimed":
+      if (event.meta.delivery <= command.delivery) return;
       command.delivery = event.meta.delivery;
       command.holder = {
         worker_id: event.meta.worker_id,
@@ -221,10 +232,9 @@ export function evolveCommand(command: Command, event: NewEvent, at: number): vo
       };
       break;
     case "command.expired":
-      command.deaths += 1;
-      command.holder = undefined;
-      break;
     case "command.released":
+      if (!command.holder || event.meta.delivery !== command.delivery) return;
+      if (event.event_type === "command.expired") command.deaths += 1;
       command.holder = undefined;
       break;
     default:
@@ -249,7 +259,10 @@ export function* rings(
 }
 
 /** The earliest time at which a held command could be found expired. */
-export function leaseDeadline(commands: Iterable<Command>, context: TurnContext): number | undefined {
+export function leaseDeadline(
+  commands: Iterable<Command>,
+  context: TurnContext,
+): number | undefined {
   let earliest: number | undefined;
   for (const { holder } of commands) {
     if (!holder) continue;

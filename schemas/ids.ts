@@ -65,7 +65,7 @@ export interface CommandName {
 export function commandId(name: CommandName): string {
   const parts: (string | number)[] = [
     name.execution_id,
-    encodeURIComponent(name.step),
+    encodeURIComponent(name.step.toWellFormed()),
     name.activation,
   ];
   if (name.iter_index !== undefined) parts.push(name.iter_index);
@@ -78,11 +78,22 @@ export function parseCommandId(id: string): CommandName | undefined {
   const parts = id.split(":");
   if (parts.length !== 4 && parts.length !== 5) return undefined;
   const [executionId, step, ...rest] = parts;
-  if (!isId(executionId) || !step || !rest.every(part => /^[0-9]{1,10}$/.test(part))) return undefined;
+  if (!isId(executionId) || !rest.every(part => /^[0-9]{1,10}$/.test(part))) return undefined;
+  const stepName = decoded(step ?? "");
+  if (!stepName) return undefined;
   const numbers = rest.map(Number);
   const [activation, second, third] = numbers as [number, number, number | undefined];
-  const name = { execution_id: executionId, step: decodeURIComponent(step), activation };
+  const name = { execution_id: executionId, step: stepName, activation };
   return third === undefined
     ? { ...name, attempt: second }
     : { ...name, iter_index: second, attempt: third };
+}
+
+/** Percent-encoded text as it was; undefined when it is not percent-encoded text. */
+function decoded(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
 }

@@ -3,6 +3,7 @@
  * Arcs that lead back to a step on the way from the entry (loop-backs) do not count: a token never waits for
  * another one's next round, so the rest is acyclic and tokens cannot wait for each other in a circle.
  */
+import { Bitmap } from "../bitmap.ts";
 import type { Playbook } from "./model.ts";
 
 export interface StepGraph {
@@ -23,51 +24,57 @@ export function stepGraph(playbook: Playbook): StepGraph {
 }
 
 function build(playbook: Playbook): StepGraph {
-  const forward = forwardArcs(playbook);
-  const reachable = new Map<string, Set<string>>();
-  function reach(step: string): Set<string> {
-    const known = reachable.get(step);
-    if (known) return known;
-    const found = new Set<string>();
-    reachable.set(step, found);
-    for (const target of forward.get(step) ?? []) {
-      found.add(target);
-      for (const further of reach(target)) found.add(further);
+  const places = new Map(Object.keys(playbook.steps).map((step, place) => [step, place]));
+  const reachable = new Map<string, Bitmap>();
+  // A step closes after all it leads to, so their sets are complete when its own is made.
+  walk(playbook, (step, targets) => {
+    const reached = Bitmap.ofSize(places.size);
+    for (const target of targets) {
+      reached.add(places.get(target) as number);
+      const further = reachable.get(target);
+      if (further) reached.join(further);
     }
-    return found;
-  }
-  return { reaches: (from, to) => reach(from).has(to) };
+    reachable.set(step, reached);
+  });
+  return {
+    reaches(from, to) {
+      const place = places.get(to);
+      return place !== undefined && reachable.get(from)?.has(place) === true;
+    },
+  };
 }
 
-/** Arcs without loop-backs: a depth-first walk from the entry, in file order; iterative, for deep playbooks. */
-function forwardArcs(playbook: Playbook): Map<string, string[]> {
-  const forward = new Map<string, string[]>();
+/**
+ * A depth-first walk from the entry, in file order; iterative, for deep playbooks. `close` is told each step
+ * with its arcs forward: those that lead to a step still open are loop-backs.
+ */
+function walk(playbook: Playbook, close: (step: string, targets: string[]) => void): void {
   const state = new Map<string, "open" | "closed">();
   for (const root of [playbook.entry, ...Object.keys(playbook.steps)]) {
     if (state.has(root)) continue;
-    const path = [{ step: root, targets: targetsOf(playbook, root) }];
-    state.set(root, "open");
-    forward.set(root, []);
-    while (path.length > 0) {
-      const top = path[path.length - 1] as { step: string; targets: string[] };
-      const target = top.targets.shift();
+    const path = [visit(root)];
+    for (let top = path.at(-1); top; top = path.at(-1)) {
+      const target = top.left.pop();
       if (target === undefined) {
         state.set(top.step, "closed");
+        close(top.step, top.forward);
         path.pop();
       } else if (state.get(target) !== "open") {
-        forward.get(top.step)?.push(target);
-        if (!state.has(target)) {
-          state.set(target, "open");
-          forward.set(target, []);
-          path.push({ step: target, targets: targetsOf(playbook, target) });
-        }
+        top.forward.push(target);
+        if (!state.has(target)) path.push(visit(target));
       }
     }
   }
-  return forward;
+
+  function visit(step: string) {
+    state.set(step, "open");
+    return { step, left: targetsOf(playbook, step).toReversed(), forward: [] as string[] };
+  }
 }
 
 function targetsOf(playbook: Playbook, step: string): string[] {
   const arcs = playbook.steps[step]?.next.arcs ?? [];
-  return [...new Set(arcs.map(arc => arc.to))].filter(target => target in playbook.steps);
+  return [...new Set(arcs.map(arc => arc.to))].filter(target =>
+    Object.hasOwn(playbook.steps, target),
+  );
 }

@@ -40,6 +40,8 @@ export const WINDOW_MAX = 10_000;
 const COLLECTION_ITEMS_MAX = 1_000;
 const COLLECTION_BYTES_MAX = 65_536;
 const SCOPE_BYTES_MAX = 16_384;
+/** Iterations of one loop at most; what a loop remembers of them is bounded by it (design §4.11). */
+export const ITEMS_MAX = 1_000_000;
 const TOLERATE_ALL = Number.MAX_SAFE_INTEGER;
 
 interface Opening {
@@ -61,7 +63,7 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   const scope = keep("scope", cut, fits(cut, SCOPE_BYTES_MAX), opening, context);
   try {
     const templates = createScope(partsOf(cut, context.loaded));
-    const items = normalise(renderValue(loop.in, templates, "typed") as Json);
+    const items = counted(normalise(renderValue(loop.in, templates, "typed") as Json));
     const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
     const inline = items.length <= COLLECTION_ITEMS_MAX && fits(items, COLLECTION_BYTES_MAX);
     const collection = keep("collection", items, inline, opening, context);
@@ -94,6 +96,7 @@ function logicError(error: Error): OutcomeResult["error"] {
 function normalise(value: Json): Json[] {
   if (Array.isArray(value)) return value;
   if (typeof value === "number" && Number.isInteger(value) && value >= 0) {
+    if (value > ITEMS_MAX) throw tooMany(value);
     return Array.from({ length: value }, (_, index) => index);
   }
   if (typeof value === "string") return fromText(value);
@@ -103,6 +106,15 @@ function normalise(value: Json): Json[] {
   throw new LoopError(
     `loop.in did not evaluate to an iterable: it gave ${value === null ? "null" : JSON.stringify(value)}, expected a list, a map, text or a count`,
   );
+}
+
+function counted(items: Json[]): Json[] {
+  if (items.length > ITEMS_MAX) throw tooMany(items.length);
+  return items;
+}
+
+function tooMany(count: number): LoopError {
+  return new LoopError(`loop.in gave ${count} items, expected at most ${ITEMS_MAX}`);
 }
 
 function fromText(text: string): Json[] {
@@ -121,7 +133,8 @@ function fromText(text: string): Json[] {
 function windowOf(loop: Loop, rendered: unknown): number {
   if (loop.mode !== "parallel") return 1;
   if (loop.maxInFlight === undefined) return WINDOW_DEFAULT;
-  const window = Number(rendered);
+  const isScalar = typeof rendered === "number" || typeof rendered === "string";
+  const window = isScalar ? Number(rendered) : NaN;
   if (!Number.isInteger(window) || window < 1) {
     throw new LoopError(
       `loop.spec.max_in_flight gave ${JSON.stringify(rendered)}, expected a whole number ≥ 1`,
@@ -132,7 +145,8 @@ function windowOf(loop: Loop, rendered: unknown): number {
 
 function toleranceOf(step: Step, loop: Loop, size: number): number {
   if (step.failureMode === "best_effort") return TOLERATE_ALL;
-  const share = Math.floor(((loop.toleratedFailurePercent ?? 0) / 100) * size);
+  // Multiplied first: 29 / 100 is a little less than 0.29.
+  const share = Math.floor(((loop.toleratedFailurePercent ?? 0) * size) / 100);
   return Math.max(loop.toleratedFailureCount ?? 0, share);
 }
 

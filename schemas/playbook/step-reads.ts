@@ -3,7 +3,7 @@ import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope } from "../frozen-scope.ts";
 import type { JsonObject } from "../json.ts";
 import type { Playbook, Step } from "./model.ts";
-import { readPaths } from "./render.ts";
+import { readPaths, readTaskPaths } from "./render.ts";
 
 const DATABASE_KINDS = ["postgres", "transfer", "snowflake", "snowflake_transfer"];
 /** Tools whose code sees every variable without naming it. */
@@ -35,8 +35,9 @@ function readsOf(step: Step): Reads {
 
 function collect(step: Step): Reads {
   const loop = step.loop && { in: step.loop.in, max: step.loop.maxInFlight };
-  const guards = step.tasks.flatMap(task => task.rules.map(rule => guardText(rule.when)));
-  const paths = readPaths([step.tasks, step.input, step.output, loop, guards]);
+  const tasks = step.tasks.flatMap(task => readTaskPaths(task, step.input));
+  const outputs = step.tasks.map(task => task.output);
+  const paths = [...tasks, ...readPaths([outputs, step.output, loop])];
   const roots = new Set<string>();
   const members = new Map<string, Set<string>>();
   const whole = new Set<string>();
@@ -48,10 +49,6 @@ function collect(step: Step): Reads {
   }
   for (const root of whole) members.delete(root);
   return { all: step.tasks.some(task => SEES_ALL.has(task.kind)), roots, members };
-}
-
-function guardText(when: string | boolean | undefined): unknown {
-  return typeof when === "string" && !when.includes("{{") ? `{{ ${when} }}` : when;
 }
 
 /** Everything an execution's templates could see, before it is cut to one step. */

@@ -33,7 +33,8 @@ export async function cancelChildren(runtime: Runtime, host: ExecutionHost, exec
     });
   }
   const left = await listOpenDescendants(runtime.database, executionId, 1);
-  if (left.length > 0) throw new Unavailable(`children of ${executionId} are still being cancelled`);
+  if (left.length > 0)
+    throw new Unavailable(`children of ${executionId} are still being cancelled`);
   await host.send(streamOf(executionId), { type: "children_gone" });
   return { changed: true };
 }

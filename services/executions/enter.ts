@@ -26,7 +26,8 @@ export function enterAll(state: Running, playbook: Playbook, context: TurnContex
     const step = nextStep(current, playbook);
     if (step !== undefined) record(enter(step, current, playbook, context));
     else if (current.tokens.size > 0) break;
-    else if (owesFinalStep(current, playbook)) current.waiting.set(playbook.finalStep as string, current.last);
+    else if (owesFinalStep(current, playbook))
+      current.waiting.set(playbook.finalStep as string, current.last);
     else record(end(current));
   }
   return events;
@@ -55,7 +56,11 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
   const meta = { step: name, activation };
   try {
     if (!admits(step, state, context)) {
-      return { event_type: "step.skipped", node_name: name, meta: { ...meta, reason: "not admitted" } };
+      return {
+        event_type: "step.skipped",
+        node_name: name,
+        meta: { ...meta, reason: "not admitted" },
+      };
     }
   } catch (error) {
     if (error instanceof Needs) throw error;
@@ -68,7 +73,11 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
     };
   }
   if (step.loop) {
-    return { event_type: "step.enter", node_name: name, meta: { ...meta, loop_id: context.newId() } };
+    return {
+      event_type: "step.enter",
+      node_name: name,
+      meta: { ...meta, loop_id: context.newId() },
+    };
   }
   const command_id = commandId({ execution_id: state.execution_id, ...meta, attempt: 1 });
   return {
@@ -93,7 +102,11 @@ function end(state: Running): NewEvent {
       event_type: "playbook.failed",
       node_name: failure.step,
       meta: { generation },
-      result: { status: "error", error: failure.error, ...(failure.step && { step: failure.step }) },
+      result: {
+        status: "error",
+        error: failure.error,
+        ...(failure.step && { step: failure.step }),
+      },
     };
   }
   const last = state.last === undefined ? undefined : state.results.get(state.last);
@@ -101,6 +114,9 @@ function end(state: Running): NewEvent {
     event_type: "playbook.completed",
     node_name: state.last,
     meta: { generation },
-    result: { ...(last ?? { status: "ok" }), ...(state.last && { step: state.last }) } as JsonObject,
+    result: {
+      ...(last ?? { status: "ok" }),
+      ...(state.last && { step: state.last }),
+    } as JsonObject,
   };
 }

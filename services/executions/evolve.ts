@@ -15,16 +15,18 @@ import {
 
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
 export function evolve(state: ExecutionState, event: NewEvent, at: number): ExecutionState {
-  if (event.event_type === "playbook.initialized") return initialized(event);
+  if (event.event_type === "playbook.initialized") {
+    return state.status === "none" ? initialized(event) : state;
+  }
   if (!isLive(state)) return state;
   switch (event.event_type) {
     case "command.issued":
       return issued(state, event, at);
     case "step.enter":
-      enter(state, event.meta, at, { loop_id: event.meta.loop_id, scope: frozen(state, event.meta.step) });
-      return state;
+      return entered(state, event, at);
     case "step.skipped":
       state.waiting.delete(event.meta.step);
+      state.activations.set(event.meta.step, event.meta.activation);
       return state;
     case "command.claimed":
     case "command.expired":
@@ -76,7 +78,10 @@ function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
 
 function issued(state: Running, event: EventOf<"command.issued">, at: number): ExecutionState {
   const { command_id, step, activation, attempt, kind } = event.meta;
-  if (event.meta.enter) enter(state, event.meta, at, { command_id });
+  if (event.meta.enter) {
+    if (isOld(state, event.meta)) return state;
+    enter(state, event.meta, at, { command_id });
+  }
   state.commands.set(command_id, {
     command_id,
     step,
@@ -89,6 +94,26 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): E
   return state;
 }
 
+function entered(state: Running, event: EventOf<"step.enter">, at: number): ExecutionState {
+  const { step, loop_id } = event.meta;
+  if (isOld(state, event.meta)) return state;
+  enter(state, event.meta, at, { loop_id, scope: frozen(state, step) });
+  return state;
+}
+
+/** An entry that was folded before. */
+function isOld(
+  state: Running,
+  { step, activation }: { step: string; activation: number },
+): boolean {
+  return activation <= (state.activations.get(step) ?? 0);
+}
+
+/** The step whose arc leads here; the final step follows the last one that exited. */
+function upstreamOf(state: Running, step: string): string | undefined {
+  return state.waiting.has(step) ? state.waiting.get(step) : state.last;
+}
+
 /** All tokens that waited at a step become one running token. */
 function enter(
   state: Running,
@@ -97,16 +122,22 @@ function enter(
   what: Pick<Token, "command_id" | "loop_id" | "scope">,
 ): void {
   const { step, activation } = meta;
-  const upstream = state.waiting.get(step);
+  const upstream = upstreamOf(state, step);
   state.waiting.delete(step);
   state.activations.set(step, activation);
   const from = upstream === undefined ? {} : { upstream };
-  state.tokens.set(tokenKey(step, activation), { step, activation, entered_at: at, ...from, ...what });
+  state.tokens.set(tokenKey(step, activation), {
+    step,
+    activation,
+    entered_at: at,
+    ...from,
+    ...what,
+  });
 }
 
 /** The scope as it is now, for a loop that must not see later writes. */
 function frozen(state: Running, step: string): FrozenScope {
-  const { results, ...rest } = wholeScope(state, state.waiting.get(step));
+  const { results, ...rest } = wholeScope(state, upstreamOf(state, step));
   return { ...rest, steps: Object.fromEntries(results) };
 }
 
@@ -116,10 +147,13 @@ type ExitEvent = EventOf<
 
 function exited(state: Running, event: ExitEvent): ExecutionState {
   const { step, activation, next, step_status, handled } = event.meta;
-  if (next === undefined) return state;
-  state.tokens.delete(tokenKey(step, activation));
+  const key = tokenKey(step, activation);
+  const token = state.tokens.get(key);
+  if (next === undefined) return late(state, key, event);
   // A step that could not be entered never had a token, only one that waited.
   if (event.event_type === "step.failed") state.waiting.delete(step);
+  else if (!token) return state;
+  state.tokens.delete(key);
   if (event.result) {
     state.results.set(step, event.result as OutcomeResult);
     state.last = step;
@@ -136,11 +170,24 @@ function exited(state: Running, event: ExitEvent): ExecutionState {
   return state;
 }
 
+/** A failed step without an exit: a loop that has passed its limit and is being stopped. */
+function late(state: Running, key: string, event: ExitEvent): ExecutionState {
+  const token = state.tokens.get(key);
+  const timed_out_ms = event.context?.["timed_out_ms"];
+  if (token && typeof timed_out_ms === "number") state.tokens.set(key, { ...token, timed_out_ms });
+  return state;
+}
+
 function over(
   state: Running,
   status: "completed" | "failed" | "cancelled",
   event: EventOf<"playbook.completed" | "playbook.failed" | "execution.cancelled">,
 ): ExecutionState {
   const { execution_id, generation } = state;
-  return { status, execution_id, generation, ...(event.result && { result: event.result as JsonObject }) };
+  return {
+    status,
+    execution_id,
+    generation,
+    ...(event.result && { result: event.result as JsonObject }),
+  };
 }

@@ -37,30 +37,46 @@ export default function executionsService(runtime: Runtime): ServiceSchema {
         ),
       },
       /** One row of the projection. */
-      get: { handler: validated(executionId, (_ctx: Context, p) => readExecution(runtime, p.execution_id)) },
-      status: { handler: validated(executionId, (_ctx: Context, p) => readStatus(runtime, p.execution_id)) },
+      get: {
+        handler: validated(executionId, (_ctx: Context, p) =>
+          readExecution(runtime, p.execution_id),
+        ),
+      },
+      status: {
+        handler: validated(executionId, (_ctx: Context, p) => readStatus(runtime, p.execution_id)),
+      },
       list: { handler: validated(executionsList, (_ctx: Context, p) => listRows(runtime, p)) },
-      events: { handler: validated(executionsEvents, (_ctx: Context, p) => listEvents(runtime, p)) },
+      events: {
+        handler: validated(executionsEvents, (_ctx: Context, p) => listEvents(runtime, p)),
+      },
       /** Answers when the run has ended, or at the timeout with its status then. */
       wait: {
-        handler: validated(executionsWait, (_ctx: Context, p) => waitForExecution(runtime, host, p)),
+        handler: validated(executionsWait, (_ctx: Context, p) =>
+          waitForExecution(runtime, host, p),
+        ),
       },
       /** The result of a step that has finished, or of the last one. */
       result: {
         handler: validated(executionsResult, (_ctx: Context, p) => readResult(runtime, p)),
       },
       cancel: {
-        handler: validated(executionsCancel, (_ctx: Context, p) => cancelExecution(runtime, host, p)),
+        handler: validated(executionsCancel, (_ctx: Context, p) =>
+          cancelExecution(runtime, host, p),
+        ),
       },
       /** Makes this node go on with an execution that was left, and its descendants. */
       resume: {
-        handler: validated(executionId, (ctx: Context, p) => resumeExecution(runtime, ctx, p.execution_id)),
+        handler: validated(executionId, (ctx: Context, p) =>
+          resumeExecution(runtime, ctx, p.execution_id),
+        ),
       },
       /** A message of another actor, acknowledged by the answer. */
       deliver: {
         visibility: "public",
         tracing: false,
-        async handler(ctx: Context<{ to: Address; input: ExecutionInput | { type: "cancel_children" } }>) {
+        async handler(
+          ctx: Context<{ to: Address; input: ExecutionInput | { type: "cancel_children" } }>,
+        ) {
           const { execution_id, stream_id } = ctx.params.to;
           const { input } = ctx.params;
           if (input.type === "cancel_children") return cancelChildren(runtime, host, execution_id);

@@ -1,7 +1,12 @@
 // What readers are told about executions: rows of the projection and pages of the log.
+import { batched } from "../../mixins/batched.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { pageEvents, readStepResult } from "../../mixins/postgres/event.ts";
-import { listExecutions, readExecutions, type ExecutionRow } from "../../mixins/postgres/execution.ts";
+import {
+  listExecutions,
+  readExecutions,
+  type ExecutionRow,
+} from "../../mixins/postgres/execution.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
@@ -32,17 +37,35 @@ const SHOWN_BYTES_MAX = 65_536;
 
 /** One row, its result loaded when it is small. Throws Rejected 404. */
 export async function readExecution(runtime: Runtime, executionId: string): Promise<ExecutionView> {
-  const [row] = await readExecutions(runtime.database, [executionId]);
-  if (!row) throw unknown(executionId);
+  const row = await rowOf(runtime, executionId);
   return { ...toView(row, runtime.clock.now()), result: await shownResult(runtime, row) };
 }
 
-function unknown(executionId: string): Rejected {
-  return new Rejected(`there is no execution ${executionId}`, 404, { execution_id: executionId });
+type RowReader = (executionId: string) => Promise<ExecutionRow | undefined>;
+
+const readers = new WeakMap<Runtime, RowReader>();
+
+/** The row of an execution; reads of many callers go out together. Throws Rejected 404. */
+async function rowOf(runtime: Runtime, executionId: string): Promise<ExecutionRow> {
+  let reader = readers.get(runtime);
+  if (!reader) {
+    reader = batched(async (ids: string[]) => {
+      const rows = await readExecutions(runtime.database, ids);
+      const byId = new Map(rows.map(row => [row.execution_id, row]));
+      return ids.map(id => byId.get(id));
+    });
+    readers.set(runtime, reader);
+  }
+  const row = await reader(executionId);
+  if (row) return row;
+  throw new Rejected(`there is no execution ${executionId}`, 404, { execution_id: executionId });
 }
 
 async function shownResult(runtime: Runtime, row: ExecutionRow): Promise<unknown> {
-  const result = row.result as { context?: unknown; reference?: { ref: string; bytes: number } } | null;
+  const result = row.result as {
+    context?: unknown;
+    reference?: { ref: string; bytes: number };
+  } | null;
   if (!result?.reference) return result?.context ?? null;
   const { reference } = result;
   if (reference.bytes === 0 || reference.bytes > SHOWN_BYTES_MAX) return { reference };
@@ -77,8 +100,7 @@ function toView(row: ExecutionRow, now: number): ExecutionView {
 
 /** playbook-dsl §3.1 *status*. */
 export async function readStatus(runtime: Runtime, executionId: string) {
-  const [row] = await readExecutions(runtime.database, [executionId]);
-  if (!row) throw unknown(executionId);
+  const row = await rowOf(runtime, executionId);
   const { status } = row;
   return {
     execution_id: executionId,
@@ -95,13 +117,16 @@ export async function readStatus(runtime: Runtime, executionId: string) {
 /** The value of a step's newest result, whole, wherever it is kept. */
 export async function readResult(runtime: Runtime, request: ExecutionsResult) {
   const { execution_id, step } = request;
-  const [row] = await readExecutions(runtime.database, [execution_id]);
-  if (!row) throw unknown(execution_id);
+  const row = await rowOf(runtime, execution_id);
   const found =
-    step === undefined ? row.result : await readStepResult(runtime.database, { execution_id, step });
+    step === undefined
+      ? row.result
+      : await readStepResult(runtime.database, { execution_id, step });
   const result = found as OutcomeResult | null | undefined;
   if (!result) return { found: false, value: null };
-  const value = result.reference ? await runtime.values.load(result.reference) : (result.context ?? null);
+  const value = result.reference
+    ? await runtime.values.load(result.reference)
+    : (result.context ?? null);
   return { found: true, value };
 }
 
@@ -112,13 +137,15 @@ export async function listRows(runtime: Runtime, filter: ExecutionsList) {
     const { state: _state, ...view } = toView(row, now);
     return view;
   });
-  return { executions: shown, ...(rows.length > filter.limit && { next: shown.at(-1)?.execution_id }) };
+  return {
+    executions: shown,
+    ...(rows.length > filter.limit && { next: shown.at(-1)?.execution_id }),
+  };
 }
 
 export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
   const { execution_id, page, page_size, event_type } = request;
-  const [row] = await readExecutions(runtime.database, [execution_id]);
-  if (!row) throw unknown(execution_id);
+  const row = await rowOf(runtime, execution_id);
   const offset = (page - 1) * page_size;
   const filter = { execution_id, event_type, offset, limit: page_size };
   const { total, events } = await pageEvents(runtime.database, filter);

@@ -7,7 +7,7 @@ import type { Arc, Playbook, Step } from "../../schemas/playbook/model.ts";
 import { readPaths, renderSet } from "../../schemas/playbook/render.ts";
 import { createScope, type ScopeParts } from "../../schemas/playbook/scope.ts";
 import { dataOf, envelopeOf, partsOf, type Loaded } from "../../schemas/playbook/stored-result.ts";
-import { isTrue } from "../../schemas/playbook/template.ts";
+import { guardSource, isTrue } from "../../schemas/playbook/template.ts";
 import { wholeScope, type Failure, type Running } from "./state.ts";
 
 /** A step that has just finished, before its exit is decided. */
@@ -44,7 +44,8 @@ export function routeExit(
   try {
     const routing = new Routing(finished, state, context.loaded);
     if (!failed) routing.apply(step.set);
-    const arcs = failed && !tolerated ? step.next.arcs.filter(arc => namesFailure(arc)) : step.next.arcs;
+    const arcs =
+      failed && !tolerated ? step.next.arcs.filter(arc => namesFailure(arc)) : step.next.arcs;
     const taken = takeArcs(step, arcs, routing);
     for (const arc of taken) routing.apply(arc.set);
     const next = [...new Set(taken.map(arc => arc.to))];
@@ -72,7 +73,10 @@ class Routing {
   constructor(finished: Finished, state: Running, loaded: Loaded) {
     const whole = wholeScope(state);
     const steps = Object.fromEntries(whole.results);
-    const parts = partsOf({ ...whole, steps: { ...steps, [finished.step]: finished.result } }, loaded);
+    const parts = partsOf(
+      { ...whole, steps: { ...steps, [finished.step]: finished.result } },
+      loaded,
+    );
     this.ctx = finished.ctx;
     this.#before = whole.ctx;
     this.#parts = {
@@ -136,8 +140,7 @@ function deadEnd(finished: Finished, ctx: JsonObject): Exit {
  */
 function namesFailure(arc: Arc): boolean {
   if (typeof arc.when !== "string") return false;
-  const text = arc.when.includes("{{") ? arc.when : `{{ ${arc.when} }}`;
-  return readPaths(text).some(
+  return readPaths(guardSource(arc.when)).some(
     ([root, member]) =>
       (root === "event" && (member === "name" || member === "status")) ||
       (root === "output" && (member === "status" || member === "error")) ||

@@ -16,6 +16,8 @@ export interface Token {
   loop_id?: string;
   /** What the loop's templates see, frozen when the step was entered. */
   scope?: FrozenScope;
+  /** The limit that a loop step has passed: its loop is told to stop, and the step has failed. */
+  timed_out_ms?: number;
 }
 
 export interface Failure {
@@ -114,5 +116,7 @@ export function thaw(frozen: Json): ExecutionState {
   const raw = frozen as unknown as Record<(typeof MAPS)[number], [string, never][]>;
   const state = { ...kept };
   for (const name of MAPS) state[name] = new Map<string, never>(raw[name]);
+  // JSON has no undefined: a token that no arc brought comes back as null.
+  for (const [step, from] of raw.waiting) state.waiting.set(step, from ?? undefined);
   return state;
 }

@@ -1,5 +1,6 @@
 // The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it replaces.
-import type { NewEvent, StoredEvent } from "../../schemas/events.ts";
+import { WORKER_LOST } from "../../schemas/command.ts";
+import type { EventOf, NewEvent, StoredEvent } from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 
@@ -20,24 +21,35 @@ export interface LoopProgress {
   version: number;
 }
 
-/** What a stream's next event must be to be applied to a row. */
-export function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" {
+/**
+ * The row with one event more, when that is the next one of its stream; "old" when it was folded before,
+ * "gap" when one before it is missing (the log brings both again).
+ */
+export function foldNext(row: ExecutionRow, event: StoredEvent): ExecutionRow | "old" | "gap" {
+  const expected = expectedVersion(row, event);
+  if (expected === "old") return "old";
+  return expected === event.version ? foldEvent(row, event) : "gap";
+}
+
+function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" {
   if (event.stream_id === event.execution_id) {
     return event.version <= row.version ? "old" : row.version + 1;
   }
   const loop = Object.values(loopsOf(row)).find(progress => progress.loop_id === event.stream_id);
   if (loop) return event.version <= loop.version ? "old" : loop.version + 1;
-  // Not seen yet: newer than the one its step shows, or a late event of an older activation.
   const shown = loopsOf(row)[event.node_name ?? ""];
-  return shown && BigInt(shown.loop_id) > BigInt(event.stream_id) ? "old" : 1;
+  if (!shown) return 1;
+  // Loops are made by many nodes, so their ids do not say which is newer; their activations do.
+  if (event.event_type === "loop.started")
+    return event.meta.activation > shown.activation ? 1 : "old";
+  return BigInt(shown.loop_id) > BigInt(event.stream_id) ? "old" : 1;
 }
 
 function loopsOf(row: ExecutionRow): Record<string, LoopProgress> {
   return (row.state["loop"] ?? {}) as unknown as Record<string, LoopProgress>;
 }
 
-/** The row with one event more. The caller has checked that it is the stream's next. */
-export function foldEvent(row: ExecutionRow, event: StoredEvent): ExecutionRow {
+function foldEvent(row: ExecutionRow, event: StoredEvent): ExecutionRow {
   if (event.stream_id !== event.execution_id) return foldLoop(row, event);
   const next = {
     ...row,
@@ -51,7 +63,11 @@ export function foldEvent(row: ExecutionRow, event: StoredEvent): ExecutionRow {
 function outcomeOf(event: StoredEvent): Partial<ExecutionRow> {
   switch (event.event_type) {
     case "playbook.completed":
-      return { status: "COMPLETED", end_time: event.at, result: (event.result ?? null) as JsonObject | null };
+      return {
+        status: "COMPLETED",
+        end_time: event.at,
+        result: (event.result ?? null) as JsonObject | null,
+      };
     case "playbook.failed": {
       const { error, step } = (event.result ?? {}) as { error?: JsonObject; step?: string };
       return { status: "FAILED", end_time: event.at, error: { ...error, ...(step && { step }) } };
@@ -71,7 +87,11 @@ function outcomeOf(event: StoredEvent): Partial<ExecutionRow> {
 
 /** Counters of steps: constant size however long a run is. */
 function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
-  const counts = { steps: 0, retries: 0, ...(state["counts"] as Record<string, number> | undefined) };
+  const counts = {
+    steps: 0,
+    retries: 0,
+    ...(state["counts"] as Record<string, number> | undefined),
+  };
   const entered =
     event.event_type === "step.enter" ||
     (event.event_type === "command.issued" && event.meta.enter === true);
@@ -113,7 +133,7 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
 }
 
 function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgress> {
-  const { done, failed, in_flight, retries } = progress;
+  const { done, failed, in_flight } = progress;
   switch (event.event_type) {
     case "command.claimed":
       return { in_flight: in_flight + 1 };
@@ -121,9 +141,9 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
     case "command.released":
       return { in_flight: Math.max(0, in_flight - 1) };
     case "command.completed":
-      return { done: done + 1, in_flight: Math.max(0, in_flight - 1), retries: retries + retriesOf(event) };
+      return { ...ended(progress, event), done: done + 1 };
     case "command.failed":
-      return { failed: failed + 1, in_flight: Math.max(0, in_flight - 1), retries: retries + retriesOf(event) };
+      return { ...ended(progress, event), failed: failed + 1 };
     case "loop.done":
       return {
         completed: true,
@@ -136,8 +156,19 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
   }
 }
 
+/** A command given up after its last worker died was taken out of flight by that expiry. */
+function ended(
+  { in_flight, retries }: LoopProgress,
+  event: EventOf<"command.completed" | "command.failed">,
+): Partial<LoopProgress> {
+  const held = event.result.error?.code === WORKER_LOST ? 0 : 1;
+  return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
+}
+
 /** The row of an execution before any event but its start has been seen. */
-export function emptyRow(event: StoredEvent & { event_type: "playbook.initialized" }): ExecutionRow {
+export function emptyRow(
+  event: StoredEvent & { event_type: "playbook.initialized" },
+): ExecutionRow {
   const { path, playbook_version, hash, parent_execution_id } = event.meta;
   return {
     execution_id: event.execution_id,

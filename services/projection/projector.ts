@@ -1,5 +1,5 @@
 // The projector: folds events into rows and writes the changed ones, fenced by its claim on the shard.
-import type { StoredEvent } from "../../schemas/events.ts";
+import { EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { Database } from "../../mixins/postgres/index.ts";
 import {
   readExecutions,
@@ -7,13 +7,14 @@ import {
   type ExecutionRow,
   type ShardClaim,
 } from "../../mixins/postgres/execution.ts";
-import { emptyRow, expectedVersion, foldEvent } from "./fold.ts";
+import { emptyRow, foldNext } from "./fold.ts";
 
 /** Hinted events kept at most; what is dropped comes again with the log. */
 const QUEUE_MAX = 50_000;
 /** Rows kept in memory between writes. */
 const ROWS_MAX = 10_000;
 
+const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
 const OVER = new Set(["COMPLETED", "FAILED", "CANCELLED"]);
 
 /** Rows being folded. One caller at a time drains it. */
@@ -31,6 +32,11 @@ export class Projector {
 
   get waiting(): number {
     return this.#queue.length;
+  }
+
+  /** Among what waits is the end of a run. */
+  get ending(): boolean {
+    return this.#queue.some(event => TERMINALS.has(event.event_type));
   }
 
   hint(events: StoredEvent[]): void {
@@ -54,29 +60,30 @@ export class Projector {
     for (const event of events) {
       const row = this.#rows.get(event.execution_id);
       if (!row) continue;
-      const expected = expectedVersion(row, event);
-      if (expected === event.version) {
-        this.#rows.set(event.execution_id, foldEvent(row, event));
-        this.#dirty.add(event.execution_id);
-      } else if (expected !== "old") {
-        this.gaps += 1;
-      }
+      const next = foldNext(row, event);
+      if (next === "gap") this.gaps += 1;
+      if (typeof next === "string") continue;
+      this.#rows.set(event.execution_id, next);
+      this.#dirty.add(event.execution_id);
     }
   }
 
+  /** Rows as they were last written: what was folded before must not be folded again from the start. */
   async #loadRows(events: StoredEvent[]): Promise<void> {
     const missing = new Set<string>();
+    const starts = new Map<string, ExecutionRow>();
     for (const event of events) {
-      if (this.#rows.has(event.execution_id)) continue;
-      // The start's own append made this row: nothing in it is not in the event.
-      if (event.event_type === "playbook.initialized") this.#rows.set(event.execution_id, emptyRow(event));
-      else missing.add(event.execution_id);
+      const { execution_id } = event;
+      if (this.#rows.has(execution_id)) continue;
+      missing.add(execution_id);
+      if (event.event_type === "playbook.initialized") starts.set(execution_id, emptyRow(event));
     }
-    const wanted = [...missing].filter(id => !this.#rows.has(id));
-    if (wanted.length === 0) return;
-    for (const row of await readExecutions(this.#database, wanted)) {
+    if (missing.size === 0) return;
+    for (const row of await readExecutions(this.#database, [...missing])) {
       this.#rows.set(row.execution_id, row);
+      starts.delete(row.execution_id);
     }
+    for (const [id, row] of starts) this.#rows.set(id, row);
   }
 
   /** Writes changed rows and names them. Undefined when the shard has a newer holder: all here is stale. */
@@ -106,7 +113,8 @@ export function rebuildRow(events: StoredEvent[]): ExecutionRow | undefined {
   const others = events.filter(event => event.stream_id !== event.execution_id);
   let row = emptyRow(first);
   for (const event of [...own, ...others]) {
-    if (expectedVersion(row, event) === event.version) row = foldEvent(row, event);
+    const next = foldNext(row, event);
+    if (typeof next !== "string") row = next;
   }
   return row;
 }

@@ -65,7 +65,7 @@ export class Reporter {
     let replies: Reply<{ grant?: Grant }>[] = [];
     try {
       replies = await this.#broker.call(`${actor}.report`, { outcomes }, { timeout: 90_000 });
-      this.#failures = 0;
+      this.#failures = replies.some(reply => reply.status === "failed") ? this.#failures + 1 : 0;
     } catch (error) {
       this.#failures += 1;
       if (this.#failures % 20 === 1) this.#broker.logger.warn({ err: error, actor }, "worker.report_later");

@@ -59,6 +59,8 @@ export class Play {
   readonly results = new Map<string, Json>();
   /** Workers that live, by incarnation. */
   readonly alive = new Set(["w1", "w2"]);
+  /** Commands that their living workers say they do not hold. */
+  readonly disowned = new Set<string>();
   now = 1_000_000;
   /** Refusals met so far, by reason. */
   readonly refusals: string[] = [];
@@ -184,6 +186,7 @@ export class Play {
       loaded: this.#loaded,
       stored: this.#stored,
       seen: new Map([...this.alive].map(one => [one, this.now])),
+      disowned: this.disowned,
       settings: this.settings,
     };
   }
@@ -253,9 +256,7 @@ export class Play {
   /** Claims the first command of a step that rings, or the one of an iteration. */
   claim(step: string, options: { index?: number; worker?: string; claimId?: string } = {}): Grant {
     const suffix = options.index === undefined ? "" : `:${options.index}:1`;
-    const ring = this.rings().find(
-      one => one.step === step && one.command_id.endsWith(suffix),
-    );
+    const ring = this.rings().find(one => one.step === step && one.command_id.endsWith(suffix));
     assert.ok(ring, `no command of '${step}' rings`);
     return this.claimRing(ring, options) as Grant;
   }

@@ -14,6 +14,7 @@ export function turnAt(now: number, more: Partial<TurnContext> = {}): TurnContex
     loaded: new Map<string, Json>(),
     stored: new Map<string, ResultReference>(),
     seen: new Map<string, number>(),
+    disowned: new Set<string>(),
     settings: {
       lease_ms: 30_000,
       rering_ms: 10_000,

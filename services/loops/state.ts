@@ -1,0 +1,85 @@
+// The state of a loop: its plan, what is open, and of what is over only one bit an iteration.
+import { Bitmap } from "../../schemas/bitmap.ts";
+import type { Command } from "../../schemas/command.ts";
+import type { LoopStats, OutcomeResult, ResultReference } from "../../schemas/events.ts";
+import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { Json, JsonObject } from "../../schemas/json.ts";
+import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
+
+/** What a loop tells its execution, until that says it knows. */
+export interface LoopReport {
+  type: "loop_done";
+  loop_id: string;
+  step: string;
+  activation: number;
+  status: "ok" | "failed" | "cancelled";
+  stats: LoopStats;
+  /** Ctx writes of the iterations, in order of acceptance. */
+  ctx: JsonObject;
+  error?: OutcomeResult["error"];
+}
+
+interface Identity {
+  execution_id: string;
+  loop_id: string;
+  step: string;
+  activation: number;
+  playbook: PlaybookPin;
+}
+
+interface Progress {
+  plan: Omit<LoopPlan, "items">;
+  collection?: Json[];
+  collection_ref?: ResultReference;
+  scope?: FrozenScope;
+  scope_ref?: ResultReference;
+  /** The next index to issue; those below it are open, done or failed. */
+  next: number;
+  open: Map<string, Command>;
+  done: Bitmap;
+  failed: Bitmap;
+  doneCount: number;
+  failedCount: number;
+  overlay: JsonObject;
+  firstError?: OutcomeResult["error"];
+  /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
+  stopReason?: string;
+}
+
+export type LoopState =
+  | { status: "none" }
+  | ({ status: "running" } & Identity & Progress)
+  | ({ status: "done" } & Identity & { report: LoopReport });
+
+export type Running = Extract<LoopState, { status: "running" }>;
+
+/** A copy whose containers can be changed; commands are copied because claims change them in place. */
+export function fork(state: LoopState): LoopState {
+  if (state.status !== "running") return state;
+  const open = new Map<string, Command>();
+  for (const [id, command] of state.open) open.set(id, { ...command });
+  return { ...state, open, done: state.done.copy(), failed: state.failed.copy() };
+}
+
+export function freeze(state: LoopState): Json {
+  if (state.status !== "running") return state as unknown as Json;
+  const { open, done: ok, failed, ...rest } = state;
+  return {
+    ...(rest as unknown as JsonObject),
+    open: [...open.values()] as unknown as Json,
+    done: ok.toText(),
+    failed: failed.toText(),
+  };
+}
+
+export function thaw(frozen: Json): LoopState {
+  const kept = frozen as unknown as LoopState;
+  if (kept.status !== "running") return kept;
+  const raw = frozen as unknown as { open: Command[]; done: string; failed: string };
+  return {
+    ...kept,
+    open: new Map(raw.open.map(command => [command.command_id, command])),
+    done: Bitmap.fromText(raw.done),
+    failed: Bitmap.fromText(raw.failed),
+  };
+}
