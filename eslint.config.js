@@ -24,7 +24,7 @@ export default defineConfig(
         "error",
         { considerDefaultExhaustiveForUnions: true },
       ],
-      "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_" }],
+      "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
       // An action or a handler may be async by contract and have nothing to wait for.
       "@typescript-eslint/require-await": "off",
       // Values of playbooks are unknown by nature; they are made text where a message names them.
@@ -46,6 +46,11 @@ export default defineConfig(
       // A test builds its world up step by step.
       "no-param-reassign": "off",
     },
+  },
+  {
+    // The bench and the tools of CI speak to a terminal.
+    files: ["bench/**/*.ts", ".ci/**/*.ts"],
+    rules: { "no-console": "off" },
   },
   {
     files: ["**/*.js"],

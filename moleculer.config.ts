@@ -14,7 +14,7 @@ export function brokerOptions(settings: Settings = loadSettings()): BrokerOption
   return {
     namespace: node.namespace,
     nodeID: node.id ?? null,
-    logger: brokerLogger(logging) as BrokerOptions["logger"],
+    logger: brokerLogger(logging),
     transporter,
     // Fastest for our small messages; CBOR gains only above 2 KB, and people can read JSON.
     serializer: "JSON",

@@ -63,7 +63,9 @@ try {
   results.push({ name, items: executions, unit: "runs", budget: THREE_STEPS_FLOOR, cost: three });
 
   for (const n of [items / 10, items]) {
-    const cost = await measure(database, () => runToEnd(broker, "bench/parallel_loop", { n, window }));
+    const cost = await measure(database, () =>
+      runToEnd(broker, "bench/parallel_loop", { n, window }),
+    );
     const loop = "parallel loop, one command an item";
     results.push({ name: loop, items: n, unit: "items", budget: ITEMS_FLOOR, cost });
   }

@@ -51,7 +51,16 @@ export async function measure(database: Database, work: () => Promise<unknown>):
 
 /** One line a workload: rate, budget, rows and WAL an item, CPU share, and the ratio to raw inserts. */
 export function printTable(results: Result[], rawItemsPerSecond: number): void {
-  const head = ["workload", "items", "per s", "budget", "rows/item", "WAL B/item", "node CPU", "vs raw"];
+  const head = [
+    "workload",
+    "items",
+    "per s",
+    "budget",
+    "rows/item",
+    "WAL B/item",
+    "node CPU",
+    "vs raw",
+  ];
   const lines = results.map(({ name, items, unit, budget, cost }) => {
     const rate = items / cost.seconds;
     return [

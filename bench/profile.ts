@@ -18,7 +18,11 @@ export async function startProfile(): Promise<() => Promise<void>> {
   await session.post("Profiler.start");
   return async () => {
     const { profile } = await session.post("Profiler.stop");
-    const { nodes, samples = [], timeDeltas = [] } = profile as unknown as {
+    const {
+      nodes,
+      samples = [],
+      timeDeltas = [],
+    } = profile as unknown as {
       nodes: ProfileNode[];
       samples?: number[];
       timeDeltas?: number[];

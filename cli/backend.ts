@@ -4,7 +4,7 @@ import type { Settings } from "../schemas/env.ts";
 import { Conflict, Busy, Rejected, Unavailable } from "../schemas/errors.ts";
 import type { RejectedCode } from "../schemas/errors.ts";
 import { isObject } from "../schemas/json.ts";
-import { API_ROUTES } from "../services/api/routes.ts";
+import { API_ROUTES } from "../schemas/routes.ts";
 import type { Role, RunningRuntime } from "./runtime.ts";
 
 export interface Backend {
@@ -17,7 +17,9 @@ export interface Backend {
   serverUrl?: string;
 }
 
-/** The server that `--server-url` or NOETL_SERVER_URL names, else the services of `roles` in here. */
+/**
+ * The server that `--server-url` or NOETL_SERVER_URL names, else the services of `roles` in here.
+ */
 export async function openBackend(settings: Settings, roles: readonly Role[]): Promise<Backend> {
   const { serverUrl, clientTimeoutMs } = settings.http;
   if (serverUrl) return httpBackend(serverUrl, clientTimeoutMs);

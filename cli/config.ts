@@ -1,4 +1,6 @@
-/** `noetl config`: every setting, the value in effect, and where it came from. Secrets stay hidden. */
+/**
+ * `noetl config`: every setting, the value in effect, and where it came from. Secrets stay hidden.
+ */
 import { describeSettings } from "../schemas/env.ts";
 import { commandSettings } from "./context.ts";
 import type { GlobalOptions } from "./context.ts";

@@ -1,4 +1,6 @@
-/** What every verb is given: settings with the command line's wishes laid over, and a way to end. */
+/**
+ * What every verb is given: settings with the command line's wishes laid over, and a way to end.
+ */
 import type { Settings } from "../schemas/env.ts";
 import { loadSettings } from "../schemas/env.ts";
 import { checked } from "../schemas/requests.ts";
@@ -18,8 +20,8 @@ export interface GlobalOptions {
 const serverUrl = z.url({ protocol: /^https?$/, error: "http://host:port" }).optional();
 
 /**
- * Settings for a short command: what the broker says at info is no news to a person who waits for an
- * answer, so the level is warn unless the environment names one.
+ * Settings for a short command: what the broker says at info is no news to a person who waits for
+ * an answer, so the level is warn unless the environment names one.
  */
 export function commandSettings(options: GlobalOptions): Settings {
   const settings = loadSettings();

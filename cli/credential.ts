@@ -1,4 +1,6 @@
-/** `noetl credential`: stores an alias, or lists those there are; secrets go in and never come out. */
+/**
+ * `noetl credential`: stores an alias, or lists those there are; secrets go in and never come out.
+ */
 import { withBackend } from "./context.ts";
 import type { GlobalOptions } from "./context.ts";
 import { EXIT } from "./exit.ts";

@@ -1,4 +1,6 @@
-/** `npm run demo`: examples/orders.yaml over a sample API, on the embedded Postgres, from nothing. */
+/**
+ * `npm run demo`: examples/orders.yaml over a sample API, on the embedded Postgres, from nothing.
+ */
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { startSampleApi } from "../examples/sample-api.ts";

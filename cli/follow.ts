@@ -42,7 +42,8 @@ export async function follow(
       waiting.abort();
       poller.stop();
       progress?.clear();
-      // The question in flight is answered first: a broker that stops would wait for it and complain.
+      // The question in flight is answered first: a broker that stops would wait for it and
+      // complain.
       const settled = ended.then(
         () => undefined,
         () => undefined,
@@ -59,7 +60,10 @@ export async function follow(
   }
 }
 
-/** `noetl status --watch`: shows an execution until it ends or Ctrl-C; the execution goes on by itself. */
+/**
+ * `noetl status --watch`: shows an execution until it ends or Ctrl-C; the execution goes on by
+ * itself.
+ */
 export async function watch(
   backend: Backend,
   executionId: string,
@@ -154,7 +158,9 @@ async function oneWait(backend: Backend, executionId: string, descendants: boole
   return backend.call<ExecutionView>("executions.wait", params, WAIT_MS + 10_000);
 }
 
-/** Asks again and again, one question at a time; a failed one is left to whoever waits for the end. */
+/**
+ * Asks again and again, one question at a time; a failed one is left to whoever waits for the end.
+ */
 function pollInTurns(backend: Backend, executionId: string, show: (view: ExecutionView) => void) {
   const everyMs = backend.serverUrl ? REMOTE_POLL_MS : REDRAW_MS;
   let stopped = false;
@@ -172,7 +178,9 @@ function pollInTurns(backend: Backend, executionId: string, show: (view: Executi
   return { stop: () => void (stopped = true) };
 }
 
-/** SIGINT and SIGTERM while it is open; Node's own reaction, to end at once, is off until `stop`. */
+/**
+ * SIGINT and SIGTERM while it is open; Node's own reaction, to end at once, is off until `stop`.
+ */
 function watchSignals() {
   const once = Promise.withResolvers<"interrupted">();
   const twice = Promise.withResolvers<"cancel">();

@@ -11,8 +11,8 @@ type JsonMap = Record<string, unknown>;
 const FORBIDDEN_KEYS = new Set(["__proto__", "constructor", "prototype"]);
 
 /**
- * `--set a.b=1` → {a: {b: 1}}: dots nest, a value that is JSON is parsed, anything else is text, and
- * `k='"3"'` is the text 3. Later ones win. Throws Rejected for a setting without a name or `=`.
+ * `--set a.b=1` → {a: {b: 1}}: dots nest, a value that is JSON is parsed, anything else is text,
+ * and `k='"3"'` is the text 3. Later ones win. Throws Rejected for a setting without a name or `=`.
  */
 export function parseSets(sets: readonly string[]): JsonMap {
   const payload: JsonMap = {};
@@ -49,7 +49,10 @@ function scalar(text: string): unknown {
   }
 }
 
-/** `--payload` (JSON, `@file.json`, `@file.yaml`, `@-` for stdin) with `--set` laid over it, or undefined. */
+/**
+ * `--payload` (JSON, `@file.json`, `@file.yaml`, `@-` for stdin) with `--set` laid over it, or
+ * undefined.
+ */
 export async function readPayload(
   payload: string | undefined,
   sets: readonly string[] = [],
@@ -68,7 +71,9 @@ function mergeDeep(base: JsonMap, over: JsonMap): JsonMap {
   return merged;
 }
 
-/** A JSON object given directly or as `@file`. Errors name the option and the place, never the text. */
+/**
+ * A JSON object given directly or as `@file`. Errors name the option and the place, never the text.
+ */
 export async function readJsonMap(given: string, option: string): Promise<JsonMap> {
   const fromFile = given.startsWith("@");
   const name = given.slice(1);
@@ -125,7 +130,10 @@ function whyUnreadable(error: unknown): string {
   return words[code] ?? `cannot be read (${code})`;
 }
 
-/** All `.yaml` and `.yml` files below a folder, sorted; hidden folders and node_modules are left out. */
+/**
+ * All `.yaml` and `.yml` files below a folder, sorted; hidden folders and node_modules are left
+ * out.
+ */
 export async function listYamlFiles(folder: string): Promise<string[]> {
   let entries;
   try {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The `noetl` command. Plain JavaScript, because it must start on any Node: when this one cannot run
-// TypeScript it hands over to the Node that the package brings along.
+// The `noetl` command. Plain JavaScript, because it must start on any Node: when this one cannot
+// run TypeScript it hands over to the Node that the package brings along.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import { dirname, join, sep } from "node:path";

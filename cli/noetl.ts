@@ -111,7 +111,9 @@ function declareHousekeeping(): void {
   verb("list", "aliases and types, never their data", list, credential);
 }
 
-/** A command whose options include the global ones, and which ends with the exit code of its verb. */
+/**
+ * A command whose options include the global ones, and which ends with the exit code of its verb.
+ */
 function verb(usage: string, description: string, work: Verb, parent: Command = program): Command {
   return parent
     .command(usage)

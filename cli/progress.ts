@@ -1,4 +1,6 @@
-/** What a person sees while an execution runs: one line redrawn in place, or plain lines in a file. */
+/**
+ * What a person sees while an execution runs: one line redrawn in place, or plain lines in a file.
+ */
 import { isObject } from "../schemas/json.ts";
 import { counted, formatDuration, painter } from "./terminal.ts";
 import type { Screen } from "./terminal.ts";
@@ -112,7 +114,8 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   const paint = painter(colored);
   const [mark, color] = MARKS[view.status] ?? ["●", "yellow" as const];
   const duration = formatDuration(view.duration_ms ?? 0);
-  const head = `${paint(`${mark} ${view.status}`, color)}  ${paint(view.path, "bold")}  ${duration}`;
+  const word = paint(`${mark} ${view.status}`, color);
+  const head = `${word}  ${paint(view.path, "bold")}  ${duration}`;
   const lines = [head, paint(`  execution ${view.execution_id}`, "dim")];
   const counts = countLine(view);
   if (counts !== undefined) lines.push(`  ${counts}`);

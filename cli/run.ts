@@ -1,4 +1,6 @@
-/** `noetl run`: one playbook, here and now, to its end; and `noetl resume`, which goes on with one. */
+/**
+ * `noetl run`: one playbook, here and now, to its end; and `noetl resume`, which goes on with one.
+ */
 import { readPayload, readText } from "./inputs.ts";
 import { withBackend } from "./context.ts";
 import type { GlobalOptions } from "./context.ts";

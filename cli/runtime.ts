@@ -1,4 +1,6 @@
-/** Puts a broker together for some roles: database, migrations, services; and takes it apart again. */
+/**
+ * Puts a broker together for some roles: database, migrations, services; and takes it apart again.
+ */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { link, mkdir, readFile, unlink, writeFile } from "node:fs/promises";
@@ -8,6 +10,7 @@ import { ServiceBroker } from "moleculer";
 import { brokerOptions } from "../moleculer.config.ts";
 import { createLog } from "../mixins/logging/pino.ts";
 import { joinEmbedded } from "../mixins/postgres/embedded.ts";
+import type { Doorbell } from "../mixins/notifications.ts";
 import { openDatabase } from "../mixins/postgres/index.ts";
 import type { Database } from "../mixins/postgres/index.ts";
 import { migrate } from "../mixins/postgres/migrate.ts";
@@ -34,8 +37,13 @@ export interface RunningRuntime {
 export interface RuntimeChoice {
   settings: Settings;
   roles: readonly Role[];
-  /** `all` goes on with whatever is unfinished in the database; `own` only with what it started or resumed. */
+  /**
+   * `all` goes on with whatever is unfinished in the database; `own` only with what it started or
+   * resumed.
+   */
   scope: "all" | "own";
+  /** Another way for rings to reach the workers; the one of the settings when absent. */
+  doorbell?: Doorbell;
 }
 
 export interface OpenStore {
@@ -47,8 +55,8 @@ export interface OpenStore {
 }
 
 /**
- * Starts the services of these roles in this process. Throws Unavailable when the database or the port
- * cannot be had, Rejected when it belongs to a newer build; nothing is left running then.
+ * Starts the services of these roles in this process. Throws Unavailable when the database or the
+ * port cannot be had, Rejected when it belongs to a newer build; nothing is left running then.
  */
 export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntime> {
   const { settings } = choice;
@@ -65,7 +73,9 @@ export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntim
   }
 }
 
-/** Opens the database, starting the embedded one when no other is named, and brings it up to date. */
+/**
+ * Opens the database, starting the embedded one when no other is named, and brings it up to date.
+ */
 export async function openStore(settings: Settings): Promise<OpenStore> {
   const given = databaseUrl(settings);
   const log = createLog(settings.logging);
@@ -91,7 +101,7 @@ export async function openStore(settings: Settings): Promise<OpenStore> {
 }
 
 async function planServices(
-  { settings, roles, scope }: RuntimeChoice,
+  { settings, roles, scope, doorbell }: RuntimeChoice,
   { database }: OpenStore,
   broker: ServiceBroker,
 ): Promise<ServicePlan> {
@@ -101,6 +111,7 @@ async function planServices(
     nodeId: broker.nodeID,
     database,
     results: createResultStore(volume),
+    ...(doorbell && { doorbell }),
   });
   return createServices(runtime, roles, scope);
 }
@@ -131,7 +142,9 @@ function running(broker: ServiceBroker, plan: ServicePlan, store: OpenStore): Ru
 
 let brokers = 0;
 
-/** A node id of its own for every broker of this process: owners of streams are told apart by it. */
+/**
+ * A node id of its own for every broker of this process: owners of streams are told apart by it.
+ */
 function named(settings: Settings): Settings {
   brokers += 1;
   const mark = brokers === 1 ? "" : `-${brokers}`;
@@ -140,8 +153,9 @@ function named(settings: Settings): Settings {
 }
 
 /**
- * On a laptop nobody sets NOETL_ENCRYPTION_KEY: beside the embedded database a key is made once and kept
- * in a file that only its owner can read. With a database elsewhere the operator has to give one.
+ * On a laptop nobody sets NOETL_ENCRYPTION_KEY: beside the embedded database a key is made once and
+ * kept in a file that only its owner can read. With a database elsewhere the operator has to give
+ * one.
  */
 async function withEncryptionKey(settings: Settings): Promise<Settings> {
   if (settings.credentials.encryptionKey || databaseUrl(settings) !== undefined) return settings;

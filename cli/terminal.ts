@@ -1,4 +1,6 @@
-/** Words on a terminal: stderr for people, stdout for the one answer, colour only where it is seen. */
+/**
+ * Words on a terminal: stderr for people, stdout for the one answer, colour only where it is seen.
+ */
 import { terminalWishes } from "../schemas/env.ts";
 
 export interface Screen {

@@ -9,7 +9,8 @@ import type { StreamName } from "./event-store.ts";
 import type { Runtime } from "./runtime.ts";
 
 /** One entry of a batch: the stream it is for, and the input without its type. */
-export type ClaimRequest = StreamName & Omit<ClaimInput, "type" | "worker_id" | "incarnation" | "claim_id">;
+export type ClaimRequest = StreamName &
+  Omit<ClaimInput, "type" | "worker_id" | "incarnation" | "claim_id">;
 export type OutcomeRequest = StreamName & Omit<OutcomeInput, "type">;
 export type ReleaseRequest = StreamName & Omit<ReleaseInput, "type">;
 
@@ -30,7 +31,7 @@ type AnyHost = ActorHost<never, { grant?: Grant }>;
 
 /** Ports of an actor host over a process's runtime and its broker. */
 export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorKind) {
-  const { settings, store, clock, ids, values, doorbell, feed, nodeId: owner, sabotage } = runtime;
+  const { settings, store, clock, ids, values, doorbell, feed, nodeId: owner } = runtime;
   const logger = broker.getLogger(kind);
   return {
     kind,
@@ -39,7 +40,6 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
     clock,
     ids,
     values,
-    sabotage,
     settings: {
       lease_ms: settings.command.leaseMs,
       rering_ms: settings.command.reRingMs,
@@ -52,7 +52,10 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
     async holds(nodeID: string, incarnation: string, command_ids: string[]) {
       try {
         const params = { incarnation, command_ids };
-        return await broker.call<string[], object>("worker.holds", params, { nodeID, timeout: 2_000 });
+        return await broker.call<string[], object>("worker.holds", params, {
+          nodeID,
+          timeout: 2_000,
+        });
       } catch {
         // Silence proves nothing: only the worker's row in `runtime` says that it is dead.
         return undefined;

@@ -34,8 +34,6 @@ export interface ActorPorts<State, Input, Answer> {
   settings: ActorSettings;
   values: Values;
   counters: ActorCounters;
-  /** Test switches that break one rule each (house.md *Tests*). */
-  sabotage?: ReadonlySet<string>;
   ring(ring: Ring): void;
   deliver(to: Address, input: MessageInput): Promise<unknown>;
   /** Of these commands, those a worker says it holds; undefined when it cannot be asked. */
@@ -46,6 +44,10 @@ export interface ActorPorts<State, Input, Answer> {
   warn(error: unknown, stream: StreamName): void;
   failed(error: unknown, stream: StreamName, failures: number): void;
   stopping(): boolean;
+  /** The database could not be reached just now. */
+  outage(): void;
+  /** Milliseconds: since when workers could show that they live. */
+  graceFrom(): number;
   /** A mailbox has nothing to do; `over` when its stream has ended. */
   rested(mailbox: Mailbox<State, Input & { type: string }, Answer>, over: boolean): void;
 }
@@ -58,7 +60,7 @@ export interface ActorCounters {
 
 export type ActorOptions<State, Input, Answer> = Omit<
   ActorPorts<State, Input, Answer>,
-  "counters" | "stopping" | "rested"
+  "counters" | "stopping" | "outage" | "graceFrom" | "rested"
 > & { machine: Machine<State, Input, Answer> };
 
 /** Mailboxes kept at most; the least recently used idle ones go first. */
@@ -85,13 +87,16 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
   const names = new WeakMap<Box, string>();
   const counters = { conflicts: 0, refusals: 0, loads: 0 };
   let stopped = false;
+  let graceFrom = options.clock.now();
 
   const ports: ActorPorts<State, Input, Answer> = {
     ...options,
     counters,
     stopping: () => stopped,
+    outage: () => void (graceFrom = options.clock.now()),
+    graceFrom: () => graceFrom,
     rested: (box, over) => {
-      if (over && box.idle) drop(box as Box);
+      if (over && box.idle) drop(box);
       else if (boxes.size > MAILBOXES_MAX) forgetIdle(0);
     },
   };
@@ -136,7 +141,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
     async stop() {
       stopped = true;
       cancelSweep();
-      while ([...boxes.values()].some(box => !box.idle)) await options.clock.sleep(10);
+      while ([...boxes.values()].some(box => box.busy)) await options.clock.sleep(10);
     },
   };
 }

@@ -80,7 +80,12 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
 
   async function writeGroup(group: Pending[]): Promise<void> {
     try {
-      const result = await repeat(() => appendEvents(database, group.map(one => one.append)));
+      const result = await repeat(() =>
+        appendEvents(
+          database,
+          group.map(one => one.append),
+        ),
+      );
       clock.observe(result.now);
       counters.statements += 1;
       for (const one of group) {
@@ -125,10 +130,12 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
     clock.observe(now);
     return ids.map(id => heads.get(id));
   });
-  const setWake = batched(async (wakes: { stream_id: string; version: number; wake_at: number }[]) => {
-    await setWakes(database, wakes);
-    return wakes.map(() => undefined);
-  });
+  const setWake = batched(
+    async (wakes: { stream_id: string; version: number; wake_at: number }[]) => {
+      await setWakes(database, wakes);
+      return wakes.map(() => undefined);
+    },
+  );
 
   return {
     counters,
@@ -142,7 +149,8 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
     readHead,
     readSnapshot: streamId => readSnapshot(database, streamId),
     readEvents: (stream, afterVersion, limit) => readStream(database, stream, afterVersion, limit),
-    writeSnapshot: (streamId, version, state) => writeSnapshot(database, streamId, { version, state }),
+    writeSnapshot: (streamId, version, state) =>
+      writeSnapshot(database, streamId, { version, state }),
     async setWake(stream_id, version, wake_at) {
       await setWake({ stream_id, version, wake_at });
     },

@@ -1,10 +1,13 @@
 // The doorbell port: rings say that a command waits. Losing one costs time, never work.
 import type { Ring } from "../schemas/decider.ts";
 
+/** A ring that reached this worker; `ack` says that its claim is committed or refused. */
+export type Rung = Ring & { ack(): void };
+
 export interface Doorbell {
   ring(ring: Ring): void;
   /** Up to `max` rings, at least one; waits until there is one or `signal` aborts (then none). */
-  fetch(max: number, signal: AbortSignal): Promise<Ring[]>;
+  fetch(max: number, signal: AbortSignal): Promise<Rung[]>;
   /** Rings known to wait for a slot. */
   waiting(): number;
 }
@@ -17,12 +20,12 @@ export function createLocalDoorbell(): Doorbell {
   const waiting = new Map<string, Ring>();
   const callers: (() => void)[] = [];
 
-  function take(max: number): Ring[] {
-    const rings: Ring[] = [];
+  function take(max: number): Rung[] {
+    const rings: Rung[] = [];
     for (const [key, ring] of waiting) {
       if (rings.length >= max) break;
       waiting.delete(key);
-      rings.push(ring);
+      rings.push({ ...ring, ack: () => undefined });
     }
     return rings;
   }

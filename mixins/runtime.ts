@@ -24,8 +24,6 @@ export interface Runtime {
   feed: Feed<StoredEvent[]>;
   /** Executions whose rows were just written by this process. */
   shown: Feed<ReadonlySet<string>>;
-  /** Test switches that break one rule each; empty outside tests. */
-  sabotage: ReadonlySet<string>;
 }
 
 /** News inside this process, for whoever listens: a hint, never the truth. */
@@ -51,7 +49,6 @@ export interface RuntimeOptions {
   database: Database;
   results: ResultStore;
   doorbell?: Doorbell;
-  sabotage?: ReadonlySet<string>;
 }
 
 /** Builds the shared parts over an already migrated database. */
@@ -69,6 +66,5 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     values: createValues({ database: options.database, results: options.results }),
     feed: createFeed(),
     shown: createFeed(),
-    sabotage: options.sabotage ?? new Set(),
   };
 }

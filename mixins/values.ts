@@ -90,7 +90,8 @@ async function fetchPlaybook(database: Query, ref: string): Promise<Json> {
   const match = /^(.*)@([0-9]+)#[0-9a-f]+$/.exec(ref.slice(CATALOG_PREFIX.length));
   const [, path = "", version = "0"] = match ?? [];
   const entry = await findPlaybook(database, path, Number(version));
-  if (!entry) throw new Rejected(`playbook '${path}' version ${version} is not in the catalog`, 404);
+  if (!entry)
+    throw new Rejected(`playbook '${path}' version ${version} is not in the catalog`, 404);
   return parsePlaybook(entry.content) as unknown as Json;
 }
 
@@ -112,10 +113,13 @@ async function fetchLoopResults(
     bytes += outcome.reference?.bytes ?? 64;
     if (bytes > LOOP_RESULTS_BYTES_MAX) {
       const limit = LOOP_RESULTS_BYTES_MAX;
-      throw new Rejected(`the results of loop ${loop_id} are larger than ${limit} bytes together`, 413);
+      throw new Rejected(
+        `the results of loop ${loop_id} are larger than ${limit} bytes together`,
+        413,
+      );
     }
     const value = outcome.reference ? await load(outcome.reference) : (outcome.context ?? null);
-    results[iter_index] = value as Json;
+    results[iter_index] = value;
   }
   return { ...reference.extract, results, data: results };
 }

@@ -28,8 +28,8 @@ export class Bitmap {
 
   /** Adds every member of another set of the same size. */
   join(other: Bitmap): void {
-    for (const [place, byte] of other.bytes.entries()) {
-      this.bytes[place] = (this.bytes[place] ?? 0) | byte;
+    for (let place = 0; place < this.bytes.length; place += 1) {
+      this.bytes[place] = (this.bytes[place] ?? 0) | (other.bytes[place] ?? 0);
     }
   }
 

@@ -1,7 +1,7 @@
 /**
  * The life of a command inside the actor that issued it: waiting → held → gone (a terminal fact).
- * `delivery` is the fence and grows with every claim; `deaths` counts the deliveries that ended by the
- * worker's death, and only those count against `max_attempts` (design §4.5, §5 rule 5).
+ * `delivery` is the fence and grows with every claim; `deaths` counts the deliveries that ended by
+ * the worker's death, and only those count against `max_attempts` (design §4.5, §5 rule 5).
  */
 import { Rejected } from "./errors.ts";
 import type { NewEvent, OutcomeResult } from "./events.ts";
@@ -47,7 +47,9 @@ export interface OutcomeInput {
   ctx?: JsonObject;
   /** What the work cost, for readers: task runs and retries inside the command. */
   stats?: { task_runs: number; retries: number; duration_ms: number };
-  /** The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once. */
+  /**
+   * The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once.
+   */
   next?: Omit<ClaimInput, "type" | "command_id">;
 }
 
@@ -69,7 +71,10 @@ export function ofCommand(command: Command) {
   };
 }
 
-/** Facts of a claim. Throws Rejected when another holds the command; `[]` when this very claim already does. */
+/**
+ * Facts of a claim. Throws Rejected when another holds the command; `[]` when this very claim
+ * already does.
+ */
 export function decideClaim(
   input: ClaimInput,
   command: Command | undefined,
@@ -106,7 +111,10 @@ function claimOf(
   };
 }
 
-/** Facts of an outcome, and the claim of the first command among them when its worker asks for the next. */
+/**
+ * Facts of an outcome, and the claim of the first command among them when its worker asks for the
+ * next.
+ */
 export function handOff(events: NewEvent[], outcome: OutcomeInput, loopId?: string): NewEvent[] {
   const issued = outcome.next && events.find(event => event.event_type === "command.issued");
   if (!issued || !outcome.next || issued.event_type !== "command.issued") return events;
@@ -166,8 +174,8 @@ export function releaseOf(command: Command, loopId?: string): NewEvent {
 }
 
 /**
- * Held commands whose worker is known to be gone, or whose lease has passed while the worker's row was not
- * renewed either.
+ * Held commands whose worker is known to be gone, or whose lease has passed while the worker's row
+ * was not renewed either.
  */
 export function* expired(commands: Iterable<Command>, context: TurnContext): Iterable<Command> {
   for (const command of commands) {
@@ -218,7 +226,10 @@ export function exhausted(command: Command): OutcomeResult {
   };
 }
 
-/** What a claim, an expiry and a release do to a command that stays open; a repeated fact does nothing. */
+/**
+ * What a claim, an expiry and a release do to a command that stays open; a repeated fact does
+ * nothing.
+ */
 export function evolveCommand(command: Command, event: NewEvent, at: number): void {
   switch (event.event_type) {
     case "command.claimed":

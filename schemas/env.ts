@@ -1,4 +1,7 @@
-/** The only reader of process.env: parsed once into typed settings, refused with names, never values. */
+/**
+ * The only reader of process.env: parsed once into typed settings, refused with names, never
+ * values.
+ */
 import { Rejected } from "./errors.ts";
 import type { Issue } from "./errors.ts";
 import type { Setting } from "./setting.ts";
@@ -85,7 +88,10 @@ export function describeSettings(settings: Settings): SettingLine[] {
   return lines;
 }
 
-/** The store's URL: `DATABASE_URL`, else made of `POSTGRES_*`, else undefined: start the embedded one. */
+/**
+ * The store's URL: `DATABASE_URL`, else made of `POSTGRES_*`, else undefined: start the embedded
+ * one.
+ */
 export function databaseUrl({ database }: Pick<SettingValues, "database">): string | undefined {
   if (database.url || !database.host) return database.url;
   const password = database.password ? `:${encodeURIComponent(database.password)}` : "";

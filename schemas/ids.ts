@@ -1,4 +1,7 @@
-/** Ids: 64-bit snowflakes for streams and events, derived names for commands. Strings everywhere in JSON. */
+/**
+ * Ids: 64-bit snowflakes for streams and events, derived names for commands. Strings everywhere in
+ * JSON.
+ */
 
 /** 2024-01-01T00:00:00Z, the zero of our snowflakes. */
 export const EPOCH_MS = 1_704_067_200_000;
@@ -12,9 +15,9 @@ export interface IdSource {
 }
 
 /**
- * Snowflakes of one process: 41 bits of milliseconds since 2024, 10 bits of node number, 12 bits of sequence.
- * When the clock stands still or steps back, the last millisecond is used up and then borrowed from the
- * future, so ids of one source never repeat and never go down.
+ * Snowflakes of one process: 41 bits of milliseconds since 2024, 10 bits of node number, 12 bits of
+ * sequence. When the clock stands still or steps back, the last millisecond is used up and then
+ * borrowed from the future, so ids of one source never repeat and never go down.
  */
 export function createIds(node: number, now: () => number): IdSource {
   const nodeBits = BigInt(node & 1023) << SEQUENCE_BITS;
@@ -52,7 +55,10 @@ export function isId(text: unknown): text is string {
   return typeof text === "string" && /^[1-9][0-9]{0,18}$/.test(text);
 }
 
-/** What a command is, as its derived id says it: never random, so that a second issue is the same command. */
+/**
+ * What a command is, as its derived id says it: never random, so that a second issue is the same
+ * command.
+ */
 export interface CommandName {
   execution_id: string;
   step: string;
@@ -61,7 +67,10 @@ export interface CommandName {
   attempt: number;
 }
 
-/** `{execution_id}:{step}:{activation}[:{iter_index}]:{attempt}`, the step percent-encoded (design §4.4). */
+/**
+ * `{execution_id}:{step}:{activation}[:{iter_index}]:{attempt}`, the step percent-encoded (design
+ * §4.4).
+ */
 export function commandId(name: CommandName): string {
   const parts: (string | number)[] = [
     name.execution_id,

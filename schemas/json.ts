@@ -14,7 +14,7 @@ const LONG_DIGITS = /\d{16}/;
  */
 export function parseJson(text: string): Json {
   if (!LONG_DIGITS.test(text)) return JSON.parse(text);
-  return JSON.parse(text, keepDigits as (key: string, value: unknown) => unknown);
+  return JSON.parse(text, keepDigits);
 }
 
 function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {

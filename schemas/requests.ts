@@ -1,4 +1,7 @@
-/** What a caller may ask: one strict zod shape per action, and the wrapper that applies it on any broker. */
+/**
+ * What a caller may ask: one strict zod shape per action, and the wrapper that applies it on any
+ * broker.
+ */
 import { z } from "zod";
 import { rejectIssues } from "./errors.ts";
 import type { Issue } from "./errors.ts";
@@ -177,9 +180,9 @@ export type CatalogGet = z.output<typeof catalogGet>;
 export type CredentialsRegister = z.output<typeof credentialsRegister>;
 
 /**
- * Wraps an action's handler so that it sees checked parameters, on any broker: nothing depends on the
- * broker's own validator. `this` is the service. Throws Rejected 422 whose `data.issues` name the keys
- * and what was expected, never the values that came.
+ * Wraps an action's handler so that it sees checked parameters, on any broker: nothing depends on
+ * the broker's own validator. `this` is the service. Throws Rejected 422 whose `data.issues` name
+ * the keys and what was expected, never the values that came.
  *
  *     get: validated(executionId, function (ctx, { execution_id }) { … })
  */

@@ -1,4 +1,6 @@
-/** Pino as Moleculer's logger: fields survive in any argument order, and nothing unsafe is written. */
+/**
+ * Pino as Moleculer's logger: fields survive in any argument order, and nothing unsafe is written.
+ */
 import { pino } from "pino";
 import type { DestinationStream, Logger, LoggerOptions as PinoOptions } from "pino";
 import type { LogLevel } from "../../schemas/settings.ts";
@@ -52,7 +54,7 @@ function pinoOptions(settings: LoggingSettings): PinoOptions {
     serializers: { err: (error: unknown) => error },
     hooks: {
       logMethod(args, method) {
-        const { fields, message } = arranged(args as unknown[]);
+        const { fields, message } = arranged(args);
         // One text and no more arguments: pino then interpolates nothing, whatever it contains.
         const safe = sanitizeText(message, settings.valueMaxChars);
         if (message === "") method.call(this, fields as never);
@@ -63,8 +65,8 @@ function pinoOptions(settings: LoggingSettings): PinoOptions {
 }
 
 /**
- * Moleculer writes `logger.error("text", error)` and `logger.info("a", "b", { c })`, where pino keeps
- * only what comes first. Here texts are joined, objects merged, and errors kept under `err`.
+ * Moleculer writes `logger.error("text", error)` and `logger.info("a", "b", { c })`, where pino
+ * keeps only what comes first. Here texts are joined, objects merged, and errors kept under `err`.
  */
 export function arranged(args: readonly unknown[]): {
   fields: Record<string, unknown>;

@@ -1,4 +1,7 @@
-/** What may be written to a log: secrets masked, values cut. Used on the log path only, never on data. */
+/**
+ * What may be written to a log: secrets masked, values cut. Used on the log path only, never on
+ * data.
+ */
 import { isObject } from "../../schemas/json.ts";
 
 export interface SanitizeLimits {
@@ -15,15 +18,22 @@ const KEYS_MAX = 40;
 /** A stack is worth more room than a value: about 20 frames. */
 const STACK_MAX_CHARS = 3_000;
 
-const SECRET_KEY =
-  /pass(word|wd|phrase)|secret|token$|authorization|api[-_]?key|access[-_]?key|private[-_]?key|encryption[-_]?key|cookie|dsn$|connection[-_]?string|^auth$|^pwd$|^credentials?_data$/i;
+/** Words of key names that hold secrets, however they are joined. */
+const SECRET_WORDS = [
+  ...["pass(?:word|wd|phrase)", "secret", "authorization", "cookie", "connection[-_]?string"],
+  ...["api[-_]?key", "access[-_]?key", "private[-_]?key", "encryption[-_]?key"],
+].join("|");
+const SECRET_KEY = new RegExp(`${SECRET_WORDS}|token$|dsn$|^auth$|^pwd$`, "i");
 
 /** `scheme://user:password@host`: everything before the @ goes. */
 const USER_INFO = /\b([a-z][a-z0-9+.-]*:\/\/)[^\s/?#@"']+@/gi;
 const SCHEME_TOKEN = /\b(Bearer|Basic|Token|Digest)\s+[A-Za-z0-9._~+/=-]{4,}/gi;
 /** `password=x`, `"api_key": "x"`, `?token=x`, in the middle of a text. */
-const ASSIGNED =
-  /(["']?\b[\w-]*(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|authorization)["']?\s*[=:]\s*)("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'}\])]+)/gi;
+const ASSIGNED = new RegExp(
+  `(["']?\\b[\\w-]*(?:${SECRET_WORDS}|token)["']?\\s*[=:]\\s*)` +
+    `("(?:[^"\\\\]|\\\\.)*"|'[^']*'|[^\\s,;&"'}\\])]+)`,
+  "gi",
+);
 
 /** Masks secrets inside a text and cuts it to the limit, saying how long it was. */
 export function sanitizeText(text: string, maxChars: number): string {
@@ -101,7 +111,10 @@ function sanitizeObject(
   return safe;
 }
 
-/** An error as fields: what it is, what it says, where it comes from. Its data only by keys and size. */
+/**
+ * An error as fields: what it is, what it says, where it comes from. Its data only by keys and
+ * size.
+ */
 export function describeError(error: Error, limits: SanitizeLimits, depth = 0): object {
   const { name, code, type, data, nodeID } = error as Error & Record<string, unknown>;
   const known: Record<string, unknown> = {

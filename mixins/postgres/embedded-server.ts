@@ -95,7 +95,7 @@ function spawnPostgres(
     detached: process.platform !== "win32",
     windowsHide: true,
   });
-  child.stderr!.setEncoding("utf8").on("data", (text: string) => log.write(text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => log.write(text));
   return child;
 }
 

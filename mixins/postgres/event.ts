@@ -11,7 +11,7 @@ export interface StreamAppend {
   /** Version the decision was made at; 0 makes the stream. */
   expected: number;
   events: (NewEvent & { event_id: string })[];
-  /** Milliseconds since 1970; may only move the wake-up earlier. Required for a new stream. */
+  /** Milliseconds since 1970; only moves the wake-up earlier. Absent when the stream ends. */
   wake_at?: number;
   /** No more facts and no unacknowledged messages: the reaper forgets the stream. */
   ended: boolean;
@@ -57,7 +57,11 @@ with input as (
     version = i.version, owner = i.owner, failures = 0, last_error = null,
     status = case when i.ended then 'ended' else 'open' end,
     acked_version = case when i.ended then i.version else s.acked_version end,
-    wake_at = case when i.ended then null else least(s.wake_at, to_timestamp(i.wake_at / 1000)) end
+    wake_at = case
+      when i.ended then null
+      -- Only earlier, and only by more than a second: a value that stays keeps the update HOT.
+      when i.wake_at is null or s.wake_at < to_timestamp(i.wake_at / 1000) + interval '1 second' then s.wake_at
+      else to_timestamp(i.wake_at / 1000) end
   from input i join locked l on l.stream_id = i.stream_id
   where s.stream_id = i.stream_id and l.version = i.expected and s.version = i.expected
   returning s.stream_id
@@ -232,7 +236,10 @@ export async function readLoopOutcomes(
   query: Query,
   loop: { execution_id: string; loop_id: string },
 ): Promise<{ iter_index: number; result: Record<string, unknown> | null }[]> {
-  const { rows } = await query.query<{ iter_index: number; result: Record<string, unknown> | null }>(
+  const { rows } = await query.query<{
+    iter_index: number;
+    result: Record<string, unknown> | null;
+  }>(
     `select (meta->>'iter_index')::integer as iter_index, result from noetl.event
      where execution_id = $1 and stream_id = $2
        and event_type in ('command.completed', 'command.failed')

@@ -129,7 +129,12 @@ export async function holdShard(
   query: Query,
   options: { shard: number; holder: string; leaseMs: number },
 ): Promise<(ShardClaim & { position: LogPosition }) | undefined> {
-  const { rows } = await query.query<{ epoch: number; tx: string; event_id: string; restored: boolean }>(
+  const { rows } = await query.query<{
+    epoch: number;
+    tx: string;
+    event_id: string;
+    restored: boolean;
+  }>(
     `with cluster as (select system_identifier::text as id from pg_control_system())
      insert into noetl.projection_checkpoint as c (shard, tx, event_id, epoch, holder, lease_until, system_identifier)
      select $1, '0'::xid8, 0, 1, $2, now() + make_interval(secs => $3::double precision / 1000), cluster.id from cluster
@@ -146,7 +151,11 @@ export async function holdShard(
     await restamp(query);
     return holdShard(query, options);
   }
-  return { shard: options.shard, epoch: row.epoch, position: { tx: row.tx, event_id: row.event_id } };
+  return {
+    shard: options.shard,
+    epoch: row.epoch,
+    position: { tx: row.tx, event_id: row.event_id },
+  };
 }
 
 async function restamp(query: Query): Promise<void> {
@@ -197,9 +206,10 @@ export async function forgetStarts(query: Query): Promise<void> {
 
 /** Weeks of event partitions that exist ahead of now are made up to `ahead`; returns how many were missing. */
 export async function ensurePartitions(query: Query, ahead: number): Promise<number> {
-  const { rows } = await query.query<{ made: number }>("select noetl.ensure_event_partitions($1) as made", [
-    ahead,
-  ]);
+  const { rows } = await query.query<{ made: number }>(
+    "select noetl.ensure_event_partitions($1) as made",
+    [ahead],
+  );
   return rows[0]?.made ?? 0;
 }
 

@@ -6,7 +6,10 @@ import { Unavailable } from "../../schemas/errors.ts";
 export type Row = Record<string, unknown>;
 
 export interface Query {
-  query<R extends Row = Row>(text: string, values?: unknown[]): Promise<{ rows: R[]; rowCount: number }>;
+  query<R extends Row = Row>(
+    text: string,
+    values?: unknown[],
+  ): Promise<{ rows: R[]; rowCount: number }>;
 }
 
 export interface Database extends Query {
@@ -98,9 +101,17 @@ export function codeOf(error: unknown): string {
 }
 
 const CONNECTION_LOST = new Set([
-  "ECONNREFUSED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EAI_AGAIN", "ENETUNREACH", "EHOSTUNREACH",
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EPIPE",
+  "ETIMEDOUT",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "ENETUNREACH",
+  "EHOSTUNREACH",
 ]);
-const LOST_MESSAGE = /Connection terminated|timeout exceeded|Query read timeout|Client was closed|not queryable/i;
+const LOST_MESSAGE =
+  /Connection terminated|timeout exceeded|Query read timeout|Client was closed|not queryable/i;
 
 /** The outcome of the statement is unknown, or it never ran, because the server or the way to it is gone. */
 export function isUnavailable(error: unknown): boolean {
@@ -114,7 +125,7 @@ export function isRepeatable(error: unknown): boolean {
   return ["40P01", "40001", "55P03"].includes(codeOf(error));
 }
 
-/** The data was refused: a guard (23xxx) or a value Postgres cannot hold (22xxx). */
+/** The data was refused: a guard (23xxx), a value Postgres cannot hold (22xxx) or one too large (54xxx). */
 export function isRefused(error: unknown): boolean {
-  return /^(22|23)/.test(codeOf(error));
+  return /^(22|23|54)/.test(codeOf(error));
 }

@@ -13,20 +13,33 @@ export interface WorkerRow {
 }
 
 /** Registers an incarnation, or says that it is still there. Uses the database's clock. */
-export async function beat(query: Query, worker: WorkerRow, status: "ready" | "draining"): Promise<void> {
+export async function beat(
+  query: Query,
+  worker: WorkerRow,
+  status: "ready" | "draining",
+): Promise<void> {
   await query.query(
     `insert into noetl.runtime (worker_id, incarnation, machine, pid, status, capacity)
      values ($1, $2, $3, $4, $5, $6::jsonb)
      on conflict (worker_id) do update set
        incarnation = excluded.incarnation, machine = excluded.machine, pid = excluded.pid,
        status = excluded.status, capacity = excluded.capacity, seen_at = now()`,
-    [worker.worker_id, worker.incarnation, worker.machine, worker.pid, status, encode(worker.capacity)],
+    [
+      worker.worker_id,
+      worker.incarnation,
+      worker.machine,
+      worker.pid,
+      status,
+      encode(worker.capacity),
+    ],
   );
 }
 
 /** An incarnation that will never report again: its commands need not wait for their leases. */
 export async function markGone(query: Query, incarnations: string[]): Promise<void> {
-  await query.query("update noetl.runtime set status = 'gone' where incarnation = any ($1)", [incarnations]);
+  await query.query("update noetl.runtime set status = 'gone' where incarnation = any ($1)", [
+    incarnations,
+  ]);
 }
 
 /** Workers that were last seen on this machine and are not known to be gone. */

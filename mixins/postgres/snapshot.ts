@@ -17,7 +17,11 @@ export async function readSnapshot(query: Query, streamId: string): Promise<Snap
 }
 
 /** Keeps the newer of the two when rivals write. */
-export async function writeSnapshot(query: Query, streamId: string, snapshot: Snapshot): Promise<void> {
+export async function writeSnapshot(
+  query: Query,
+  streamId: string,
+  snapshot: Snapshot,
+): Promise<void> {
   await query.query(
     `insert into noetl.snapshot (stream_id, version, state) values ($1, $2, $3::jsonb)
      on conflict (stream_id) do update set version = excluded.version, state = excluded.state, created_at = now()

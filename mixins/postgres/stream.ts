@@ -95,7 +95,11 @@ export async function parkStream(query: Query, streamId: string, message: string
 }
 
 /** Makes this node the owner of an execution's open streams and wakes them: `noetl resume`. */
-export async function adoptExecution(query: Query, executionId: string, owner: string): Promise<number> {
+export async function adoptExecution(
+  query: Query,
+  executionId: string,
+  owner: string,
+): Promise<number> {
   const { rowCount } = await query.query(
     `with recursive family as (
        select execution_id from noetl.execution where execution_id = $1
@@ -113,7 +117,9 @@ export async function adoptExecution(query: Query, executionId: string, owner: s
 export async function listParked(
   query: Query,
   limit: number,
-): Promise<{ stream_id: string; execution_id: string; kind: string; failures: number; last_error: string }[]> {
+): Promise<
+  { stream_id: string; execution_id: string; kind: string; failures: number; last_error: string }[]
+> {
   const { rows } = await query.query(
     `select stream_id, execution_id, kind, failures, last_error from noetl.stream
      where status = 'open' and failures > 0 order by failures desc limit $1`,

@@ -150,7 +150,7 @@ export class OpenConnection implements TargetConnection {
     const abandon = (reason: unknown): void => {
       this.#unusable = true;
       this.#cancel();
-      reject(reason as Error);
+      reject(reason);
     };
     const onAbort = (): void => abandon(signal?.reason);
     const query = submit(request, abandon, resolve);
@@ -212,7 +212,7 @@ function submit(
     rowMode: "array" as const,
     types: { getTypeParser },
   };
-  const query = new pg.Query(config as unknown as pg.QueryConfig);
+  const query = new pg.Query(config);
   // Typed for its own row mode; ours is lists.
   query.on("row", ((row: unknown[]) => {
     if (refused) return;

@@ -55,7 +55,7 @@ export function extractScalars(value: Json): JsonObject | undefined {
   if (!isObject(value)) return undefined;
   const small: JsonObject = {};
   let count = 0;
-  for (const [key, member] of Object.entries(value as JsonObject)) {
+  for (const [key, member] of Object.entries(value)) {
     if (count >= EXTRACT_KEYS_MAX) break;
     if (typeof member === "object" && member !== null) continue;
     if (typeof member === "string" && member.length > EXTRACT_TEXT_MAX) continue;

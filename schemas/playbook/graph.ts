@@ -1,7 +1,8 @@
 /**
  * The static graph of a playbook's steps, and which step can still reach which.
- * Arcs that lead back to a step on the way from the entry (loop-backs) do not count: a token never waits for
- * another one's next round, so the rest is acyclic and tokens cannot wait for each other in a circle.
+ * Arcs that lead back to a step on the way from the entry (loop-backs) do not count: a token never
+ * waits for another one's next round, so the rest is acyclic and tokens cannot wait for each other
+ * in a circle.
  */
 import { Bitmap } from "../bitmap.ts";
 import type { Playbook } from "./model.ts";
@@ -45,8 +46,8 @@ function build(playbook: Playbook): StepGraph {
 }
 
 /**
- * A depth-first walk from the entry, in file order; iterative, for deep playbooks. `close` is told each step
- * with its arcs forward: those that lead to a step still open are loop-backs.
+ * A depth-first walk from the entry, in file order; iterative, for deep playbooks. `close` is told
+ * each step with its arcs forward: those that lead to a step still open are loop-backs.
  */
 function walk(playbook: Playbook, close: (step: string, targets: string[]) => void): void {
   const state = new Map<string, "open" | "closed">();

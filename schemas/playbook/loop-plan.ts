@@ -1,4 +1,7 @@
-/** The opening of a loop: `loop.in` evaluated once, normalised and frozen, with its window and tolerance. */
+/**
+ * The opening of a loop: `loop.in` evaluated once, normalised and frozen, with its window and
+ * tolerance.
+ */
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
@@ -40,7 +43,9 @@ export const WINDOW_MAX = 10_000;
 const COLLECTION_ITEMS_MAX = 1_000;
 const COLLECTION_BYTES_MAX = 65_536;
 const SCOPE_BYTES_MAX = 16_384;
-/** Iterations of one loop at most; what a loop remembers of them is bounded by it (design §4.11). */
+/**
+ * Iterations of one loop at most; what a loop remembers of them is bounded by it (design §4.11).
+ */
 export const ITEMS_MAX = 1_000_000;
 const TOLERATE_ALL = Number.MAX_SAFE_INTEGER;
 
@@ -101,7 +106,7 @@ function normalise(value: Json): Json[] {
   }
   if (typeof value === "string") return fromText(value);
   if (isObject(value)) {
-    return Object.entries(value as JsonObject).map(([key, member]) => ({ key, value: member }));
+    return Object.entries(value).map(([key, member]) => ({ key, value: member }));
   }
   throw new LoopError(
     `loop.in did not evaluate to an iterable: it gave ${value === null ? "null" : JSON.stringify(value)}, expected a list, a map, text or a count`,
@@ -162,5 +167,5 @@ function keep(
   const key = `${opening.execution_id}/loop/${opening.loop_id}/${name}`;
   const stored = context.stored.get(key);
   if (!stored) throw new Needs({ store: [{ name: key, value: value as Json }] });
-  return { [`${name}_ref`]: stored as unknown as Json };
+  return { [`${name}_ref`]: stored };
 }

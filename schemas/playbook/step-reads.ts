@@ -83,7 +83,9 @@ export function cutScope(playbook: Playbook, stepName: string, whole: WholeScope
   };
 }
 
-/** Keys of a map that are read bare, or as `<name>.<key>`; all of them when the map itself is read. */
+/**
+ * Keys of a map that are read bare, or as `<name>.<key>`; all of them when the map itself is read.
+ */
 function cut(map: JsonObject, name: "ctx" | "workload", reads: Reads): JsonObject {
   const other = name === "ctx" ? "workload" : "ctx";
   const isWhole = (root: string) => reads.roots.has(root) && !reads.members.has(root);

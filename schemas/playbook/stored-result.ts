@@ -1,4 +1,6 @@
-/** Results as templates meet them: inline ones at once, kept ones loaded only when a template asks. */
+/**
+ * Results as templates meet them: inline ones at once, kept ones loaded only when a template asks.
+ */
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult, ResultReference } from "../events.ts";
 import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";

@@ -46,7 +46,7 @@ function plainNumber(value: Numeric): number | bigint {
 
 function compareNumbers(left: Numeric, right: Numeric): number {
   const [a, b] = [plainNumber(left), plainNumber(right)];
-  return a < b ? -1 : a > b ? 1 : a == b ? 0 : NaN;
+  return a < b ? -1 : a > b ? 1 : a >= b ? 0 : NaN;
 }
 
 /** Order of two values: negative, 0, positive. Numbers, texts and lists; a Problem for mixtures. */

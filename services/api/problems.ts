@@ -83,7 +83,8 @@ function problem(
     extra["retry_after_ms"] = retryAfterMs;
     headers["Retry-After"] = String(Math.ceil(retryAfterMs / 1000));
   }
-  // The rest of a body that is too large stays unread, so this connection cannot serve another request.
+  // The rest of a body that is too large stays unread, so this connection cannot serve another
+  // request.
   if (status === 413) headers["Connection"] = "close";
   return {
     status,

@@ -34,8 +34,8 @@ export function enterAll(state: Running, playbook: Playbook, context: TurnContex
 }
 
 /**
- * A waiting token goes in when no other live token can still come to its step: waiting tokens of one step
- * merge. Loop-backs do not count, so with one token in the system nothing ever waits.
+ * A waiting token goes in when no other live token can still come to its step: waiting tokens of
+ * one step merge. Loop-backs do not count, so with one token in the system nothing ever waits.
  */
 function nextStep(state: Running, playbook: Playbook): string | undefined {
   const graph = stepGraph(playbook);

@@ -25,6 +25,7 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
     case "step.enter":
       return entered(state, event, at);
     case "step.skipped":
+      if (isOld(state, event.meta)) return state;
       state.waiting.delete(event.meta.step);
       state.activations.set(event.meta.step, event.meta.activation);
       return state;

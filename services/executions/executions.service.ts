@@ -30,7 +30,9 @@ export default function executionsService(runtime: Runtime): ServiceSchema {
     name: "executions",
     actions: {
       ...actorActions(() => host),
-      /** Starts a run. The same idempotency key with the same request answers the same execution. */
+      /**
+       * Starts a run. The same idempotency key with the same request answers the same execution.
+       */
       start: {
         handler: validated(executionsStart, (ctx: Context, request) =>
           startExecution(runtime, host, ctx, request),

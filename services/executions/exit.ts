@@ -92,7 +92,10 @@ export function timeoutError(token: Pick<Token, "step" | "timed_out_ms">): Failu
   };
 }
 
-/** How a finished step exits, as the event that ends it says so. A cancelled execution routes nothing. */
+/**
+ * How a finished step exits, as the event that ends it says so. A cancelled execution routes
+ * nothing.
+ */
 function exit(finished: Finished, state: Running, context: TurnContext) {
   if (state.status === "cancelling" || state.failure) {
     const step_status = finished.result.status === "ok" ? ("ok" as const) : ("failed" as const);

@@ -148,7 +148,10 @@ function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
   return [initialized, ...enterAll(state, playbook, context)];
 }
 
-/** Defaults rendered, then the payload over them, key by key: the payload is data and never rendered. */
+/**
+ * Defaults rendered, then the payload over them, key by key: the payload is data and never
+ * rendered.
+ */
 function workloadOf(input: ExecutionStart, playbook: Playbook): JsonObject {
   const parts = {
     execution: { id: input.execution_id, path: input.playbook.path },
@@ -219,7 +222,10 @@ function answer(
   };
 }
 
-/** The command that a claim or the `next` of an outcome holds by now: inputs of one turn follow on it. */
+/**
+ * The command that a claim or the `next` of an outcome holds by now: inputs of one turn follow on
+ * it.
+ */
 function granted(input: ClaimInput | OutcomeInput, state: Running) {
   if (input.type === "outcome") return heldBy(state.commands.values(), input.next?.claim_id);
   const command = state.commands.get(input.command_id);
@@ -261,7 +267,10 @@ function* toLoop(token: Token, state: Running): Iterable<Effect> {
   else yield { kind: "message", key: `loop:${loop_id}`, to, input: start };
 }
 
-/** A cancelled or late loop drops what it runs; after a failure elsewhere, running iterations finish. */
+/**
+ * A cancelled or late loop drops what it runs; after a failure elsewhere, running iterations
+ * finish.
+ */
 function endOf(
   token: Token,
   state: Running,

@@ -158,7 +158,9 @@ export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
   };
 }
 
-/** Readers look for the command's id in the context and the parent beside it (playbook-dsl §3.1). */
+/**
+ * Readers look for the command's id in the context and the parent beside it (playbook-dsl §3.1).
+ */
 function withCommandId(event: Record<string, unknown>, row: ExecutionRow) {
   const meta = event["meta"] as { command_id?: string };
   const context = (event["context"] ?? {}) as JsonObject;

@@ -30,7 +30,9 @@ export interface Exit {
   failure?: Failure;
 }
 
-/** Decides a step's exit. Throws Needs when a guard or a `set` asks for a value that is not loaded. */
+/**
+ * Decides a step's exit. Throws Needs when a guard or a `set` asks for a value that is not loaded.
+ */
 export function routeExit(
   finished: Finished,
   state: Running,
@@ -54,7 +56,8 @@ export function routeExit(
     return { next, ctx: routing.ctx, step_status: "ok" };
   } catch (error) {
     if (error instanceof Needs) throw error;
-    // A guard or a `set` that throws fails its step with a typed evaluation error (playbook-dsl §8.6).
+    // A guard or a `set` that throws fails its step with a typed evaluation error (playbook-dsl
+    // §8.6).
     return {
       next: [],
       ctx: finished.ctx,
@@ -135,8 +138,8 @@ function deadEnd(finished: Finished, ctx: JsonObject): Exit {
 }
 
 /**
- * Only an arc whose guard asks how the step ended may fire on a failed one: an unconditional arc there would
- * swallow every failure.
+ * Only an arc whose guard asks how the step ended may fire on a failed one: an unconditional arc
+ * there would swallow every failure.
  */
 function namesFailure(arc: Arc): boolean {
   if (typeof arc.when !== "string") return false;

@@ -1,4 +1,5 @@
-// The state of an execution: tokens on its steps, open commands, results, and what it has yet to say.
+// The state of an execution: tokens on its steps, open commands, results, and what it has yet to
+// say.
 import type { Command } from "../../schemas/command.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";

@@ -5,7 +5,9 @@ import { commandId } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { LoopReport, Running } from "./state.ts";
 
-/** How far a loop is: the state's own counts, or those it will have after a terminal just decided. */
+/**
+ * How far a loop is: the state's own counts, or those it will have after a terminal just decided.
+ */
 export interface Tally {
   open: number;
   success: number;

@@ -13,7 +13,9 @@ import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 import type { LoopReport, LoopState, Running } from "./state.ts";
 
-/** What a start knows beside its event, so that the fold of that same turn need not load it again. */
+/**
+ * What a start knows beside its event, so that the fold of that same turn need not load it again.
+ */
 export interface Fresh {
   execution_id: string;
   scope: FrozenScope;

@@ -43,7 +43,9 @@ export interface LoopStart {
   scope: FrozenScope;
 }
 
-/** Ends a loop before its time: `cancel` drops what runs, `stop` lets it finish and issues no more. */
+/**
+ * Ends a loop before its time: `cancel` drops what runs, `stop` lets it finish and issues no more.
+ */
 export interface LoopEnd {
   type: "cancel" | "stop";
   reason: string;
@@ -148,7 +150,9 @@ function decideOutcome(input: OutcomeInput, state: Running): NewEvent[] {
   return handOff(end(command, input, state), input, state.loop_id);
 }
 
-/** Commands given back, then lost ones, one after the other, each on the state the one before left. */
+/**
+ * Commands given back, then lost ones, one after the other, each on the state the one before left.
+ */
 function expireAll(state: Running, context: TurnContext): NewEvent[] {
   const events: NewEvent[] = [];
   let after = fork(state);
@@ -214,7 +218,10 @@ function needGrant(state: Running, context: TurnContext): void {
   scopeOf(state, context);
 }
 
-/** The command that a claim or the `next` of an outcome holds by now: inputs of one turn follow on it. */
+/**
+ * The command that a claim or the `next` of an outcome holds by now: inputs of one turn follow on
+ * it.
+ */
 function granted(input: ClaimInput | OutcomeInput, state: Running): Command | undefined {
   if (input.type === "outcome") return heldBy(state.open.values(), input.next?.claim_id);
   const command = state.open.get(input.command_id);

@@ -53,7 +53,9 @@ export type LoopState =
 
 export type Running = Extract<LoopState, { status: "running" }>;
 
-/** A copy whose containers can be changed; commands are copied because claims change them in place. */
+/**
+ * A copy whose containers can be changed; commands are copied because claims change them in place.
+ */
 export function fork(state: LoopState): LoopState {
   if (state.status !== "running") return state;
   const open = new Map<string, Command>();

@@ -1,4 +1,5 @@
-// The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it replaces.
+// The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it
+// replaces.
 import { WORKER_LOST } from "../../schemas/command.ts";
 import type { EventOf, NewEvent, StoredEvent } from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
@@ -22,8 +23,8 @@ export interface LoopProgress {
 }
 
 /**
- * The row with one event more, when that is the next one of its stream; "old" when it was folded before,
- * "gap" when one before it is missing (the log brings both again).
+ * The row with one event more, when that is the next one of its stream; "old" when it was folded
+ * before, "gap" when one before it is missing (the log brings both again).
  */
 export function foldNext(row: ExecutionRow, event: StoredEvent): ExecutionRow | "old" | "gap" {
   const expected = expectedVersion(row, event);
@@ -66,7 +67,7 @@ function outcomeOf(event: StoredEvent): Partial<ExecutionRow> {
       return {
         status: "COMPLETED",
         end_time: event.at,
-        result: (event.result ?? null) as JsonObject | null,
+        result: event.result ?? null,
       };
     case "playbook.failed": {
       const { error, step } = (event.result ?? {}) as { error?: JsonObject; step?: string };

@@ -1,4 +1,5 @@
-// The projector: folds events into rows and writes the changed ones, fenced by its claim on the shard.
+// The projector: folds events into rows and writes the changed ones, fenced by its claim on the
+// shard.
 import { EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { Database } from "../../mixins/postgres/index.ts";
 import {
@@ -68,7 +69,9 @@ export class Projector {
     }
   }
 
-  /** Rows as they were last written: what was folded before must not be folded again from the start. */
+  /**
+   * Rows as they were last written: what was folded before must not be folded again from the start.
+   */
   async #loadRows(events: StoredEvent[]): Promise<void> {
     const missing = new Set<string>();
     const starts = new Map<string, ExecutionRow>();
@@ -86,7 +89,10 @@ export class Projector {
     for (const [id, row] of starts) this.#rows.set(id, row);
   }
 
-  /** Writes changed rows and names them. Undefined when the shard has a newer holder: all here is stale. */
+  /**
+   * Writes changed rows and names them. Undefined when the shard has a newer holder: all here is
+   * stale.
+   */
   async write(claim: ShardClaim): Promise<string[] | undefined> {
     const ids = [...this.#dirty];
     if (ids.length === 0) return [];

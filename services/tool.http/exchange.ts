@@ -1,5 +1,6 @@
 /** One http exchange: send, follow redirects, read a bounded body, all within one deadline. */
-import { Duplex, Readable, pipeline } from "node:stream";
+import type { Duplex, Readable} from "node:stream";
+import { pipeline } from "node:stream";
 import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { request } from "undici";
 import type { Dispatcher } from "undici";
@@ -75,7 +76,7 @@ async function follow(
   for (let hops = 0; ; hops++) {
     const response = await request(current.url, {
       dispatcher,
-      method: current.method as Dispatcher.HttpMethod,
+      method: current.method,
       headers: Object.fromEntries(current.headers),
       body: current.body,
       signal,

@@ -113,7 +113,7 @@ async function resultOf(
     ...(step === undefined ? {} : { step }),
   });
   if (!found) return {};
-  return isObject(value) ? { ...(value as JsonObject), data: value } : { data: value };
+  return isObject(value) ? { ...(value), data: value } : { data: value };
 }
 
 function ok(data: Json): ToolEnvelope {

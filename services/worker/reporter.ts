@@ -68,7 +68,8 @@ export class Reporter {
       this.#failures = replies.some(reply => reply.status === "failed") ? this.#failures + 1 : 0;
     } catch (error) {
       this.#failures += 1;
-      if (this.#failures % 20 === 1) this.#broker.logger.warn({ err: error, actor }, "worker.report_later");
+      if (this.#failures % 20 === 1)
+        this.#broker.logger.warn({ err: error, actor }, "worker.report_later");
     }
     const again = batch.filter((entry, index) => !this.#settle(entry, replies[index]));
     if (again.length === 0) return;
@@ -82,7 +83,10 @@ export class Reporter {
     if (reply.status === "refused") {
       this.counters.refused += 1;
       const { command_id, delivery } = entry.outcome;
-      this.#broker.logger.warn({ command_id, delivery, reason: reply.reason }, "worker.outcome_refused");
+      // Settled is the usual end of cancelled work; a fenced-out outcome is a zombie's.
+      const level = reply.reason === "settled" ? "debug" : "warn";
+      const { reason } = reply;
+      this.#broker.logger[level]({ command_id, delivery, reason }, "worker.outcome_refused");
       entry.done(undefined);
     } else {
       this.counters.reported += 1;

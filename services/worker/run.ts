@@ -81,10 +81,14 @@ function portsOf(running: Running): PipelinePorts {
       options.signal.throwIfAborted();
       await new Promise<void>((resolve, reject) => {
         const cancel = runtime.clock.after(ms, resolve);
-        options.signal.addEventListener("abort", () => {
-          cancel();
-          reject(options.signal.reason as Error);
-        }, { once: true });
+        options.signal.addEventListener(
+          "abort",
+          () => {
+            cancel();
+            reject(options.signal.reason as Error);
+          },
+          { once: true },
+        );
       });
     },
     call(task, request, { attempt }) {
@@ -126,7 +130,8 @@ function toolFailure(error: unknown): ToolError {
   const type = errorType(error);
   const message = error instanceof Error ? error.message : String(error);
   const missing = type === "SERVICE_NOT_FOUND" || type === "SERVICE_NOT_AVAILABLE";
-  if (missing) return { kind: "config", retryable: true, code: type, message: "no worker has this tool" };
+  if (missing)
+    return { kind: "config", retryable: true, code: type, message: "no worker has this tool" };
   const retryable = type === "UNAVAILABLE" || (error as { retryable?: boolean }).retryable === true;
   return { kind: retryable ? "connection" : "unknown", retryable, code: type || "TOOL", message };
 }
@@ -152,18 +157,26 @@ function keptOn(parts: ScopeParts, path: string[]): { kept: KeptValue; rest: str
     if (name !== undefined) found.push([parts.steps[name], deeper]);
     else for (const value of Object.values(parts.steps)) found.push([value, []]);
   }
-  return found.flatMap(([value, left]) => (value instanceof KeptValue ? [{ kept: value, rest: left }] : []));
+  return found.flatMap(([value, left]) =>
+    value instanceof KeptValue ? [{ kept: value, rest: left }] : [],
+  );
 }
 
 /** The outcome's result: inline when it fits in a row, else kept in a tier and named. */
-async function resultOf(runtime: Runtime, grant: Grant, outcome: PipelineOutcome): Promise<OutcomeResult> {
+async function resultOf(
+  runtime: Runtime,
+  grant: Grant,
+  outcome: PipelineOutcome,
+): Promise<OutcomeResult> {
   const envelope = outcome.envelope as JsonObject;
   const sides = Object.keys(envelope).length > 0 && small(envelope) ? { envelope } : {};
   const error = outcome.error ? { error: cutError(outcome.error) } : {};
   const base = { status: outcome.status, ...error, ...sides };
   if (small(outcome.result)) return { ...base, context: outcome.result };
   const { execution_id, step, activation, attempt, delivery, iteration } = grant;
-  const place = iteration ? [activation, iteration.index, attempt, delivery] : [activation, attempt, delivery];
+  const place = iteration
+    ? [activation, iteration.index, attempt, delivery]
+    : [activation, attempt, delivery];
   const name = `${execution_id}/result/${encodeURIComponent(step)}/${place.join("-")}`;
   return { ...base, reference: await runtime.results.put(name, outcome.result) };
 }

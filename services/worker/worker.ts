@@ -1,10 +1,12 @@
 // The worker: fetches rings for its free slots, claims, runs and reports. It never decides what comes next.
 import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
+import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
 import { wakeStreamsOf } from "../../mixins/postgres/stream.ts";
-import type { ActorKind, Ring } from "../../schemas/decider.ts";
+import type { ActorKind } from "../../schemas/decider.ts";
+import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { claimAll } from "./claims.ts";
 import { identify, isAlive, type WorkerIdentity } from "./identity.ts";
@@ -16,6 +18,8 @@ import { Slots } from "./slots.ts";
 const PAUSE_MS = 1_000;
 const RELEASE_MS = 5_000;
 
+class CommandCancelled extends Error {}
+
 /** One worker of a process: from `start` to `drain`. */
 export class Worker {
   readonly me: WorkerIdentity;
@@ -24,11 +28,11 @@ export class Worker {
   readonly #service: Service;
   readonly #reporter: Reporter;
   readonly #stopping = new AbortController();
-  readonly #aborting = new AbortController();
   readonly #work = new Set<Promise<void>>();
-  /** Commands this worker claims, runs, or has still to report. */
-  readonly #held = new Set<string>();
+  /** Commands this worker claims, runs, or has still to report, each with what ends it. */
+  readonly #held = new Map<string, AbortController>();
   #cancelBeat = () => {};
+  #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
   #draining: Promise<void> | undefined;
 
@@ -44,6 +48,7 @@ export class Worker {
     await this.#beat();
     await this.#buryDead();
     this.#service.logger.info({ ...this.me, slots: this.slots.size }, "worker.started");
+    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortCancelled(events));
     this.#fetching = this.#fetch();
   }
 
@@ -67,12 +72,13 @@ export class Worker {
     const { clock, database, settings } = this.#runtime;
     this.#stopping.abort();
     await this.#fetching;
-    const cancel = clock.after(settings.node.drainMs, () =>
-      this.#aborting.abort(new Error("worker stops")),
-    );
+    const cancel = clock.after(settings.node.drainMs, () => {
+      for (const controller of this.#held.values()) controller.abort(new Error("worker stops"));
+    });
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
     this.#cancelBeat();
+    this.#unsubscribe();
     await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
     });
@@ -102,10 +108,11 @@ export class Worker {
   }
 
   /** Claims a batch; grants start at once, and the slots of the refused are free again. */
-  async #claim(actor: ActorKind, rings: Ring[]): Promise<void> {
+  async #claim(actor: ActorKind, rings: Rung[]): Promise<void> {
     const { broker } = this.#service;
-    for (const { command_id } of rings) this.#held.add(command_id);
+    for (const { command_id } of rings) this.#held.set(command_id, new AbortController());
     const grants = await claimAll(broker, this.#runtime.clock, this.me, { actor, rings });
+    for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
     this.slots.give(rings.length - grants.length);
@@ -117,8 +124,10 @@ export class Worker {
     let grant: Grant | undefined = first;
     try {
       while (grant) {
-        this.#held.add(grant.command_id);
-        const next: Grant | undefined = await this.#runOne(actor, grant);
+        const controller: AbortController =
+          this.#held.get(grant.command_id) ?? new AbortController();
+        this.#held.set(grant.command_id, controller);
+        const next: Grant | undefined = await this.#runOne(actor, grant, controller.signal);
         this.#held.delete(grant.command_id);
         grant = next;
       }
@@ -127,19 +136,20 @@ export class Worker {
     }
   }
 
-  async #runOne(actor: ActorKind, grant: Grant): Promise<Grant | undefined> {
+  async #runOne(actor: ActorKind, grant: Grant, signal: AbortSignal): Promise<Grant | undefined> {
     if (this.#stopping.signal.aborted) return this.#giveBack(actor, grant);
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     try {
       const ran = await runCommand(this.#runtime, this.#service.broker, grant, {
-        signal: this.#aborting.signal,
+        signal,
         suspended: wait => this.slots.suspended(wait),
       });
       const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
       return await this.#reporter.report({ ...ids, ...ran, ...this.#wantsNext() });
     } catch (error) {
-      if (!this.#aborting.signal.aborted) {
+      if (signal.reason instanceof CommandCancelled) return undefined;
+      if (!signal.aborted) {
         // Neither an outcome nor an abort: the world is away. The command is offered again, uncharged.
         this.#service.logger.warn(
           { err: error, execution_id, command_id, step },
@@ -148,6 +158,14 @@ export class Worker {
         await this.#runtime.clock.sleep(PAUSE_MS);
       }
       return this.#giveBack(actor, grant);
+    }
+  }
+
+  /** Work whose command is cancelled in this process ends at once: nobody wants its outcome. */
+  #abortCancelled(events: StoredEvent[]): void {
+    for (const event of events) {
+      if (event.event_type !== "command.cancelled") continue;
+      this.#held.get(event.meta.command_id)?.abort(new CommandCancelled());
     }
   }
 
@@ -188,9 +206,7 @@ export class Worker {
   async #buryDead(): Promise<void> {
     const { database } = this.#runtime;
     const others = await listOnMachine(database, this.me.machine);
-    const dead = others.filter(
-      one => one.incarnation !== this.me.incarnation && !isAlive(one.pid),
-    );
+    const dead = others.filter(one => one.incarnation !== this.me.incarnation && !isAlive(one.pid));
     if (dead.length === 0) return;
     await markGone(
       database,

@@ -1,7 +1,6 @@
 // Design §5 rules 1 and 2: rivals on one stream lose nothing, and a refusal is proved before it is given.
 import { strict as assert } from "node:assert";
 import type { EventStore, StreamName } from "../../mixins/event-store.ts";
-import { ledger } from "../support/ledger.ts";
 import {
   ask,
   logOf,
@@ -74,11 +73,12 @@ describe("actors: conflict and proof", function () {
       for (const stream of streams) {
         for (const [side, host] of hosts.entries()) {
           // Every third id is sent to both: the second must find it there.
-          if (index % 3 === 0 || index % 2 === side) sent.push(host.send(stream, { type: "add", id }));
+          if (index % 3 === 0 || index % 2 === side)
+            sent.push(host.send(stream, { type: "add", id }));
         }
       }
       // Leaves the loop now and then, so that many turns are made and not one.
-      if (index % 4 === 0) await new Promise(resolve => setImmediate(resolve));
+      if (index % 8 === 0) await new Promise(resolve => setTimeout(resolve, 2));
     }
     await Promise.all(sent);
     assert.ok(sent.length > 2_000, `${sent.length} inputs`);
@@ -126,7 +126,9 @@ describe("actors: conflict and proof", function () {
     });
     let over = false;
     const patient = Promise.all(
-      Array.from({ length: 20 }, (_, index) => slow.send(stream, { type: "add", id: `slow-${index}` })),
+      Array.from({ length: 20 }, (_, index) =>
+        slow.send(stream, { type: "add", id: `slow-${index}` }),
+      ),
     ).finally(() => (over = true));
     for (let index = 0; !over && index < 400; index += 1) {
       await fast.send(stream, { type: "add", id: `fast-${index}` });
@@ -164,7 +166,9 @@ describe("actors: conflict and proof", function () {
     const stream = newStream(one);
     const a = one.ledger({ store });
     await a.send(stream, { type: "add", id: "first" });
-    await two.ledger({ ring: () => {} }).send(stream, { type: "issue", command_id: `${stream.stream_id}:errand` });
+    await two
+      .ledger({ ring: () => {} })
+      .send(stream, { type: "issue", command_id: `${stream.stream_id}:errand` });
     await wakeNow(one, a, stream);
     await until(() => a.rings.some(ring => ring.command_id.startsWith(stream.stream_id)), 500);
   }
@@ -205,7 +209,8 @@ describe("actors: conflict and proof", function () {
     });
     const host = one.ledger({ store: forgetful });
     await host.send(stream, { type: "start", ids: ["a", "b"] });
-    for (let index = 0; index < 5; index += 1) await host.send(stream, { type: "add", id: `${index}` });
+    for (let index = 0; index < 5; index += 1)
+      await host.send(stream, { type: "add", id: `${index}` });
     const log = await logOf(database.url, stream);
     assert.deepEqual(
       log.map(row => row.meta["command_id"]),

@@ -3,7 +3,12 @@ import { strict as assert } from "node:assert";
 import type { EventStore } from "../../mixins/event-store.ts";
 import { Needs, type Machine } from "../../schemas/decider.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
-import { ledger, type LedgerAnswer, type LedgerInput, type LedgerState } from "../support/ledger.ts";
+import {
+  ledger,
+  type LedgerAnswer,
+  type LedgerInput,
+  type LedgerState,
+} from "../support/ledger.ts";
 import {
   headOf,
   logOf,

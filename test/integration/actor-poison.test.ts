@@ -56,15 +56,19 @@ describe("actors: poison", function () {
   it("a stream whose turn fails three times is parked and named, and others go on", () => parked());
 
   it("sabotage: where nothing parks it the check fails", () =>
-    assert.rejects(parked(inner => ({ ...inner, park: async () => {} })), {
-      name: "AssertionError",
-    }));
+    assert.rejects(
+      parked(inner => ({ ...inner, park: async () => {} })),
+      {
+        name: "AssertionError",
+      },
+    ));
 
   it("a parked stream that can be decided again is no longer named", async () => {
     const stream = newStream(one);
     const host = one.ledger();
     await host.send(stream, { type: "add", id: "x" });
-    for (let turn = 0; turn < 3; turn += 1) await assert.rejects(host.send(stream, { type: "boom" }));
+    for (let turn = 0; turn < 3; turn += 1)
+      await assert.rejects(host.send(stream, { type: "boom" }));
     assert.equal((await headOf(database.url, stream))?.failures, 1);
     await host.send(stream, { type: "add", id: "y" });
     const head = await headOf(database.url, stream);
@@ -105,7 +109,8 @@ describe("actors: poison", function () {
     assert.equal((await headOf(database.url, strange))?.version, 2);
   }
 
-  it("an unknown event type makes its stream Unavailable, and refuses nothing", () => unknownType());
+  it("an unknown event type makes its stream Unavailable, and refuses nothing", () =>
+    unknownType());
 
   it("sabotage: where unknown events are passed over the input is refused", () =>
     assert.rejects(

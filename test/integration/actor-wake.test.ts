@@ -90,7 +90,8 @@ describe("actors: wake_at", function () {
     const streams = Array.from({ length: 200 }, () => newStream(one));
     await Promise.all(streams.map(stream => host.send(stream, { type: "add", id: "x" })));
     const ids = streams.map(stream => stream.stream_id);
-    const due = "update noetl.stream set wake_at = now() - interval '1 second' where stream_id = any ($1)";
+    const due =
+      "update noetl.stream set wake_at = now() - interval '1 second' where stream_id = any ($1)";
     await ask(database.url, due, [ids]);
     const picks = await Promise.all(
       Array.from({ length: 24 }, (_, index) => pick(index % 2 === 0 ? one : two)),
@@ -144,7 +145,8 @@ describe("actors: wake_at", function () {
       const command_id = `${stream.stream_id}:${Math.floor(index / 80)}`;
       const dice = random();
       if (dice < 0.4) await host.send(stream, { type: "add", id: `${index}` });
-      else if (dice < 0.7) await host.send(stream, { type: "issue", command_id: `${command_id}:${index}` });
+      else if (dice < 0.7)
+        await host.send(stream, { type: "issue", command_id: `${command_id}:${index}` });
       else if (dice < 0.93) await host.send(stream, { type: "take", command_id });
       else if (dice < 0.97) await host.send(stream, { type: "wake" });
       else await host.send(stream, { type: "finish" });

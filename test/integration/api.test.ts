@@ -65,7 +65,7 @@ describe("api", () => {
     return ask(path, { ...init, body: typeof body === "string" ? body : JSON.stringify(body) });
   }
 
-  it("hands a start to executions.start, with workload as payload and the key from its header", async () => {
+  it("takes workload for payload and the idempotency key from its header", async () => {
     const { status, body } = await post(
       "/api/execute",
       { path: "a/b", workload: { n: 1 } },
@@ -110,7 +110,7 @@ describe("api", () => {
     assert.deepEqual(body["params"], { execution_id: "9" });
   });
 
-  it("turns each error of the house into its status, with request_id and without inner data", async () => {
+  it("turns each error into its status, with request_id and nothing from inside", async () => {
     const expected: [string, number, string][] = [
       ["1", 404, "REJECTED"],
       ["2", 429, "BUSY"],

@@ -202,7 +202,7 @@ describe("noetl", function () {
     assert.deepEqual([code, /NOETL_PORT/.test(stderr)], [2, true]);
   });
 
-  it("exits 3 when the database or the server cannot be reached, without its password", async () => {
+  it("exits 3 when the database or server cannot be reached, and hides the password", async () => {
     const { code, stderr } = await noetl(["list"], {
       DATABASE_URL: "postgres://u:hunter2@127.0.0.1:1/x",
     });
@@ -278,7 +278,7 @@ describe("noetl", function () {
     assert.match(stdout, /✔ .*hello\.yaml[^]*✘ .*bad2\.yaml {2}1 problem[^]*noop/);
   });
 
-  it("a server started with start is asked with --server-url, and SIGTERM stops it with 0", async () => {
+  it("a server is asked with --server-url, and SIGTERM stops it with 0", async () => {
     const server = begin(["start"], { NOETL_PORT: "0" });
     const url = /serves (http:\/\/\S+)\/api/.exec(await server.says(/serves \S+/))?.[1] ?? "";
     const ask = (...args: string[]) => noetl([...args, "--server-url", url, "--json"]);

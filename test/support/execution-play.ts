@@ -1,10 +1,9 @@
 /**
- * A whole execution played in memory: its machine, its loops' machines, workers that answer by a table,
- * messages, a clock and ids. Nothing waits for real time; every turn is checked against the rules of
- * all machines.
+ * A whole execution played in memory: its machine, its loops' machines, workers that answer by a
+ * table, messages, a clock and ids. Nothing waits for real time; every turn is checked against the
+ * rules of all machines.
  */
 import { strict as assert } from "node:assert";
-import type { OutcomeInput } from "../../schemas/command.ts";
 import type { Effect, Machine, MessageInput, Needs, TurnContext } from "../../schemas/decider.ts";
 import { Rejected, errorType } from "../../schemas/errors.ts";
 import type {
@@ -25,10 +24,10 @@ import {
 } from "../../services/executions/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { decideWith, turnAt } from "./given.ts";
+import { ok, replyOf, type Answers, type Reply } from "./worker-replies.ts";
 
 type AnyMachine = Machine<unknown, { type: string }, { changed: boolean; grant?: Grant }>;
 type Input = { type: string } & Record<string, unknown>;
-export type Reply = Pick<OutcomeInput, "result" | "ctx">;
 
 interface Stream {
   machine: AnyMachine;
@@ -45,20 +44,13 @@ export function playbookOf(workflow: string, more = ""): string {
   return `apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t, path: t}\n${more}\nworkflow:\n${workflow}`;
 }
 
-export function ok(context: Json = {}, ctx?: JsonObject): Reply {
-  return { result: { status: "ok", context }, ...(ctx && { ctx }) };
-}
-
-export function failed(message = "it broke", ctx?: JsonObject): Reply {
-  const error = { kind: "server_error", retryable: false, code: "HTTP_500", message };
-  return { result: { status: "error", error }, ...(ctx && { ctx }) };
-}
-
 export class Play {
   readonly streams = new Map<string, Stream>();
   readonly results = new Map<string, Json>();
   /** Workers that live, by incarnation. */
   readonly alive = new Set(["w1", "w2"]);
+  /** When a worker's row was last renewed; just now when it is not here. */
+  readonly lastSeen = new Map<string, number>();
   /** Commands that their living workers say they do not hold. */
   readonly disowned = new Set<string>();
   now = 1_000_000;
@@ -138,7 +130,8 @@ export class Play {
       this.streams.set(streamId, stream);
     }
     const context = this.context();
-    // What was loaded for another turn may be gone: each decision asks for all that its answer needs.
+    // What was loaded for another turn may be gone: each decision asks for all that its answer
+    // needs.
     this.#loaded.clear();
     const before = this.thorough ? JSON.stringify(stream.machine.freeze(stream.state)) : "";
     const draft = stream.machine.fork(stream.state);
@@ -185,7 +178,7 @@ export class Play {
       newId: () => String((this.#id += 1n)),
       loaded: this.#loaded,
       stored: this.#stored,
-      seen: new Map([...this.alive].map(one => [one, this.now])),
+      seen: new Map([...this.alive].map(one => [one, this.lastSeen.get(one) ?? this.now])),
       disowned: this.disowned,
       settings: this.settings,
     };
@@ -293,7 +286,7 @@ export class Play {
   }
 
   /** Plays on until nothing rings, in order; `table` answers by step or `step/index`, else ok. */
-  run(table: Record<string, Reply | ((grant: Grant) => Reply)> = {}): this {
+  run(table: Answers = {}): this {
     for (let turns = 0; ; turns += 1) {
       assert.ok(turns < 20_000, "the play does not end");
       const ring = this.rings()[0];
@@ -315,22 +308,10 @@ export class Play {
   }
 }
 
-export function replyOf(
-  table: Record<string, Reply | ((grant: Grant) => Reply)>,
-  grant: Grant,
-): Reply {
-  const entry = table[`${grant.step}/${grant.iteration?.index}`] ?? table[grant.step] ?? ok();
-  return typeof entry === "function" ? entry(grant) : entry;
-}
-
 function frozenText(machine: AnyMachine, state: unknown): string {
   return JSON.stringify(machine.freeze(state));
 }
 
 function jsonOf(value: unknown): unknown {
   return JSON.parse(JSON.stringify(value)) as unknown;
-}
-
-export function resultOf(event: StoredEvent | undefined): OutcomeResult {
-  return event?.result as OutcomeResult;
 }

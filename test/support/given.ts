@@ -1,4 +1,6 @@
-/** given(machine, past).when(input).then(facts): one decision of a machine, in the words of a test. */
+/**
+ * given(machine, past).when(input).then(facts): one decision of a machine, in the words of a test.
+ */
 import { strict as assert } from "node:assert";
 import type { ResultReference, NewEvent } from "../../schemas/events.ts";
 import { Needs, type Machine, type TurnContext } from "../../schemas/decider.ts";

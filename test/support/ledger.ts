@@ -10,7 +10,7 @@ export type LedgerInput =
   | { type: "add"; id: string; note?: Json }
   /** Possible only when the id is noted. */
   | { type: "need"; id: string }
-  /** Something for a worker to do: rings until it is taken. */
+  /** Something for a worker to do, once: rings until it is taken. */
   | { type: "issue"; command_id: string }
   | { type: "take"; command_id: string }
   /** The last fact; then a message to another actor until that acknowledges it. */
@@ -21,7 +21,8 @@ export type LedgerInput =
 
 export interface LedgerState {
   ids: Set<string>;
-  errands: Set<string>;
+  /** What was ever issued; true until it is taken. */
+  errands: Map<string, boolean>;
   finished: boolean;
 }
 
@@ -44,9 +45,9 @@ function decide(input: LedgerInput, state: LedgerState): NewEvent[] {
       if (!state.ids.has(input.id)) throw new Rejected(`${input.id} is not noted`, 409);
       return [];
     case "issue":
-      return [issued(input.command_id)];
+      return state.errands.has(input.command_id) ? [] : [issued(input.command_id)];
     case "take":
-      if (!state.errands.has(input.command_id)) return [];
+      if (!state.errands.get(input.command_id)) return [];
       return [
         {
           event_type: "command.released",
@@ -81,10 +82,10 @@ function evolve(state: LedgerState, event: NewEvent): LedgerState {
       state.ids.add(event.meta.command_id);
       return state;
     case "command.issued":
-      state.errands.add(event.meta.command_id);
+      state.errands.set(event.meta.command_id, true);
       return state;
     case "command.released":
-      state.errands.delete(event.meta.command_id);
+      state.errands.set(event.meta.command_id, false);
       return state;
     case "execution.paused":
       return { ...state, finished: true };
@@ -95,15 +96,16 @@ function evolve(state: LedgerState, event: NewEvent): LedgerState {
 
 /** A ledger whose rings name this stream. */
 export const ledger: Machine<LedgerState, LedgerInput, LedgerAnswer> = {
-  initial: () => ({ ids: new Set(), errands: new Set(), finished: false }),
-  fork: state => ({ ...state, ids: new Set(state.ids), errands: new Set(state.errands) }),
+  initial: () => ({ ids: new Set(), errands: new Map(), finished: false }),
+  fork: state => ({ ...state, ids: new Set(state.ids), errands: new Map(state.errands) }),
   decide,
   evolve,
   answer: (_input: LedgerInput, state: LedgerState, _context: TurnContext, changed: boolean) => {
     return { changed, size: state.ids.size };
   },
   *pending(state) {
-    for (const command_id of state.errands) {
+    for (const [command_id, open] of state.errands) {
+      if (!open) continue;
       const ring = { ...LISTENER, command_id, step: "s", kind: "noop", delivery: 0 };
       yield { kind: "ring", key: `ring:${command_id}`, ring };
     }
@@ -117,7 +119,11 @@ export const ledger: Machine<LedgerState, LedgerInput, LedgerAnswer> = {
   isOver: state => state.finished,
   freeze: ({ ids, errands, finished }) => ({ ids: [...ids], errands: [...errands], finished }),
   thaw: frozen => {
-    const kept = frozen as unknown as { ids: string[]; errands: string[]; finished: boolean };
-    return { ...kept, ids: new Set(kept.ids), errands: new Set(kept.errands) };
+    const kept = frozen as unknown as {
+      ids: string[];
+      errands: [string, boolean][];
+      finished: boolean;
+    };
+    return { ...kept, ids: new Set(kept.ids), errands: new Map(kept.errands) };
   },
 };

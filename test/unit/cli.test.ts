@@ -1,4 +1,6 @@
-/** The command line's pure parts: payloads from options, words for people, exit codes, HTTP routes. */
+/**
+ * The command line's pure parts: payloads from options, words for people, exit codes, HTTP routes.
+ */
 import { strict as assert } from "node:assert";
 import { jsonView } from "../../cli/execution-view.ts";
 import type { ExecutionView } from "../../cli/execution-view.ts";
@@ -83,7 +85,7 @@ describe("cli output", () => {
     const write = (text: string) => void written.push(text);
     const progress = openProgress({ live: true, colored: false, columns: 24, write }, 0);
     progress.show(VIEW, 1_000);
-    assert.match(written[0] ?? "", /^\r\u001b\[2K⠋ details 38\/1,200/);
+    assert.ok(written[0]?.startsWith("\r\u001b[2K⠋ details 38/1,200"));
     assert.ok((written[0] ?? "").length <= 24 + 5);
   });
 

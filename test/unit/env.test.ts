@@ -1,4 +1,6 @@
-/** Settings: defaults of the contract, refusals that name the variable, secrets that stay hidden. */
+/**
+ * Settings: defaults of the contract, refusals that name the variable, secrets that stay hidden.
+ */
 import { strict as assert } from "node:assert";
 import { databaseUrl, describeSettings, loadSettings } from "../../schemas/env.ts";
 import type { Issue, Rejected } from "../../schemas/errors.ts";
@@ -119,7 +121,7 @@ describe("settings", () => {
     assert.equal(loadSettings(one).worker.maxInflight, 1);
   });
 
-  it("make a database URL of POSTGRES_*, with DATABASE_URL before it and nothing by default", () => {
+  it("make a database URL of POSTGRES_*, unless DATABASE_URL is set, and none by default", () => {
     assert.equal(databaseUrl(loadSettings({})), undefined);
     const parts = { POSTGRES_HOST: "db", POSTGRES_PASSWORD: "p@ss/w", POSTGRES_DB: "n" };
     assert.equal(databaseUrl(loadSettings(parts)), "postgres://noetl:p%40ss%2Fw@db:5432/n");

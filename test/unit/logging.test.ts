@@ -116,7 +116,7 @@ describe("log lines", () => {
     assert.match(text, /unreadable/);
   });
 
-  it("describe an error by type, code, message, frames and cause, with its data by keys and size", () => {
+  it("describe an error by type, message, frames and cause, and its data by keys and size", () => {
     const cause = new Error("at postgres://u:hunter2@h/db");
     const error = new Rejected("Refused", 422, {
       payload: { name: "Ada" },

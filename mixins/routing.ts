@@ -1,0 +1,108 @@
+// Which node owns a stream: rendezvous hashing over the nodes that host its service. Ownership is only an
+// optimisation: two nodes may believe they own one stream, and the database decides.
+import type { ServiceBroker } from "moleculer";
+import { errorType } from "../schemas/errors.ts";
+
+/** A node that does not answer within this is passed over (design §5). */
+const OWNER_PATIENCE_MS = 1_000;
+/** How long a list of hosts is used before it is looked up again. */
+const HOSTS_KEPT_MS = 250;
+
+/** The node with the highest hash for a key; undefined when there is none. A new one moves only its share. */
+export function rendezvous(key: string, nodes: readonly string[]): string | undefined {
+  if (nodes.length < 2) return nodes[0];
+  let best: string | undefined;
+  let highest = -1;
+  for (const node of nodes) {
+    const weight = hash(`${key}|${node}`);
+    if (weight > highest || (weight === highest && node < (best ?? ""))) {
+      highest = weight;
+      best = node;
+    }
+  }
+  return best;
+}
+
+/** FNV-1a with a final avalanche: keys that differ in one digit land far apart. */
+function hash(text: string): number {
+  let value = 0x811c9dc5;
+  for (let index = 0; index < text.length; index += 1) {
+    value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);
+  }
+  value = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
+  value = Math.imul(value ^ (value >>> 13), 0xc2b2ae35);
+  return (value ^ (value >>> 16)) >>> 0;
+}
+
+const known = new WeakMap<ServiceBroker, Map<string, { nodes: string[]; until: number }>>();
+
+/** Nodes that host a service and are thought to be up. */
+export function hostsOf(broker: ServiceBroker, service: string): string[] {
+  const lists = known.get(broker) ?? new Map<string, { nodes: string[]; until: number }>();
+  known.set(broker, lists);
+  const list = lists.get(service);
+  const now = performance.now();
+  if (list && list.until > now) return list.nodes;
+  const entries = broker.registry.getServiceList({ onlyAvailable: true, skipInternal: true }) as {
+    name: string;
+    nodeID: string;
+  }[];
+  const nodes = entries.filter(entry => entry.name === service).map(entry => entry.nodeID);
+  lists.set(service, { nodes, until: now + HOSTS_KEPT_MS });
+  return nodes;
+}
+
+/** What Moleculer says of a node that is gone, stalled, or cut off. */
+const UNREACHABLE = new Set([
+  "REQUEST_TIMEOUT",
+  "REQUEST_REJECTED",
+  "SERVICE_NOT_FOUND",
+  "SERVICE_NOT_AVAILABLE",
+]);
+
+export interface OwnedCall<Params extends object> {
+  service: string;
+  action: string;
+  params: Params;
+  /** Milliseconds the work itself may take at a node that answers. */
+  timeoutMs: number;
+}
+
+/**
+ * Calls `service.action` at the owner of `key`. An owner that cannot be reached in time is passed over for
+ * this node, when it hosts the service, else for any host: whoever decides, the database has the last word.
+ * The call may then happen twice, so its action must be idempotent.
+ */
+export async function callOwner<Result, Params extends object>(
+  broker: ServiceBroker,
+  key: string,
+  call: OwnedCall<Params>,
+): Promise<Result> {
+  const name = `${call.service}.${call.action}`;
+  const hosts = hostsOf(broker, call.service);
+  const owner = rendezvous(key, hosts);
+  if (owner === undefined || owner === broker.nodeID) return at(undefined, call.timeoutMs);
+  try {
+    return await at(owner, Math.min(OWNER_PATIENCE_MS, call.timeoutMs));
+  } catch (error) {
+    if (!UNREACHABLE.has(errorType(error))) throw error;
+    const here = hosts.includes(broker.nodeID);
+    const other = here ? broker.nodeID : hosts.find(node => node !== owner);
+    return at(other, call.timeoutMs);
+  }
+
+  function at(nodeID: string | undefined, timeout: number): Promise<Result> {
+    return broker.call<Result, Params>(name, call.params, { timeout, ...(nodeID && { nodeID }) });
+  }
+}
+
+/** Items of a batch by the key that names the owner of all of them: one call each. */
+export function byOwner<Item extends { stream_id: string }>(
+  broker: ServiceBroker,
+  service: string,
+  items: Item[],
+): Item[][] {
+  const hosts = hostsOf(broker, service);
+  if (hosts.length < 2) return [items];
+  return [...Map.groupBy(items, item => rendezvous(item.stream_id, hosts)).values()];
+}

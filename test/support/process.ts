@@ -1,0 +1,150 @@
+// Real processes of the `noetl` command: begun, watched, signalled and ended, each by its own pid.
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { atEnd } from "./hooks.ts";
+import { ROOT } from "./source-files.ts";
+
+/** No process of a test lives longer; a test that needs more hangs. */
+const LIFE_MAX_MS = 150_000;
+
+export interface Ended {
+  /** null when a signal ended it. */
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface NoetlProcess {
+  readonly pid: number;
+  /** What it has said so far, both streams in one. */
+  readonly said: string;
+  readonly ended: Promise<Ended>;
+  /** Waits until it has said this, from the beginning on; fails when it ends before, or takes long. */
+  says(pattern: RegExp, limitMs?: number): Promise<RegExpExecArray>;
+  signal(name: "SIGINT" | "SIGTERM"): void;
+  /** kill -9; resolves when the process is gone. */
+  kill(): Promise<void>;
+}
+
+export interface NoetlServer extends NoetlProcess {
+  readonly url: string;
+  /** Calls the API; the body is sent as JSON, or as it is when it is text. */
+  ask(method: string, path: string, body?: unknown): Promise<Answer>;
+}
+
+export interface Answer {
+  status: number;
+  body: Record<string, unknown>;
+}
+
+export type Env = Record<string, string>;
+
+const alive = new Set<ChildProcess>();
+process.once("exit", () => endAll());
+
+/** Kills what a test left behind. For `afterEach`. */
+export function endAll(): void {
+  for (const child of alive) child.kill("SIGKILL");
+}
+
+/** A data folder of a test's own, removed at the end. */
+export async function newFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "noetl-process-"));
+  atEnd(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
+  return folder;
+}
+
+/** `noetl ARGS` with nothing in its environment but `env`: begun, not waited for. */
+export function begin(args: string[], env: Env, entry = "cli/noetl.ts"): NoetlProcess {
+  const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
+    cwd: env["NOETL_DATA_DIR"] ?? tmpdir(),
+    env: { PATH: process.env["PATH"], NOETL_LOG_LEVEL: "warn", ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  alive.add(child);
+  const late = setTimeout(() => child.kill("SIGKILL"), LIFE_MAX_MS).unref();
+  const seen = { stdout: "", stderr: "", said: "" };
+  const listeners = new Set<() => void>();
+  for (const name of ["stdout", "stderr"] as const) {
+    child[name].setEncoding("utf8").on("data", (text: string) => {
+      seen[name] += text;
+      seen.said += text;
+      for (const listener of listeners) listener();
+    });
+  }
+  const ended = new Promise<Ended>((resolve, reject) => {
+    child.once("error", reject).once("close", code => {
+      alive.delete(child);
+      clearTimeout(late);
+      resolve({ code, stdout: seen.stdout, stderr: seen.stderr });
+      for (const listener of listeners) listener();
+    });
+  });
+  return {
+    pid: child.pid ?? 0,
+    get said() {
+      return seen.said;
+    },
+    ended,
+    says: (pattern, limitMs = 30_000) =>
+      new Promise((resolve, reject) => {
+        const timer = setTimeout(() => fail(`did not say ${pattern} in ${limitMs} ms`), limitMs);
+        function fail(what: string): void {
+          finish();
+          reject(new Error(`noetl ${args.join(" ")} ${what}; it said:\n${seen.said}`));
+        }
+        function finish(): void {
+          clearTimeout(timer);
+          listeners.delete(look);
+        }
+        function look(): void {
+          const found = pattern.exec(seen.said);
+          if (found) {
+            finish();
+            resolve(found);
+          } else if (!alive.has(child)) fail(`ended before it said ${pattern}`);
+        }
+        listeners.add(look);
+        look();
+      }),
+    signal: name => void child.kill(name),
+    async kill() {
+      child.kill("SIGKILL");
+      await ended;
+    },
+  };
+}
+
+/** `noetl ARGS` to its end. */
+export function noetl(args: string[], env: Env): Promise<Ended> {
+  return begin(args, env).ended;
+}
+
+/** `noetl start` on a free port, or an entry of the test that says its address the same way. */
+export async function startServer(env: Env, entry?: string): Promise<NoetlServer> {
+  const server = begin(["start"], { NOETL_PORT: "0", NOETL_DRAIN_SECONDS: "5", ...env }, entry);
+  const [, url = ""] = await server.says(/serves (http:\/\/\S+)\/api/);
+  return {
+    ...server,
+    get said() {
+      return server.said;
+    },
+    url,
+    ask: (method, path, body) => ask(`${url}/api${path}`, method, body),
+  };
+}
+
+async function ask(url: string, method: string, body: unknown): Promise<Answer> {
+  const isText = typeof body === "string";
+  const type = isText ? "application/yaml" : "application/json";
+  const response = await fetch(url, {
+    method,
+    signal: AbortSignal.timeout(30_000),
+    ...(body === undefined
+      ? {}
+      : { headers: { "content-type": type }, body: isText ? body : JSON.stringify(body) }),
+  });
+  return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+}
