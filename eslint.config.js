@@ -24,7 +24,10 @@ export default defineConfig(
         "error",
         { considerDefaultExhaustiveForUnions: true },
       ],
-      "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
+      "@typescript-eslint/no-unused-vars": [
+        "error",
+        { argsIgnorePattern: "^_", varsIgnorePattern: "^_" },
+      ],
       // An action or a handler may be async by contract and have nothing to wait for.
       "@typescript-eslint/require-await": "off",
       // Values of playbooks are unknown by nature; they are made text where a message names them.

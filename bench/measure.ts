@@ -31,7 +31,9 @@ async function point(database: Database): Promise<Point> {
   return { rows: Number(rows[0]?.rows), wal: Number(rows[0]?.wal) };
 }
 
-/** Runs `work` between two looks at the database. A checkpoint before makes WAL figures comparable. */
+/**
+ * Runs `work` between two looks at the database. A checkpoint before makes WAL figures comparable.
+ */
 export async function measure(database: Database, work: () => Promise<unknown>): Promise<Cost> {
   await database.query("checkpoint");
   const before = await point(database);
@@ -49,7 +51,9 @@ export async function measure(database: Database, work: () => Promise<unknown>):
   };
 }
 
-/** One line a workload: rate, budget, rows and WAL an item, CPU share, and the ratio to raw inserts. */
+/**
+ * One line a workload: rate, budget, rows and WAL an item, CPU share, and the ratio to raw inserts.
+ */
 export function printTable(results: Result[], rawItemsPerSecond: number): void {
   const head = [
     "workload",

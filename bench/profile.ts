@@ -9,7 +9,10 @@ interface ProfileNode {
 
 const SHOWN = 25;
 
-/** Starts profiling; the returned function stops it and prints the functions with the most self time. */
+/**
+ * Starts profiling; the returned function stops it and prints the functions with the most self
+ * time.
+ */
 export async function startProfile(): Promise<() => Promise<void>> {
   const session = new Session();
   session.connect();

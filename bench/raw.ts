@@ -8,7 +8,9 @@ const STATEMENTS_IN_FLIGHT = 2;
 
 const TYPES = ["command.issued", "command.claimed", "command.completed"];
 
-/** Writes `items` × 3 rows into noetl.event with all its guards and indexes, and no engine at all. */
+/**
+ * Writes `items` × 3 rows into noetl.event with all its guards and indexes, and no engine at all.
+ */
 export async function rawInserts(database: Database, ids: IdSource, items: number): Promise<void> {
   const execution = ids.next();
   let next = 0;
@@ -17,7 +19,8 @@ export async function rawInserts(database: Database, ids: IdSource, items: numbe
       const first = next;
       next = Math.min(items, next + ITEMS_PER_STATEMENT);
       await database.query(
-        `insert into noetl.event (execution_id, stream_id, version, event_id, event_type, node_name, meta)
+        `insert into noetl.event
+           (execution_id, stream_id, version, event_id, event_type, node_name, meta)
          select * from json_to_recordset($1::json) as e(
            execution_id bigint, stream_id bigint, version integer, event_id bigint, event_type text,
            node_name text, meta jsonb)`,

@@ -1,4 +1,5 @@
-// The actions every actor service has: claims, outcomes and releases from workers, messages, and wake-ups.
+// The actions every actor service has: claims, outcomes and releases from workers, messages, and
+// wake-ups.
 import type { Context, ActionSchema, ServiceBroker } from "moleculer";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "../schemas/command.ts";
 import type { ActorKind, Address, MessageInput } from "../schemas/decider.ts";

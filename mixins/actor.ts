@@ -1,5 +1,4 @@
 // The actor runtime: one mailbox per stream, loaded on demand, forgotten when idle.
-import type { Json } from "../schemas/json.ts";
 import type {
   ActorKind,
   ActorSettings,
@@ -19,7 +18,7 @@ import type { StartRow } from "./postgres/event.ts";
 
 /** Values behind references, for decisions that ask (`Needs`). */
 export interface Values {
-  readonly loaded: ReadonlyMap<string, Json>;
+  readonly loaded: TurnContext["loaded"];
   readonly stored: ReadonlyMap<string, ResultReference>;
   provide(needs: Needs, stream: StreamName, context: TurnContext): Promise<void>;
 }

@@ -10,9 +10,9 @@ interface Waiting<In, Out> {
 const BATCH_MAX = 1_000;
 
 /**
- * Gathers calls into one: those of one turn of the event loop, and those that arrive while `inFlight` calls
- * are on their way. `run` answers in the order of its inputs. A call never sees the result of a read that
- * began before it was made.
+ * Gathers calls into one: those of one turn of the event loop, and those that arrive while
+ * `inFlight` calls are on their way. `run` answers in the order of its inputs. A call never sees
+ * the result of a read that began before it was made.
  */
 export function batched<In, Out>(
   run: (inputs: In[]) => Promise<Out[]>,

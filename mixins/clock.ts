@@ -5,7 +5,9 @@ export interface Clock {
   now(): number;
   /** Told by every statement that returns the database's time. */
   observe(databaseNow: number): void;
-  /** Runs `work` once after `ms`; the returned function cancels it. Never keeps the process alive. */
+  /**
+   * Runs `work` once after `ms`; the returned function cancels it. Never keeps the process alive.
+   */
   after(ms: number, work: () => void): () => void;
   sleep(ms: number): Promise<void>;
 }
@@ -31,7 +33,9 @@ export function createClock(): Clock {
   };
 }
 
-/** A delay that grows with each try, with full jitter, so that many waiters do not return together. */
+/**
+ * A delay that grows with each try, with full jitter, so that many waiters do not return together.
+ */
 export function backoffMs(tries: number, baseMs: number, limitMs: number): number {
   const ceiling = Math.min(limitMs, baseMs * 2 ** Math.min(tries, 20));
   return ceiling / 2 + (Math.random() * ceiling) / 2;

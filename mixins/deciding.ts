@@ -1,4 +1,5 @@
-// One input before a machine: what follows from it and what its sender is told, with the values they need.
+// One input before a machine: what follows from it and what its sender is told, with the values
+// they need.
 import { errorType } from "../schemas/errors.ts";
 import { Needs, type Machine, type TurnContext } from "../schemas/decider.ts";
 import type { NewEvent } from "../schemas/events.ts";

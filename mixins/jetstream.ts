@@ -1,4 +1,5 @@
-// The doorbell over JetStream: one stream of rings, one durable pull consumer for the pool of workers.
+// The doorbell over JetStream: one stream of rings, one durable pull consumer for the pool of
+// workers.
 import {
   AckPolicy,
   connect,
@@ -44,8 +45,8 @@ export interface JetStreamDoorbell extends Doorbell {
 const codec = JSONCodec<Ring>();
 
 /**
- * Connects, and brings stream and consumer to their configuration, in place; never deletes them. Refuses a
- * stream whose retention cannot serve (Rejected with the remedy).
+ * Connects, and brings stream and consumer to their configuration, in place; never deletes them.
+ * Refuses a stream whose retention cannot serve (Rejected with the remedy).
  */
 export async function openJetStream(
   settings: Settings,
@@ -188,8 +189,8 @@ async function reconcileStream(manager: JetStreamManager, { nats }: Settings): P
   const { config } = found;
   if (config.retention !== RetentionPolicy.Limits) {
     throw new Rejected(
-      `stream ${nats.stream} has retention '${config.retention}', expected 'limits': remove it with ` +
-        `'nats stream rm ${nats.stream}' (its rings are in Postgres and come again) and start once more`,
+      `stream ${nats.stream} has retention '${config.retention}', expected 'limits': remove it ` +
+        `with 'nats stream rm ${nats.stream}' (its rings come again from Postgres) and start anew`,
       409,
     );
   }

@@ -8,8 +8,9 @@ type Ports = Pick<
 >;
 
 /**
- * Rows of the holders, and what the living ones of lapsed leases say that they do not hold. Nobody can
- * show life to a database that is away, so no row counts as older than the end of the last outage.
+ * Rows of the holders, and what the living ones of lapsed leases say that they do not hold. Nobody
+ * can show life to a database that is away, so no row counts as older than the end of the last
+ * outage.
  */
 export async function readLiveness(
   { store, clock, settings, holds, graceFrom }: Ports,

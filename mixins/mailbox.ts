@@ -1,4 +1,4 @@
-// One stream's mailbox: takes all inputs that have arrived, decides, appends, and then lets effects out.
+// One stream's mailbox: takes all inputs that have arrived, decides, appends, lets effects out.
 import { Busy, Conflict, errorType } from "../schemas/errors.ts";
 import type { Machine, TurnContext } from "../schemas/decider.ts";
 import type { ActorPorts } from "./actor.ts";
@@ -21,7 +21,7 @@ const CONFLICTS_MAX = 2;
 const PATIENCE_MS = 60_000;
 /** The longest a stream sleeps when its machine names no deadline. */
 const SLEEP_MAX_MS = 600_000;
-/** What a stream's turn may find out about itself: committed, or to be done again on a fresher state. */
+/** What a turn may find out about itself: committed, or to be done again on a fresher state. */
 type Verdict = "done" | "again";
 
 export class Mailbox<State, Input extends { type: string }, Answer> {
@@ -204,8 +204,8 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   }
 
   /**
-   * A refusal, or a read, is given only when the cached version is the head's (design §5 rule 2). A wake
-   * is a read too: what a rival that died has left is to be found in the log only.
+   * A refusal, or a read, is given only when the cached version is the head's (design §5 rule 2). A
+   * wake is a read too: what a rival that died has left is to be found in the log only.
    */
   async #prove(decisions: Decision<Input, Answer>[]): Promise<Verdict> {
     const proofNeeded = decisions.some(
@@ -216,7 +216,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     return (head?.version ?? 0) === this.#replica.version ? "done" : "again";
   }
 
-  /** A guard refused our rows: once more on a state read afresh, then the stream is parked and named. */
+  /** A guard refused our rows: once more on a state read afresh, then the stream is parked. */
   #refused(error: Error): Verdict {
     if (this.#refusedBefore) throw new TurnFailure(error, { final: true });
     this.#refusedBefore = true;
@@ -252,7 +252,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     this.#over = await this.#ports.store.end(this.#name.stream_id, this.#replica.version);
   }
 
-  /** The latest time at which somebody must look after what is open. The append only moves it earlier. */
+  /** When somebody must look after what is open, at the latest: an append only moves it earlier. */
   #wakeAt(draft: State, context: TurnContext): number {
     const { rering_ms, lease_ms } = this.#ports.settings;
     return roundUp(context.now + (this.#outbox.owes(draft) ? rering_ms : lease_ms));
@@ -273,7 +273,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   async #load(entries: Entry<Input, Answer>[]): Promise<void> {
     if (this.#replica.state !== undefined) return;
     if (entries[0]?.input.type === "start" && !this.#refusedBefore && !this.#doubted) {
-      // A stream that is being started is new but for a repeated message, and then the append conflicts.
+      // It is new, but for a repeated message, and then the append conflicts.
       return this.#replica.assumeNew();
     }
     await this.#replica.load();

@@ -11,8 +11,8 @@ type Ports = Pick<ActorPorts<never, never, never>, "ring" | "deliver" | "warn" |
 type Pending<State> = Pick<Machine<State, never, unknown>, "pending">;
 
 /**
- * Effects are a function of the state (design §5 rule 3): nothing here is needed to be right, it only
- * remembers what need not be repeated yet.
+ * Effects are a function of the state (design §5 rule 3): nothing here is needed to be right, it
+ * only remembers what need not be repeated yet.
  */
 export class Outbox<State> {
   readonly #machine: Pending<State>;

@@ -1,4 +1,5 @@
-// Turns that fail for a reason of ours: counted, logged, and after a few the stream is parked (design §5 rule 7).
+// Turns that fail for a reason of ours: counted, logged, and after a few the stream is parked
+// (design §5 rule 7).
 import { Unavailable, errorType } from "../schemas/errors.ts";
 import type { ActorPorts } from "./actor.ts";
 import type { StreamName } from "./event-store.ts";
@@ -36,7 +37,9 @@ export class Poison {
     this.#failures = 0;
   }
 
-  /** Counts a failed turn; says which input is guilty, if only one is, and what its sender is told. */
+  /**
+   * Counts a failed turn; says which input is guilty, if only one is, and what its sender is told.
+   */
   async note(error: unknown): Promise<{ guilty: unknown; answer: unknown }> {
     const failure = error instanceof TurnFailure ? error : undefined;
     const cause = failure?.cause ?? error;

@@ -60,7 +60,9 @@ export class Replica<State> {
     this.version = version;
   }
 
-  /** The state after events that were just committed. Rejects when a snapshot was due and failed. */
+  /**
+   * The state after events that were just committed. Rejects when a snapshot was due and failed.
+   */
   async advance(state: State, events: number): Promise<void> {
     this.state = state;
     this.version += events;

@@ -1,5 +1,5 @@
-// Which node owns a stream: rendezvous hashing over the nodes that host its service. Ownership is only an
-// optimisation: two nodes may believe they own one stream, and the database decides.
+// Which node owns a stream: rendezvous hashing over the nodes that host its service. Ownership is
+// only an optimisation: two nodes may believe they own one stream, and the database decides.
 import type { ServiceBroker } from "moleculer";
 import { errorType } from "../schemas/errors.ts";
 
@@ -8,7 +8,10 @@ const OWNER_PATIENCE_MS = 1_000;
 /** How long a list of hosts is used before it is looked up again. */
 const HOSTS_KEPT_MS = 250;
 
-/** The node with the highest hash for a key; undefined when there is none. A new one moves only its share. */
+/**
+ * The node with the highest hash for a key; undefined when there is none. A new one moves only its
+ * share.
+ */
 export function rendezvous(key: string, nodes: readonly string[]): string | undefined {
   if (nodes.length < 2) return nodes[0];
   let best: string | undefined;
@@ -69,9 +72,9 @@ export interface OwnedCall<Params extends object> {
 }
 
 /**
- * Calls `service.action` at the owner of `key`. An owner that cannot be reached in time is passed over for
- * this node, when it hosts the service, else for any host: whoever decides, the database has the last word.
- * The call may then happen twice, so its action must be idempotent.
+ * Calls `service.action` at the owner of `key`. An owner that cannot be reached in time is passed
+ * over for this node, when it hosts the service, else for any host: whoever decides, the database
+ * has the last word. The call may then happen twice, so its action must be idempotent.
  */
 export async function callOwner<Result, Params extends object>(
   broker: ServiceBroker,

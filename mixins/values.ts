@@ -1,10 +1,11 @@
-// Values behind references: playbooks of the catalog, stored results, and the results of loops in the log.
-import { Rejected } from "../schemas/errors.ts";
+// Values behind references: playbooks of the catalog, stored results, and the results of loops in
+// the log.
+import { Rejected, errorType } from "../schemas/errors.ts";
 import type { Needs } from "../schemas/decider.ts";
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
 import type { Json } from "../schemas/json.ts";
 import { parsePlaybook } from "../schemas/playbook/parse.ts";
-import { CATALOG_PREFIX } from "../schemas/playbook/stored-result.ts";
+import { CATALOG_PREFIX, LostValue } from "../schemas/playbook/stored-result.ts";
 import type { Values } from "./actor.ts";
 import { findPlaybook } from "./postgres/catalog.ts";
 import { readLoopOutcomes } from "./postgres/event.ts";
@@ -16,6 +17,7 @@ const KEPT_BYTES_MAX = 64 * 1024 * 1024;
 /** A loop's results as one list, at most: above it a template must not ask for the whole. */
 const LOOP_RESULTS_BYTES_MAX = 64 * 1024 * 1024;
 const PLAYBOOK_BYTES = 65_536;
+const LOST_BYTES = 256;
 
 export interface ValueStore extends Values {
   /** The value behind a reference, from memory or its tier. */
@@ -24,13 +26,13 @@ export interface ValueStore extends Values {
 
 /** The values of one process. `loaded` and `stored` are read by decisions; `provide` fills them. */
 export function createValues(from: { database: Query; results: ResultStore }): ValueStore {
-  const loaded = new Map<string, Json>();
+  const loaded = new Map<string, Json | LostValue>();
   const sizes = new Map<string, number>();
   const stored = new Map<string, ResultReference>();
   const loading = new Map<string, Promise<Json>>();
   let bytes = 0;
 
-  function keep(ref: string, value: Json, size: number): void {
+  function keep(ref: string, value: Json | LostValue, size: number): void {
     if (loaded.has(ref)) return;
     loaded.set(ref, value);
     sizes.set(ref, size);
@@ -61,6 +63,7 @@ export function createValues(from: { database: Query; results: ResultStore }): V
 
   async function load(reference: ResultReference): Promise<Json> {
     const known = loaded.get(reference.ref);
+    if (known instanceof LostValue) throw new Rejected(known.message, 404);
     if (known !== undefined) return known;
     let promise = loading.get(reference.ref);
     if (!promise) {
@@ -75,7 +78,13 @@ export function createValues(from: { database: Query; results: ResultStore }): V
     stored,
     load,
     async provide(needs: Needs) {
-      for (const reference of needs.load) await load(reference);
+      for (const reference of needs.load) {
+        // Gone for good: the decision that asks again is told so, and its step fails.
+        await load(reference).catch((error: unknown) => {
+          if (errorType(error) !== "REJECTED") throw error;
+          keep(reference.ref, new LostValue((error as Error).message), LOST_BYTES);
+        });
+      }
       for (const { name, value } of needs.store) {
         const reference = await from.results.put(name, value);
         stored.set(name, reference);
@@ -95,7 +104,9 @@ async function fetchPlaybook(database: Query, ref: string): Promise<Json> {
   return parsePlaybook(entry.content) as unknown as Json;
 }
 
-/** `{results, data, stats, status}` in input order; an iteration that failed or never ran is null. */
+/**
+ * `{results, data, stats, status}` in input order; an iteration that failed or never ran is null.
+ */
 async function fetchLoopResults(
   database: Query,
   reference: ResultReference,

@@ -1,12 +1,14 @@
 /**
- * What an actor is: one stream of events with one state machine. Machines are pure: the clock, ids and
- * settings come in the environment of the turn, and what they cannot compute they ask for.
+ * What an actor is: one stream of events with one state machine. Machines are pure: the clock, ids
+ * and settings come in the environment of the turn, and what they cannot compute they ask for.
  */
 import type { Json } from "./json.ts";
 import type { NewEvent, ResultReference } from "./events.ts";
 import { Interrupt } from "./playbook/template-error.ts";
 
-/** A message that must reach somebody after the commit, repeated until the state no longer holds it. */
+/**
+ * A message that must reach somebody after the commit, repeated until the state no longer holds it.
+ */
 export type Effect =
   | { kind: "ring"; key: string; ring: Ring }
   | { kind: "message"; key: string; to: Address; input: MessageInput };
@@ -40,8 +42,10 @@ export interface TurnContext {
   now: number;
   /** A fresh snowflake, for a stream that a decision makes. */
   newId(): string;
-  /** Values behind references, loaded before the decision that asked for them. */
-  loaded: ReadonlyMap<string, Json>;
+  /**
+   * Values behind references, loaded before the decision that asked; an error for one that is lost.
+   */
+  loaded: ReadonlyMap<string, Json | Interrupt>;
   /** References of values stored before the decision that asked for it, by the name asked for. */
   stored: ReadonlyMap<string, ResultReference>;
   /** `seen_at` of the workers that hold something here, by incarnation; absent means gone. */
@@ -67,17 +71,27 @@ export interface HeldCommand {
   claimed_at: number;
 }
 
-/** One kind of actor. `State` is owned by the turn: `fork` gives a copy that `evolve` may change in place. */
+/**
+ * One kind of actor. `State` is owned by the turn: `fork` gives a copy that `evolve` may change in
+ * place.
+ */
 export interface Machine<State, Input, Answer> {
   /** The state of a stream with no events. */
   initial(): State;
-  /** A copy whose containers can be changed without touching the original; values inside are shared. */
+  /**
+   * A copy whose containers can be changed without touching the original; values inside are shared.
+   */
   fork(state: State): State;
-  /** Facts that follow; `[]` when already so; throws Rejected when impossible, Needs for missing values. */
+  /**
+   * Facts that follow; `[]` when already so; throws Rejected when impossible, Needs for missing
+   * values.
+   */
   decide(input: Input, state: State, context: TurnContext): NewEvent[];
   /** Total: never throws, never asks the time. `version` is the event's place in the stream. */
   evolve(state: State, event: NewEvent, at: number, version: number): State;
-  /** What the sender of an input is told once its facts are committed; `changed` is false for `[]`. */
+  /**
+   * What the sender of an input is told once its facts are committed; `changed` is false for `[]`.
+   */
   answer(input: Input, state: State, context: TurnContext, changed: boolean): Answer;
   /** Everything not yet acknowledged, by key, oldest first. */
   pending(state: State): Iterable<Effect>;
@@ -85,7 +99,9 @@ export interface Machine<State, Input, Answer> {
   deadline(state: State, context: TurnContext): number | undefined;
   /** Held commands, whose workers' liveness a wake must know. */
   held(state: State): Iterable<HeldCommand>;
-  /** No more facts can come but by redrive; the stream ends when its messages are acknowledged too. */
+  /**
+   * No more facts can come but by redrive; the stream ends when its messages are acknowledged too.
+   */
   isOver(state: State): boolean;
   /** JSON for a snapshot, and back. */
   freeze(state: State): Json;

@@ -1,6 +1,7 @@
 /**
- * The errors of the house. A caller matches `error.type`: classes do not cross the wire, but Moleculer
- * and moleculer-web carry `name`, `message`, `code`, `type`, `retryable` and `data` of any Error.
+ * The errors of the house. A caller matches `error.type`: classes do not cross the wire, but
+ * Moleculer and moleculer-web carry `name`, `message`, `code`, `type`, `retryable` and `data` of
+ * any Error.
  */
 
 /** Where an issue is, in words a playbook author can act on. Lines and columns count from 1. */
@@ -40,14 +41,20 @@ abstract class NoetlError extends Error {
   }
 }
 
-/** The caller's fault: malformed (422), unknown (404), impossible now or fenced out (409). Never retried. */
+/**
+ * The caller's fault: malformed (422), unknown (404), impossible now or fenced out (409). Never
+ * retried.
+ */
 export class Rejected extends NoetlError {
   constructor(message: string, code: RejectedCode = 422, data: Record<string, unknown> = {}) {
     super(message, code, "REJECTED", false, data);
   }
 }
 
-/** A rival appended first. The actor reloads and decides again; callers see it only when that failed. */
+/**
+ * A rival appended first. The actor reloads and decides again; callers see it only when that
+ * failed.
+ */
 export class Conflict extends NoetlError {
   constructor(message: string, data: Record<string, unknown> = {}) {
     super(message, 409, "CONFLICT", true, data);

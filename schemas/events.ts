@@ -1,10 +1,11 @@
 /**
- * Every fact this system records, in one union (design §7). Events are rows of `noetl.event`; names and
- * fields here are columns and JSON keys for ever: add types and optional fields, never rename.
+ * Every fact this system records, in one union (design §7). Events are rows of `noetl.event`; names
+ * and fields here are columns and JSON keys for ever: add types and optional fields, never rename.
  *
  * Rows are the currency of the store, so one decision writes as few as say it all:
- * a `command.issued` with `enter` also enters its step (no `step.enter` row), and a terminal of a step's
- * command with `next` also exits it (no `step.exit` row). The events API derives those rows for readers.
+ * a `command.issued` with `enter` also enters its step (no `step.enter` row), and a terminal of a
+ * step's command with `next` also exits it (no `step.exit` row). The events API derives those rows
+ * for readers.
  */
 import { z } from "zod";
 
@@ -69,9 +70,7 @@ function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta
     node_name: z.string().optional(),
     meta: z.object(meta),
     context: jsonMap.optional(),
-    result: z
-      .union([outcomeResult, jsonMap])
-      .optional(),
+    result: z.union([outcomeResult, jsonMap]).optional(),
   });
 }
 
@@ -87,23 +86,38 @@ const playbookInitialized = event("playbook.initialized", {
   /** Idempotency key of the start; a child's is its parent's command_id. */
   start_key: z.string().optional(),
   ...generation,
-}).extend({ context: z.object({ workload: jsonMap, execution_id: z.string() }) });
+}).extend({
+  context: z.object({ workload: jsonMap, execution_id: z.string(), ctx: jsonMap.optional() }),
+});
 
 export const eventSchema = z.discriminatedUnion("event_type", [
   playbookInitialized,
   event("step.enter", { ...ofStep, loop_id: z.string().optional() }),
-  event("step.exit", { ...ofStep, loop_id: z.string().optional(), stats: stats.optional(), ...routing }),
+  event("step.exit", {
+    ...ofStep,
+    loop_id: z.string().optional(),
+    stats: stats.optional(),
+    ...routing,
+  }),
   event("step.skipped", { ...ofStep, reason: z.string() }),
   event("step.failed", { ...ofStep, ...routing }),
   event("ctx.updated", { step: z.string().optional() }),
   event("playbook.completed", generation),
   event("playbook.failed", generation),
-  event("execution.cancel_requested", { reason: z.string().optional(), requested_by: z.string().optional() }),
+  event("execution.cancel_requested", {
+    reason: z.string().optional(),
+    requested_by: z.string().optional(),
+  }),
   event("execution.cancelled", generation),
   event("execution.paused", {}),
   event("execution.resumed", {}),
   event("execution.redriven", generation),
-  event("command.issued", { ...ofCommand, ...ofLoop, kind: z.string(), enter: z.boolean().optional() }),
+  event("command.issued", {
+    ...ofCommand,
+    ...ofLoop,
+    kind: z.string(),
+    enter: z.boolean().optional(),
+  }),
   event("command.claimed", {
     command_id: z.string(),
     ...delivery,
@@ -146,7 +160,10 @@ export type NewEvent = z.infer<typeof eventSchema>;
 export type EventType = NewEvent["event_type"];
 export type EventOf<Type extends EventType> = Extract<NewEvent, { event_type: Type }>;
 
-/** A fact as it lies in the log. `version` counts from 1 in its stream; `at` is milliseconds since 1970. */
+/**
+ * A fact as it lies in the log. `version` counts from 1 in its stream; `at` is milliseconds since
+ * 1970.
+ */
 export type StoredEvent = NewEvent & {
   event_id: string;
   execution_id: string;
@@ -160,7 +177,11 @@ export const EVENT_TYPES: ReadonlySet<string> = new Set(
 );
 
 /** Types that end a command (the terminal guard of the table has the same list). */
-export const COMMAND_TERMINALS = ["command.completed", "command.failed", "command.cancelled"] as const;
+export const COMMAND_TERMINALS = [
+  "command.completed",
+  "command.failed",
+  "command.cancelled",
+] as const;
 /** Types that end an execution's generation. */
 export const EXECUTION_TERMINALS = [
   "playbook.completed",

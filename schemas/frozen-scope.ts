@@ -1,4 +1,7 @@
-/** What the templates of a step may see, cut to the names they read, as it crosses from actor to worker. */
+/**
+ * What the templates of a step may see, cut to the names they read, as it crosses from actor to
+ * worker.
+ */
 import type { OutcomeResult } from "./events.ts";
 import type { JsonObject } from "./json.ts";
 

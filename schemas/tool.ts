@@ -3,11 +3,17 @@ import type { Json, JsonObject } from "./json.ts";
 
 /** Parameters of `tool.<kind>.run`. Every template in `config` is already rendered. */
 export interface ToolRequest {
-  /** The tool's own fields (url, query, …), rendered; without kind, name, auth, input, spec, set, output. */
+  /**
+   * The tool's own fields (url, query, …), rendered; without kind, name, auth, input, spec, set,
+   * output.
+   */
   config: Record<string, unknown>;
   /** Rendered `input` of the task (step input merged under it). */
   input: Record<string, unknown>;
-  /** A credential alias, or an inline map; the tool resolves an alias itself through `credentials.resolve`. */
+  /**
+   * A credential alias, or an inline map; the tool resolves an alias itself through
+   * `credentials.resolve`.
+   */
   auth?: string | Record<string, unknown>;
   /** Where this runs, for logs, idempotency keys and result names. */
   command: ToolCommand;
@@ -20,20 +26,40 @@ export interface ToolCommand {
   task: string;
   attempt: number;
   delivery: number;
-  /** Which tool call of the command this is, counting from 1: a jump may call one task many times. */
+  /**
+   * Which tool call of the command this is, counting from 1: a jump may call one task many times.
+   */
   call?: number;
 }
 
 /** Error kinds of playbook-dsl §3.1. */
 export type ToolErrorKind =
-  | "connection" | "timeout" | "rate_limit" | "auth" | "not_found" | "client_error" | "server_error"
-  | "schema" | "parse" | "transform" | "db_connection" | "db_constraint" | "db_timeout"
-  | "missing_reference" | "config" | "logic" | "cancelled" | "unknown";
+  | "connection"
+  | "timeout"
+  | "rate_limit"
+  | "auth"
+  | "not_found"
+  | "client_error"
+  | "server_error"
+  | "schema"
+  | "parse"
+  | "transform"
+  | "db_connection"
+  | "db_constraint"
+  | "db_timeout"
+  | "missing_reference"
+  | "config"
+  | "logic"
+  | "cancelled"
+  | "unknown";
 
 /** Why a tool's target failed: data, never an exception. */
 export interface ToolError {
   kind: ToolErrorKind;
-  /** true for http 429 and ≥ 500, connection errors, timeouts, connection loss, deadlock, serialization. */
+  /**
+   * true for http 429 and ≥ 500, connection errors, timeouts, connection loss, deadlock,
+   * serialization.
+   */
   retryable: boolean;
   /** `HTTP_503`, a SQLSTATE, or a short upper-case word. */
   code: string;
@@ -43,7 +69,10 @@ export interface ToolError {
   retry_after_ms?: number;
 }
 
-/** The `output` a policy rule sees (playbook-dsl §3.1), less `ref` and `meta`, which the worker adds. */
+/**
+ * The `output` a policy rule sees (playbook-dsl §3.1), less `ref` and `meta`, which the worker
+ * adds.
+ */
 export interface ToolEnvelope {
   status: "ok" | "error";
   data: Json;
@@ -55,9 +84,32 @@ export interface ToolEnvelope {
 
 /** Tool kinds that may be registered, with the ones this build cannot run named apart. */
 export const KNOWN_KINDS = [
-  "http", "postgres", "duckdb", "ducklake", "python", "workbook", "playbook", "secrets", "container",
-  "script", "snowflake", "transfer", "snowflake_transfer", "gcs", "gateway", "nats", "shell", "artifact",
-  "noop", "agent", "mcp", "result_fetch", "rhai", "subscription", "wasm", "action",
+  "http",
+  "postgres",
+  "duckdb",
+  "ducklake",
+  "python",
+  "workbook",
+  "playbook",
+  "secrets",
+  "container",
+  "script",
+  "snowflake",
+  "transfer",
+  "snowflake_transfer",
+  "gcs",
+  "gateway",
+  "nats",
+  "shell",
+  "artifact",
+  "noop",
+  "agent",
+  "mcp",
+  "result_fetch",
+  "rhai",
+  "subscription",
+  "wasm",
+  "action",
 ] as const;
 export type ToolKind = (typeof KNOWN_KINDS)[number];
 

@@ -9,7 +9,10 @@ export interface CatalogEntry {
   created_at: string;
 }
 
-/** Adds a version unless the newest has the same hash. Returns the entry's version and whether it is new. */
+/**
+ * Adds a version unless the newest has the same hash. Returns the entry's version and whether it is
+ * new.
+ */
 export async function addPlaybook(
   query: Query,
   playbook: { path: string; hash: string; content: string },
@@ -45,7 +48,8 @@ export async function findPlaybooks(
 ): Promise<(CatalogEntry | undefined)[]> {
   const { rows } = await query.query<CatalogEntry & { place: string } & Record<string, unknown>>(
     `select k.place, c.path, c.version, c.hash, c.content, c.created_at
-     from rows from (unnest($1::text[]), unnest($2::integer[])) with ordinality as k(path, version, place)
+     from rows from (unnest($1::text[]), unnest($2::integer[]))
+       with ordinality as k(path, version, place)
      cross join lateral (
        select * from noetl.catalog c
        where c.path = k.path and (k.version is null or c.version = k.version)

@@ -35,7 +35,10 @@ export interface StartRow {
 }
 
 export interface AppendResult {
-  /** Streams whose expected version was the head's; the others are in conflict and nothing of theirs is written. */
+  /**
+   * Streams whose expected version was the head's; the others are in conflict and nothing of theirs
+   * is written.
+   */
   accepted: Set<string>;
   /** The database's clock after the statement, milliseconds since 1970. */
   now: number;
@@ -60,7 +63,8 @@ with input as (
     wake_at = case
       when i.ended then null
       -- Only earlier, and only by more than a second: a value that stays keeps the update HOT.
-      when i.wake_at is null or s.wake_at < to_timestamp(i.wake_at / 1000) + interval '1 second' then s.wake_at
+      when i.wake_at is null then s.wake_at
+      when s.wake_at < to_timestamp(i.wake_at / 1000) + interval '1 second' then s.wake_at
       else to_timestamp(i.wake_at / 1000) end
   from input i join locked l on l.stream_id = i.stream_id
   where s.stream_id = i.stream_id and l.version = i.expected and s.version = i.expected
@@ -78,7 +82,8 @@ with input as (
          case when i.ended then null else to_timestamp(i.wake_at / 1000) end, i.owner
   from input i
   where i.expected = 0
-    and (i.start is null or i.start->>'key' is null or i.execution_id in (select execution_id from keyed))
+    and (i.start is null or i.start->>'key' is null
+         or i.execution_id in (select execution_id from keyed))
   order by i.stream_id
   on conflict do nothing returning stream_id
 ), accepted as (
@@ -86,7 +91,8 @@ with input as (
 ), written as (
   insert into noetl.event
     (execution_id, stream_id, version, event_id, event_type, node_name, meta, context, result)
-  select e.execution_id, e.stream_id, e.version, e.event_id, e.event_type, e.node_name, e.meta, e.context, e.result
+  select e.execution_id, e.stream_id, e.version, e.event_id, e.event_type, e.node_name,
+         e.meta, e.context, e.result
   from json_to_recordset($2::json) as e(
     execution_id bigint, stream_id bigint, version integer, event_id bigint, event_type text,
     node_name text, meta jsonb, context jsonb, result jsonb)
@@ -96,7 +102,8 @@ with input as (
     (execution_id, parent_execution_id, path, playbook_version, hash, status, last_event_type,
      last_node_name, start_time, version)
   select i.execution_id, (i.start->>'parent_execution_id')::bigint, i.start->>'path',
-         (i.start->>'playbook_version')::integer, i.start->>'hash', 'RUNNING', 'playbook.initialized',
+         (i.start->>'playbook_version')::integer, i.start->>'hash',
+         'RUNNING', 'playbook.initialized',
          i.start->>'last_node_name', now(), 0
   from input i join created c on c.stream_id = i.stream_id
   where i.start is not null
@@ -106,8 +113,9 @@ select a.stream_id, extract(epoch from clock_timestamp()) * 1000 as now,
 from (select 1) one left join accepted a on true`;
 
 /**
- * Appends many streams' facts in one statement (design §5): locks the heads in stream order, moves those whose
- * version still matches, makes new heads sorted, and writes the events of exactly the streams it moved or made.
+ * Appends many streams' facts in one statement (design §5): locks the heads in stream order, moves
+ * those whose version still matches, makes new heads sorted, and writes the events of exactly the
+ * streams it moved or made.
  */
 export async function appendEvents(query: Query, appends: StreamAppend[]): Promise<AppendResult> {
   const heads = appends.map(({ events, ...head }) => ({
@@ -132,8 +140,8 @@ export async function appendEvents(query: Query, appends: StreamAppend[]): Promi
 }
 
 /**
- * JSON for Postgres. jsonb holds neither NUL nor lone surrogates; a tool's result may have them, and must not
- * park its stream for it, so they become U+FFFD.
+ * JSON for Postgres. jsonb holds neither NUL nor lone surrogates; a tool's result may have them,
+ * and must not park its stream for it, so they become U+FFFD.
  */
 export function encode(value: unknown): string {
   const text = JSON.stringify(value);
@@ -156,10 +164,14 @@ interface EventRow extends Row {
   at: string;
 }
 
-const COLUMNS = `execution_id, stream_id, version, event_id, event_type, node_name, meta, context, result,
+const COLUMNS = `execution_id, stream_id, version, event_id, event_type, node_name,
+  meta, context, result,
   extract(epoch from created_at) * 1000 as at`;
 
-/** Events of one stream after `version`, in order, at most `limit`. Throws Unavailable on an unknown type. */
+/**
+ * Events of one stream after `version`, in order, at most `limit`. Throws Unavailable on an unknown
+ * type.
+ */
 export async function readStream(
   query: Query,
   stream: { execution_id: string; stream_id: string },
@@ -181,8 +193,9 @@ export interface LogPosition {
 }
 
 /**
- * Events after `position` and below the watermark: no older transaction can commit behind a reader's back.
- * Of contexts and results only what the projection folds is read; the rest may be large.
+ * Events after `position` and below the watermark: no older transaction can commit behind a
+ * reader's back. Of contexts and results only what the projection folds is read; the rest may be
+ * large.
  */
 export async function followLog(
   query: Query,
@@ -194,8 +207,13 @@ export async function followLog(
             extract(epoch from created_at) * 1000 as at,
             case when context ? 'stats' then jsonb_build_object('stats', context->'stats')
                  when context ? 'collection_ref'
-                 then jsonb_build_object('collection_ref', context->'collection_ref') end as context,
-            case when event_type in ('playbook.completed', 'playbook.failed') then result end as result
+                 then jsonb_build_object('collection_ref', context->'collection_ref')
+            end as context,
+            case when event_type in ('playbook.completed', 'playbook.failed') then result
+                 when event_type = 'command.failed'
+                 then jsonb_build_object('error',
+                        jsonb_build_object('code', result->'error'->'code'))
+            end as result
      from noetl.event
      where (tx, event_id) > ($1::xid8, $2::bigint) and tx < pg_snapshot_xmin(pg_current_snapshot())
      order by tx, event_id limit $3`,
@@ -215,7 +233,8 @@ export async function readStepResult(
 ): Promise<Record<string, unknown> | undefined> {
   const { rows } = await query.query<{ result: Record<string, unknown> }>(
     `select result from noetl.event
-     where execution_id = $1 and stream_id = $1 and node_name = $2 and meta ? 'next' and result is not null
+     where execution_id = $1 and stream_id = $1 and node_name = $2
+       and meta ? 'next' and result is not null
      order by version desc limit 1`,
     [step.execution_id, step.step],
   );
@@ -260,8 +279,8 @@ export async function pageEvents(
   filter: { execution_id: string; event_type?: string; offset: number; limit: number },
 ): Promise<EventPage> {
   const { rows } = await query.query<Row & { total: string }>(
-    `select count(*) over () as total, event_id, execution_id, stream_id, version, event_type, node_name,
-            status, meta, context, result,
+    `select count(*) over () as total, event_id, execution_id, stream_id, version, event_type,
+            node_name,            status, meta, context, result,
             to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at
      from noetl.event_view
      where execution_id = $1 and ($2::text is null or event_type = $2)
@@ -275,7 +294,7 @@ export async function pageEvents(
 function toEvent(row: EventRow): StoredEvent {
   if (!EVENT_TYPES.has(row.event_type)) {
     throw new Unavailable(
-      `stream ${row.stream_id} holds an event of type '${row.event_type}', which this build does not know`,
+      `stream ${row.stream_id} holds an event of type '${row.event_type}', unknown to this build`,
       { stream_id: row.stream_id, event_type: row.event_type },
     );
   }

@@ -21,8 +21,8 @@ export interface ExecutionRow {
   version: number;
 }
 
-const COLUMNS = `execution_id, parent_execution_id, path, playbook_version, hash, status, last_event_type,
-  last_node_name, extract(epoch from start_time) * 1000 as start_time,
+const COLUMNS = `execution_id, parent_execution_id, path, playbook_version, hash, status,
+  last_event_type,  last_node_name, extract(epoch from start_time) * 1000 as start_time,
   extract(epoch from end_time) * 1000 as end_time, state, error, result, version`;
 
 function toRow(row: Row): ExecutionRow {
@@ -83,7 +83,10 @@ export interface ShardClaim {
   epoch: number;
 }
 
-/** Writes folded rows if the shard is still ours. Returns false when a newer epoch has it: nothing is written. */
+/**
+ * Writes folded rows if the shard is still ours. Returns false when a newer epoch has it: nothing
+ * is written.
+ */
 export async function writeExecutions(
   query: Query,
   claim: ShardClaim,
@@ -94,7 +97,8 @@ export async function writeExecutions(
        select epoch from noetl.projection_checkpoint where shard = $1 and epoch = $2 for share
      ), input as (
        select * from json_to_recordset($3::json) as i(
-         execution_id bigint, parent_execution_id bigint, path text, playbook_version integer, hash text,
+         execution_id bigint, parent_execution_id bigint, path text, playbook_version integer,
+         hash text,
          status text, last_event_type text, last_node_name text, start_time double precision,
          end_time double precision, state jsonb, error jsonb, result jsonb, version integer)
      ), written as (
@@ -107,8 +111,10 @@ export async function writeExecutions(
        from input i where exists (select 1 from held) order by i.execution_id
        on conflict (execution_id) do update set
          status = excluded.status, last_event_type = excluded.last_event_type,
-         last_node_name = excluded.last_node_name, end_time = excluded.end_time, state = excluded.state,
+         last_node_name = excluded.last_node_name, end_time = excluded.end_time,
+         state = excluded.state,
          error = excluded.error, result = excluded.result, version = excluded.version
+       where x.version <= excluded.version
      )
      select exists (select 1 from held) as ours`,
     [claim.shard, claim.epoch, encode(rows)],
@@ -121,9 +127,9 @@ export async function deleteExecution(query: Query, executionId: string): Promis
 }
 
 /**
- * Takes or renews a projection shard for `leaseMs`. A new holder gets a higher epoch. Undefined when another
- * holds it. After a restore into another cluster the transaction ids of old events are stamped anew, or they
- * would lie above the watermark for ever.
+ * Takes or renews a projection shard for `leaseMs`. A new holder gets a higher epoch. Undefined
+ * when another holds it. After a restore into another cluster the transaction ids of old events are
+ * stamped anew, or they would lie above the watermark for ever.
  */
 export async function holdShard(
   query: Query,
@@ -136,8 +142,11 @@ export async function holdShard(
     restored: boolean;
   }>(
     `with cluster as (select system_identifier::text as id from pg_control_system())
-     insert into noetl.projection_checkpoint as c (shard, tx, event_id, epoch, holder, lease_until, system_identifier)
-     select $1, '0'::xid8, 0, 1, $2, now() + make_interval(secs => $3::double precision / 1000), cluster.id from cluster
+     insert into noetl.projection_checkpoint as c
+       (shard, tx, event_id, epoch, holder, lease_until, system_identifier)
+     select $1, '0'::xid8, 0, 1, $2,
+            now() + make_interval(secs => $3::double precision / 1000), cluster.id
+     from cluster
      on conflict (shard) do update set
        epoch = case when c.holder = excluded.holder then c.epoch else c.epoch + 1 end,
        holder = excluded.holder, lease_until = excluded.lease_until
@@ -175,7 +184,8 @@ export async function saveCheckpoint(
   position: LogPosition,
 ): Promise<void> {
   await query.query(
-    `update noetl.projection_checkpoint set tx = $3::xid8, event_id = $4 where shard = $1 and epoch = $2`,
+    `update noetl.projection_checkpoint set tx = $3::xid8, event_id = $4
+     where shard = $1 and epoch = $2`,
     [claim.shard, claim.epoch, position.tx, position.event_id],
   );
 }
@@ -185,6 +195,16 @@ export async function releaseShard(query: Query, claim: ShardClaim): Promise<voi
   await query.query(
     "update noetl.projection_checkpoint set holder = null where shard = $1 and epoch = $2",
     [claim.shard, claim.epoch],
+  );
+}
+
+/**
+ * Gives the shards of dead nodes back; should one of them live after all, its epoch is old then.
+ */
+export async function releaseShardsOf(query: Query, holders: string[]): Promise<void> {
+  await query.query(
+    "update noetl.projection_checkpoint set holder = null where holder = any ($1)",
+    [holders],
   );
 }
 
@@ -204,7 +224,10 @@ export async function forgetStarts(query: Query): Promise<void> {
   await query.query("delete from noetl.start_request where expires_at < now()");
 }
 
-/** Weeks of event partitions that exist ahead of now are made up to `ahead`; returns how many were missing. */
+/**
+ * Weeks of event partitions that exist ahead of now are made up to `ahead`; returns how many were
+ * missing.
+ */
 export async function ensurePartitions(query: Query, ahead: number): Promise<number> {
   const { rows } = await query.query<{ made: number }>(
     "select noetl.ensure_event_partitions($1) as made",
@@ -216,7 +239,8 @@ export async function ensurePartitions(query: Query, ahead: number): Promise<num
 /** A number for this process's snowflakes, and the database's clock. */
 export async function takeNodeNumber(query: Query): Promise<{ node: number; now: number }> {
   const { rows } = await query.query<{ node: string; now: string }>(
-    "select nextval('noetl.node_number') as node, extract(epoch from clock_timestamp()) * 1000 as now",
+    `select nextval('noetl.node_number') as node,
+            extract(epoch from clock_timestamp()) * 1000 as now`,
   );
   return { node: Number(rows[0]?.node), now: Number(rows[0]?.now) };
 }

@@ -1,8 +1,11 @@
 // The connection to our own database: a pool, one statement at a time or a short transaction.
 import pg from "pg";
-import { Unavailable } from "../../schemas/errors.ts";
+import { Unavailable, errorType } from "../../schemas/errors.ts";
 
-/** A row as `pg` gives it: bigint columns are strings, jsonb is parsed, timestamps are asked for as numbers. */
+/**
+ * A row as `pg` gives it: bigint columns are strings, jsonb is parsed, timestamps are asked for as
+ * numbers.
+ */
 export type Row = Record<string, unknown>;
 
 export interface Query {
@@ -31,8 +34,9 @@ export interface DatabaseOptions {
 }
 
 /**
- * Opens a pool that is safe behind PgBouncer in transaction mode: no named statements, no session state,
- * no startup options. Throws Unavailable when the server cannot be reached; other errors pass as they are.
+ * Opens a pool that is safe behind PgBouncer in transaction mode: no named statements, no session
+ * state, no startup options. Throws Unavailable when the server cannot be reached; other errors
+ * pass as they are.
  */
 export function openDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
@@ -44,7 +48,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     keepAlive: true,
     allowExitOnIdle: true,
   });
-  // An idle connection that dies is replaced by the next query; without a listener it would end the process.
+  // An idle connection that dies is replaced by the next query; without a listener it would end the
+  // process.
   pool.on("error", () => undefined);
   return {
     async query<R extends Row>(text: string, values?: unknown[]) {
@@ -63,7 +68,9 @@ export function openDatabase(options: DatabaseOptions): Database {
         await run(client, "commit");
         return value;
       } catch (error) {
-        await client.query("rollback").catch((rollbackError: Error) => noteBroken(rollbackError));
+        // A connection that answers no more is dropped, and the server rolls back by itself.
+        if (errorType(error) === "UNAVAILABLE") noteBroken(error as Error);
+        else await client.query("rollback").catch(noteBroken);
         throw error;
       } finally {
         client.off("error", noteBroken);
@@ -113,7 +120,10 @@ const CONNECTION_LOST = new Set([
 const LOST_MESSAGE =
   /Connection terminated|timeout exceeded|Query read timeout|Client was closed|not queryable/i;
 
-/** The outcome of the statement is unknown, or it never ran, because the server or the way to it is gone. */
+/**
+ * The outcome of the statement is unknown, or it never ran, because the server or the way to it is
+ * gone.
+ */
 export function isUnavailable(error: unknown): boolean {
   const code = codeOf(error);
   if (CONNECTION_LOST.has(code) || /^(08|57P|53)/.test(code)) return true;
@@ -125,7 +135,10 @@ export function isRepeatable(error: unknown): boolean {
   return ["40P01", "40001", "55P03"].includes(codeOf(error));
 }
 
-/** The data was refused: a guard (23xxx), a value Postgres cannot hold (22xxx) or one too large (54xxx). */
+/**
+ * The data was refused: a guard (23xxx), a value Postgres cannot hold (22xxx) or one too large
+ * (54xxx).
+ */
 export function isRefused(error: unknown): boolean {
   return /^(22|23|54)/.test(codeOf(error));
 }

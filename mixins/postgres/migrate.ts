@@ -6,8 +6,9 @@ import type { Database, Query } from "./index.ts";
 const FOLDER = new URL("./migrations/", import.meta.url);
 
 /**
- * Applies what is missing, all in one transaction under an advisory lock, so that any number of processes
- * may start at once. Returns the names applied. Refuses a database that a newer build has migrated.
+ * Applies what is missing, all in one transaction under an advisory lock, so that any number of
+ * processes may start at once. Returns the names applied. Refuses a database that a newer build has
+ * migrated.
  */
 export async function migrate(database: Database): Promise<string[]> {
   const files = (await readdir(FOLDER)).filter(name => name.endsWith(".sql")).sort();
@@ -20,7 +21,8 @@ export async function migrate(database: Database): Promise<string[]> {
     await query.query("select pg_advisory_xact_lock(hashtext('noetl.migrate'))");
     await query.query("create schema if not exists noetl");
     await query.query(
-      "create table if not exists noetl.migration (name text primary key, applied_at timestamptz not null default now())",
+      `create table if not exists noetl.migration (
+         name text primary key, applied_at timestamptz not null default now())`,
     );
     const known = await appliedNames(query);
     refuseNewer(known, files);
@@ -45,7 +47,7 @@ function refuseNewer(applied: Set<string>, files: string[]): void {
   const newer = [...applied].filter(name => name > newest);
   if (newer.length > 0) {
     throw new Rejected(
-      `this database was migrated by a newer build (${newer.join(", ")}); use that build or a later one`,
+      `this database was migrated by a newer build (${newer.join(", ")}); use that or a later one`,
       409,
     );
   }

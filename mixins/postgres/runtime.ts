@@ -6,7 +6,10 @@ import type { Query } from "./index.ts";
 export interface WorkerRow {
   worker_id: string;
   incarnation: string;
-  /** Host, boot and pid namespace: processes with the same value can see whether each other's pid lives. */
+  /**
+   * Host, boot and pid namespace: processes with the same value can see whether each other's pid
+   * lives.
+   */
   machine: string;
   pid: number;
   capacity: JsonObject;
@@ -54,7 +57,9 @@ export async function listOnMachine(
   return rows;
 }
 
-/** When each incarnation was last seen, milliseconds of the database's clock; gone ones are absent. */
+/**
+ * When each incarnation was last seen, milliseconds of the database's clock; gone ones are absent.
+ */
 export async function readSeen(query: Query, incarnations: string[]): Promise<Map<string, number>> {
   const { rows } = await query.query<{ incarnation: string; seen: string }>(
     `select incarnation, extract(epoch from seen_at) * 1000 as seen from noetl.runtime

@@ -24,7 +24,8 @@ export async function writeSnapshot(
 ): Promise<void> {
   await query.query(
     `insert into noetl.snapshot (stream_id, version, state) values ($1, $2, $3::jsonb)
-     on conflict (stream_id) do update set version = excluded.version, state = excluded.state, created_at = now()
+     on conflict (stream_id) do update set
+       version = excluded.version, state = excluded.state, created_at = now()
      where noetl.snapshot.version < excluded.version`,
     [streamId, snapshot.version, encode(snapshot.state)],
   );

@@ -10,7 +10,10 @@ export interface Head {
   owner: string | null;
 }
 
-/** Head rows of many streams in one read; streams that do not exist are absent. `now` is the database's clock. */
+/**
+ * Head rows of many streams in one read; streams that do not exist are absent. `now` is the
+ * database's clock.
+ */
 export async function readHeads(
   query: Query,
   streamIds: string[],
@@ -33,9 +36,9 @@ export interface DueStream {
 }
 
 /**
- * Streams whose wake_at has passed, at most `limit`. The pick itself moves wake_at forward by a backoff, so
- * that a reaper that dies with them costs that time and two reapers never take the same stream.
- * `owner` limits the pick to streams that node decided last; undefined takes everybody's.
+ * Streams whose wake_at has passed, at most `limit`. The pick itself moves wake_at forward by a
+ * backoff, so that a reaper that dies with them costs that time and two reapers never take the same
+ * stream. `owner` limits the pick to streams that node decided last; undefined takes everybody's.
  */
 export async function pickDue(
   query: Query,
@@ -55,26 +58,33 @@ export async function pickDue(
   return rows;
 }
 
-/** Moves wake-ups of streams that still are at the version the deadline was computed for. */
+/**
+ * Moves wake-ups of streams that still are at the version the deadline was computed for. A stream
+ * that is due stays due: the pick has moved it on, so somebody has asked for a wake-up since.
+ */
 export async function setWakes(
   query: Query,
   wakes: { stream_id: string; version: number; wake_at: number }[],
 ): Promise<void> {
   await query.query(
     `with input as (
-       select * from json_to_recordset($1::json) as i(stream_id bigint, version integer, wake_at double precision)
+       select * from json_to_recordset($1::json)
+         as i(stream_id bigint, version integer, wake_at double precision)
      ), locked as materialized (
        select s.stream_id from noetl.stream s where s.stream_id in (select stream_id from input)
        order by s.stream_id for update
      )
      update noetl.stream s set wake_at = to_timestamp(i.wake_at / 1000)
      from input i join locked l on l.stream_id = i.stream_id
-     where s.stream_id = i.stream_id and s.version = i.version and s.status = 'open'`,
+     where s.stream_id = i.stream_id and s.version = i.version and s.status = 'open'
+       and s.wake_at > now()`,
     [JSON.stringify(wakes)],
   );
 }
 
-/** Ends a stream that is over and whose every message is acknowledged. false when it has moved on. */
+/**
+ * Ends a stream that is over and whose every message is acknowledged. false when it has moved on.
+ */
 export async function endStream(query: Query, streamId: string, version: number): Promise<boolean> {
   const { rowCount } = await query.query(
     `update noetl.stream set status = 'ended', wake_at = null, acked_version = version
@@ -84,7 +94,10 @@ export async function endStream(query: Query, streamId: string, version: number)
   return rowCount > 0;
 }
 
-/** Parks a stream whose turn keeps failing: wake-up after 2^failures seconds up to an hour, the error named. */
+/**
+ * Parks a stream whose turn keeps failing: wake-up after 2^failures seconds up to an hour, the
+ * error named.
+ */
 export async function parkStream(query: Query, streamId: string, message: string): Promise<void> {
   await query.query(
     `update noetl.stream set failures = failures + 1, last_error = left($2, 2000),
@@ -104,10 +117,15 @@ export async function adoptExecution(
     `with recursive family as (
        select execution_id from noetl.execution where execution_id = $1
        union all
-       select e.execution_id from noetl.execution e join family f on e.parent_execution_id = f.execution_id
+       select e.execution_id from noetl.execution e
+       join family f on e.parent_execution_id = f.execution_id
+     ), locked as materialized (
+       select stream_id from noetl.stream
+       where status = 'open' and execution_id in (select execution_id from family)
+       order by stream_id for update
      )
      update noetl.stream s set owner = $2, wake_at = now()
-     from family f where s.execution_id = f.execution_id and s.status = 'open'`,
+     from locked l where s.stream_id = l.stream_id`,
     [executionId, owner],
   );
   return rowCount;
@@ -128,10 +146,17 @@ export async function listParked(
   return rows as never;
 }
 
-/** Wakes the open streams that the given nodes decided last: those nodes are gone. */
+/**
+ * Wakes the open streams that the given nodes decided last: those nodes are gone. Heads are locked
+ * in stream order as every append does, so that neither waits for the other in a circle.
+ */
 export async function wakeStreamsOf(query: Query, owners: string[]): Promise<void> {
   await query.query(
-    "update noetl.stream set wake_at = now() where status = 'open' and owner = any ($1)",
+    `with locked as materialized (
+       select stream_id from noetl.stream where status = 'open' and owner = any ($1)
+       order by stream_id for update
+     )
+     update noetl.stream s set wake_at = now() from locked l where s.stream_id = l.stream_id`,
     [owners],
   );
 }

@@ -5,9 +5,14 @@ import { isObject } from "../../schemas/json.ts";
 import type { ResultReference } from "../../schemas/events.ts";
 
 export interface ResultStore {
-  /** Keeps a value under a name (`exec/<id>/…`, unique in its execution); the same name may be written again. */
+  /**
+   * Keeps a value under a name (`exec/<id>/…`, unique in its execution); the same name may be
+   * written again.
+   */
   put(name: string, value: Json): Promise<ResultReference>;
-  /** The value behind a reference. Throws Rejected when it is gone, Unavailable when its tier is. */
+  /**
+   * The value behind a reference. Throws Rejected when it is gone, Unavailable when its tier is.
+   */
   get(reference: ResultReference): Promise<Json>;
 }
 

@@ -10,7 +10,7 @@ import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope } from "./scope.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
-import { fits, needPlaybook, partsOf } from "./stored-result.ts";
+import { fits, needPlaybook, partsOf, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
 
 /** What a loop keeps of its opening besides its items. */
@@ -76,9 +76,10 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
     const plan = planOf(step, loop, { size: items.length, window, tolerance });
     return { plan, items, scope: cut, kept: { ...scope, ...collection } };
   } catch (error) {
-    if (!(error instanceof TemplateError) && !(error instanceof LoopError)) throw error;
+    const typed = [TemplateError, LoopError, LostValue].some(type => error instanceof type);
+    if (!typed) throw error;
     const plan = planOf(step, loop, { size: 0, window: 1, tolerance: 0 });
-    return { plan, scope: cut, kept: scope, error: logicError(error) };
+    return { plan, scope: cut, kept: scope, error: logicError(error as Error) };
   }
 }
 
@@ -108,8 +109,10 @@ function normalise(value: Json): Json[] {
   if (isObject(value)) {
     return Object.entries(value).map(([key, member]) => ({ key, value: member }));
   }
+  const gave = JSON.stringify(value);
   throw new LoopError(
-    `loop.in did not evaluate to an iterable: it gave ${value === null ? "null" : JSON.stringify(value)}, expected a list, a map, text or a count`,
+    `loop.in did not evaluate to an iterable: it gave ${gave}, ` +
+      "expected a list, a map, text or a count",
   );
 }
 

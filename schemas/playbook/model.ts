@@ -1,7 +1,7 @@
 /**
  * A playbook after parsing: the union grammar of NoETL normalised into one shape.
- * Values that may hold templates stay as written (strings with braces); they are rendered at run time.
- * Everything here is plain JSON, so that a parsed playbook can be cached and sent.
+ * Values that may hold templates stay as written (strings with braces); they are rendered at run
+ * time. Everything here is plain JSON, so that a parsed playbook can be cached and sent.
  */
 import type { ToolKind } from "../tool.ts";
 
@@ -41,7 +41,10 @@ export interface Step {
   /** true when `tool` was a list: decides the shape of the step's result. */
   pipeline: boolean;
   output?: Record<string, unknown>;
-  /** Applied once, after the step or whole loop, before arcs. Keys as written: `ctx.x`, `x`, `step.x`. */
+  /**
+   * Applied once, after the step or whole loop, before arcs. Keys as written: `ctx.x`, `x`,
+   * `step.x`.
+   */
   set: Record<string, unknown>;
   next: Router;
 }
@@ -91,7 +94,10 @@ export interface Task {
   auth?: string | Record<string, unknown>;
   /** `input` or its alias `args`. */
   input: Record<string, unknown>;
-  /** All other fields of the tool as written (url, query, path, return_step, …), `tool.spec.*` lifted. */
+  /**
+   * All other fields of the tool as written (url, query, path, return_step, …), `tool.spec.*`
+   * lifted.
+   */
   config: Record<string, unknown>;
   rules: Rule[];
   /** Task-level `set`: bare names for later tasks and the step's result. */

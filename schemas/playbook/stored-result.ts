@@ -7,15 +7,25 @@ import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
 import type { Json } from "../json.ts";
 import type { Playbook } from "./model.ts";
 import { viewOfResult } from "./scope-views.ts";
+import { Interrupt } from "./template-error.ts";
 import { View } from "./view.ts";
 
 /** Values already loaded, by reference. */
 export type Loaded = TurnContext["loaded"];
 
-/** The value behind a reference; throws Needs when it is not loaded yet. */
+/** A value that is kept no longer, or is too large to load: fails whoever asks for it, typed. */
+export class LostValue extends Interrupt {
+  readonly kind = "missing_reference";
+}
+
+/**
+ * The value behind a reference; throws Needs when it is not loaded yet, LostValue when it cannot
+ * be. Nothing is ever invented in its place (design §4.8).
+ */
 export function needValue(reference: ResultReference, context: { loaded: Loaded }): Json {
   const value = context.loaded.get(reference.ref);
   if (value === undefined) throw new Needs({ load: [reference] });
+  if (value instanceof Interrupt) throw value;
   return value;
 }
 

@@ -71,7 +71,7 @@ export function yamlValues(root: Node | null): YamlValues {
 function readNode(reading: Reading, node: Node | null | undefined): Measured {
   if (!node) return { value: null, bytes: 1, depth: 0 };
   if (isAlias(node)) return readAlias(reading, node);
-  const anchor = (node).anchor;
+  const anchor = node.anchor;
   if (anchor) reading.anchors.set(anchor, { node });
   const measured = readContent(reading, node);
   if (measured.bytes > MAX_EXPANDED_BYTES) {

@@ -72,7 +72,10 @@ async function get(
   const { path, version } = key;
   const newest = await find({ path });
   if (newest) {
-    throw new Rejected(`playbook '${path}' has no version ${version}; the newest is ${newest.version}`, 404);
+    throw new Rejected(
+      `playbook '${path}' has no version ${version}; the newest is ${newest.version}`,
+      404,
+    );
   }
   const near = nearest(path, await listPaths(database, NEAREST_AMONG));
   throw new Rejected(`there is no playbook '${path}' in the catalog`, 404, {

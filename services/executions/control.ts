@@ -1,5 +1,4 @@
 // Cancelling and resuming: requests first, shown as done only when nothing can start any more.
-import type { Context } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import { adoptExecution } from "../../mixins/postgres/stream.ts";
@@ -12,11 +11,7 @@ import { readExecution } from "./read.ts";
 const CHILDREN_MAX = 500;
 
 /** Asks an execution to end. Its status is RUNNING until loops and children have acknowledged. */
-export async function cancelExecution(
-  _runtime: Runtime,
-  host: ExecutionHost,
-  request: ExecutionsCancel,
-) {
+export async function cancelExecution(host: ExecutionHost, request: ExecutionsCancel) {
   const { execution_id, reason } = request;
   const answer = await host.send(streamOf(execution_id), { type: "cancel", reason });
   return { execution_id, status: answer.status, cancel_requested: true };
@@ -40,7 +35,7 @@ export async function cancelChildren(runtime: Runtime, host: ExecutionHost, exec
 }
 
 /** Makes this node the owner of an execution and its descendants, and wakes them. */
-export async function resumeExecution(runtime: Runtime, _ctx: Context, executionId: string) {
+export async function resumeExecution(runtime: Runtime, executionId: string) {
   const row = await readExecution(runtime, executionId);
   const streams = await adoptExecution(runtime.database, executionId, runtime.nodeId);
   return { execution_id: executionId, status: row.status, streams };

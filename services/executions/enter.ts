@@ -1,6 +1,5 @@
 // Entering steps: which waiting tokens may go in, and the end of an execution when none is left.
 import type { TurnContext } from "../../schemas/decider.ts";
-import { Needs } from "../../schemas/decider.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import { commandId } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
@@ -8,7 +7,7 @@ import { stepGraph } from "../../schemas/playbook/graph.ts";
 import type { Playbook, Step } from "../../schemas/playbook/model.ts";
 import { commandKind } from "../../schemas/playbook/step-reads.ts";
 import { evolve } from "./evolve.ts";
-import { admits, logicError } from "./route.ts";
+import { admits, evaluationError } from "./route.ts";
 import { isLive, type ExecutionState, type Running } from "./state.ts";
 
 /**
@@ -63,8 +62,7 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
       };
     }
   } catch (error) {
-    if (error instanceof Needs) throw error;
-    const failure = { step: name, error: logicError((error as Error).message) };
+    const failure = { step: name, error: evaluationError(error) };
     return {
       event_type: "step.failed",
       node_name: name,

@@ -60,7 +60,7 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
 
 function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
   const { path, playbook_version: version, hash, parent_execution_id, generation } = event.meta;
-  const context = event.context as { workload: JsonObject; execution_id: string };
+  const context = event.context;
   return {
     status: "running",
     execution_id: context.execution_id,
@@ -68,7 +68,7 @@ function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
     ...(parent_execution_id === undefined ? {} : { parent_execution_id }),
     generation,
     workload: context.workload,
-    ctx: {},
+    ctx: event.context.ctx ?? {},
     activations: new Map(),
     results: new Map(),
     tokens: new Map(),
@@ -189,6 +189,6 @@ function over(
     status,
     execution_id,
     generation,
-    ...(event.result && { result: event.result as JsonObject }),
+    ...(event.result && { result: event.result }),
   };
 }

@@ -18,10 +18,10 @@ import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import type { Grant, PlaybookPin } from "../../schemas/frozen-scope.ts";
-import type { JsonObject } from "../../schemas/json.ts";
+import { isObject, type JsonObject } from "../../schemas/json.ts";
 import type { Playbook } from "../../schemas/playbook/model.ts";
 import { renderValue } from "../../schemas/playbook/render.ts";
-import { createScope, type ScopeParts } from "../../schemas/playbook/scope.ts";
+import { createScope } from "../../schemas/playbook/scope.ts";
 import { cutScope } from "../../schemas/playbook/step-reads.ts";
 import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { TemplateError } from "../../schemas/playbook/template-error.ts";
@@ -64,6 +64,8 @@ export type ExecutionInput =
 export interface ExecutionAnswer {
   changed: boolean;
   status: string;
+  /** A cancel was requested and is not complete. */
+  cancelling: boolean;
   grant?: Grant;
 }
 
@@ -142,7 +144,12 @@ function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
       ...(input.parent_execution_id && { parent_execution_id: input.parent_execution_id }),
       ...(input.start_key && { start_key: input.start_key }),
     },
-    context: { workload: workloadOf(input, playbook), execution_id: input.execution_id },
+    context: {
+      workload: workloadOf(input, playbook),
+      execution_id: input.execution_id,
+      // A payload's own `ctx` starts the variables.
+      ...(isObject(input.payload["ctx"]) && { ctx: input.payload["ctx"] as JsonObject }),
+    },
   };
   const state = evolve({ status: "none" }, initialized, context.now) as Running;
   return [initialized, ...enterAll(state, playbook, context)];
@@ -160,7 +167,7 @@ function workloadOf(input: ExecutionStart, playbook: Playbook): JsonObject {
     steps: {},
   };
   try {
-    const scope = createScope(parts as ScopeParts);
+    const scope = createScope(parts);
     const defaults = renderValue(playbook.workload, scope, "typed") as JsonObject;
     return { ...defaults, ...input.payload };
   } catch (error) {
@@ -197,17 +204,15 @@ function answer(
   context: TurnContext,
   changed: boolean,
 ): ExecutionAnswer {
-  const status = statusWord(state);
-  if (!isLive(state) || (input.type !== "claim" && input.type !== "outcome"))
-    return { changed, status };
+  const told = { changed, status: statusWord(state), cancelling: state.status === "cancelling" };
+  if (!isLive(state) || (input.type !== "claim" && input.type !== "outcome")) return told;
   const command = granted(input, state);
-  if (!command) return { changed, status };
+  if (!command) return told;
   const playbook = needPlaybook(state.playbook, context);
   const token = state.tokens.get(tokenKey(command.step, command.activation));
   const { execution_id } = state;
   return {
-    changed,
-    status,
+    ...told,
     grant: {
       command_id: command.command_id,
       execution_id,
@@ -254,8 +259,10 @@ function* pending(state: ExecutionState): Iterable<Effect> {
   }
 }
 
-/** What a loop must hear: that it starts, and that it must end. The end names the start too, as either may
- * arrive first. */
+/**
+ * What a loop must hear: that it starts, and that it must end. The end names the start too, as
+ * either may arrive first.
+ */
 function* toLoop(token: Token, state: Running): Iterable<Effect> {
   const { execution_id, playbook } = state;
   const { step, activation, scope } = token;

@@ -1,13 +1,18 @@
 // Routing: what a finished step writes and where its token goes. Pure; guards are evaluated here.
 import type { TurnContext } from "../../schemas/decider.ts";
-import { Needs } from "../../schemas/decider.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { Arc, Playbook, Step } from "../../schemas/playbook/model.ts";
 import { readPaths, renderSet } from "../../schemas/playbook/render.ts";
 import { createScope, type ScopeParts } from "../../schemas/playbook/scope.ts";
-import { dataOf, envelopeOf, partsOf, type Loaded } from "../../schemas/playbook/stored-result.ts";
-import { guardSource, isTrue } from "../../schemas/playbook/template.ts";
+import {
+  dataOf,
+  envelopeOf,
+  LostValue,
+  partsOf,
+  type Loaded,
+} from "../../schemas/playbook/stored-result.ts";
+import { guardSource, isTrue, TemplateError } from "../../schemas/playbook/template.ts";
 import { wholeScope, type Failure, type Running } from "./state.ts";
 
 /** A step that has just finished, before its exit is decided. */
@@ -48,22 +53,16 @@ export function routeExit(
     if (!failed) routing.apply(step.set);
     const arcs =
       failed && !tolerated ? step.next.arcs.filter(arc => namesFailure(arc)) : step.next.arcs;
-    const taken = takeArcs(step, arcs, routing);
+    const taken = takeArcs(finished, step, arcs, routing);
     for (const arc of taken) routing.apply(arc.set);
     const next = [...new Set(taken.map(arc => arc.to))];
     if (failed) return failedExit(next, routing.ctx, tolerated, failure as Failure);
     if (next.length === 0 && isDeadEnd(step, playbook)) return deadEnd(finished, routing.ctx);
     return { next, ctx: routing.ctx, step_status: "ok" };
   } catch (error) {
-    if (error instanceof Needs) throw error;
-    // A guard or a `set` that throws fails its step with a typed evaluation error (playbook-dsl
-    // §8.6).
-    return {
-      next: [],
-      ctx: finished.ctx,
-      step_status: "failed",
-      failure: { step: finished.step, error: logicError((error as Error).message) },
-    };
+    // A guard or a `set` that throws fails its step with a typed error (playbook-dsl §8.6).
+    const failure = { step: finished.step, error: evaluationError(error) };
+    return { next: [], ctx: finished.ctx, step_status: "failed", failure };
   }
 }
 
@@ -88,7 +87,7 @@ class Routing {
       result: dataOf(finished.result, loaded),
       event: eventView(finished),
       error: finished.result.error ?? null,
-    } as ScopeParts;
+    };
   }
 
   scope() {
@@ -107,10 +106,18 @@ function eventView(finished: Finished) {
   return { name: event, step, status: result.status === "ok" ? "ok" : "failed" };
 }
 
-function takeArcs(step: Step, arcs: Arc[], routing: Routing): Arc[] {
+/** `step.done` and `step.failed` are older names of the boundary that the step has just passed. */
+function canonicalGuard(when: Arc["when"], { event, result }: Finished): Arc["when"] {
+  if (typeof when !== "string" || !when.includes("step.")) return when;
+  const alias = result.status === "ok" ? "step.done" : "step.failed";
+  return when.replaceAll(`'${alias}'`, `'${event}'`).replaceAll(`"${alias}"`, `"${event}"`);
+}
+
+function takeArcs(finished: Finished, step: Step, arcs: Arc[], routing: Routing): Arc[] {
   const taken: Arc[] = [];
   for (const arc of arcs) {
-    if (arc.when !== undefined && !isTrue(arc.when, routing.scope())) continue;
+    const when = canonicalGuard(arc.when, finished);
+    if (when !== undefined && !isTrue(when, routing.scope())) continue;
     taken.push(arc);
     if (step.next.mode === "exclusive") break;
   }
@@ -128,7 +135,8 @@ function isDeadEnd(step: Step, playbook: Playbook): boolean {
 }
 
 function deadEnd(finished: Finished, ctx: JsonObject): Exit {
-  const message = `no arc of step '${finished.step}' is true, and executor.spec.no_next_is_error is set`;
+  const { step } = finished;
+  const message = `no arc of step '${step}' is true, and executor.spec.no_next_is_error is set`;
   return {
     next: [],
     ctx,
@@ -156,6 +164,13 @@ function failureOf(finished: Finished): Failure {
   return { step: finished.step, error };
 }
 
+/** What a template's failure is called; anything but a failure of a template is thrown. */
+export function evaluationError(error: unknown): Failure["error"] {
+  if (error instanceof TemplateError) return logicError(error.describe());
+  if (error instanceof LostValue) return { ...logicError(error.message), kind: error.kind };
+  throw error;
+}
+
 export function logicError(message: string): Failure["error"] {
   return { kind: "logic", retryable: false, code: "EVALUATION", message };
 }
@@ -165,7 +180,7 @@ export function admits(step: Step, state: Running, context: TurnContext): boolea
   if (step.admit.length === 0) return true;
   const whole = wholeScope(state);
   const parts = partsOf({ ...whole, steps: Object.fromEntries(whole.results) }, context.loaded);
-  const scope = createScope(parts as ScopeParts);
+  const scope = createScope(parts);
   const rule = step.admit.find(one => one.when === undefined || isTrue(one.when, scope));
   return rule?.allow ?? true;
 }

@@ -31,6 +31,7 @@ export async function startExecution(
   const playbook = await pin(ctx, request);
   const execution_id = runtime.ids.next();
   const { parent_execution_id, idempotency_key: key } = request;
+  if (parent_execution_id !== undefined) await refuseOrphan(host, parent_execution_id);
   const payload = (request.payload ?? {}) as JsonObject;
   const request_hash = hashOf([playbook.path, playbook.hash, payload, parent_execution_id ?? null]);
   try {
@@ -51,6 +52,13 @@ export async function startExecution(
     if (key === undefined || !(error instanceof Conflict)) throw error;
     return existing(runtime, host, { key, request_hash, playbook });
   }
+}
+
+/** A parent that is being cancelled has no new children: they would be left behind. */
+async function refuseOrphan(host: ExecutionHost, parentId: string): Promise<void> {
+  const parent = await host.send(streamOf(parentId), { type: "describe" });
+  if (parent.status !== "CANCELLED" && !parent.cancelling) return;
+  throw new Rejected(`parent execution ${parentId} is cancelled`, 409, { status: "CANCELLED" });
 }
 
 /** The playbook to run: text is registered first, a path is looked up. */

@@ -105,7 +105,7 @@ export function wholeScope(state: Running, upstream?: string): WholeScope {
 const MAPS = ["activations", "results", "tokens", "waiting", "commands"] as const;
 
 export function freeze(state: ExecutionState): Json {
-  if (!isLive(state)) return state as unknown as Json;
+  if (!isLive(state)) return state;
   const frozen: Record<string, unknown> = { ...state };
   for (const name of MAPS) frozen[name] = [...state[name]];
   return frozen as Json;

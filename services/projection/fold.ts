@@ -1,7 +1,7 @@
 // The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it
 // replaces.
 import { WORKER_LOST } from "../../schemas/command.ts";
-import type { EventOf, NewEvent, StoredEvent } from "../../schemas/events.ts";
+import type { EventOf, NewEvent, StoredEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 
@@ -162,7 +162,9 @@ function ended(
   { in_flight, retries }: LoopProgress,
   event: EventOf<"command.completed" | "command.failed">,
 ): Partial<LoopProgress> {
-  const held = event.result.error?.code === WORKER_LOST ? 0 : 1;
+  // The log is followed without the results that this fold does not need.
+  const result = event.result as Partial<OutcomeResult> | undefined;
+  const held = result?.error?.code === WORKER_LOST ? 0 : 1;
   return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
 }
 

@@ -1,4 +1,5 @@
-// The keeper of the projection in one process: hints are written at once, the log is followed surely.
+// The keeper of the projection in one process: hints are written at once, the log is followed
+// surely.
 import type { Service } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { followLog, readExecution, type LogPosition } from "../../mixins/postgres/event.ts";
@@ -17,6 +18,8 @@ import { Projector, rebuildRow } from "./projector.ts";
 /** One shard: every execution. Its holder is fenced by an epoch. */
 const SHARD = 0;
 const LEASE_MS = 5_000;
+/** How often one that does not hold the shard looks whether it is free. */
+const LOOK_MS = 1_000;
 /** How often the log is followed, and the longest a hint waits to be written. */
 const FOLLOW_MS = 500;
 const WRITE_MS = 40;
@@ -36,6 +39,7 @@ export class ProjectionKeeper {
   #stopped = false;
   #wake = () => {};
   #running: Promise<void> = Promise.resolve();
+  #last: Promise<unknown> = Promise.resolve();
   #unsubscribe = () => {};
 
   constructor(runtime: Runtime, logger: Service["logger"]) {
@@ -55,6 +59,7 @@ export class ProjectionKeeper {
     this.#unsubscribe();
     this.#wake();
     await this.#running;
+    await this.#last;
     if (!this.#claim) return;
     try {
       await this.#projector.foldQueue();
@@ -64,16 +69,31 @@ export class ProjectionKeeper {
     }
   }
 
-  /** Makes an execution's row anew from its events alone. */
-  async rebuild(execution_id: string) {
+  /** Makes an execution's row anew from its events alone. Throws Rejected 404 and Unavailable. */
+  rebuild(execution_id: string) {
+    return this.#alone(() => this.#rebuild(execution_id));
+  }
+
+  async #rebuild(execution_id: string) {
     const { database } = this.#runtime;
-    if (!this.#claim) throw new Unavailable("another node keeps the projection; ask there");
+    const claim = this.#claim;
+    const elsewhere = () => new Unavailable("another node keeps the projection; ask there");
+    if (!claim) throw elsewhere();
     const row = rebuildRow(await readExecution(database, execution_id));
     if (!row) throw new Rejected(`there is no execution ${execution_id}`, 404, { execution_id });
-    await deleteExecution(database, execution_id);
     this.#projector.forget();
-    await writeExecutions(database, this.#claim, [row]);
+    await database.transaction(async query => {
+      await deleteExecution(query, execution_id);
+      if (!(await writeExecutions(query, claim, [row]))) throw elsewhere();
+    });
     return { execution_id, version: row.version, status: row.status };
+  }
+
+  /** One at a time: what is being folded or written must not be forgotten meanwhile. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
+    this.#last = result.catch(() => undefined);
+    return result;
   }
 
   /** Somebody waits for a run's end: that is written without delay; anything else may gather. */
@@ -86,7 +106,7 @@ export class ProjectionKeeper {
   async #run(): Promise<void> {
     while (!this.#stopped) {
       try {
-        await this.#turn();
+        await this.#alone(() => this.#turn());
       } catch (error) {
         this.#logger.warn({ err: error }, "projection.retry_later");
         // What was folded may not be what was written: start again from the rows.
@@ -133,7 +153,7 @@ export class ProjectionKeeper {
   async #renew(): Promise<void> {
     const { clock, database, nodeId: holder } = this.#runtime;
     const held = await holdShard(database, { shard: SHARD, holder, leaseMs: LEASE_MS });
-    this.#renewAt = clock.now() + LEASE_MS / 3;
+    this.#renewAt = clock.now() + (held ? LEASE_MS / 3 : LOOK_MS);
     if (held && this.#claim?.epoch !== held.epoch) {
       this.#projector.forget();
       this.#position = held.position;

@@ -6,7 +6,9 @@ import { forgetWorkers } from "../../mixins/postgres/runtime.ts";
 import { pickDue, type DueStream } from "../../mixins/postgres/stream.ts";
 
 export interface ReaperOptions {
-  /** `own`: only streams this node decided last (a one-shot run beside others); `all`: everybody's. */
+  /**
+   * `own`: only streams this node decided last (a one-shot run beside others); `all`: everybody's.
+   */
   scope: "own" | "all";
   /** Milliseconds between two sweeps. */
   sweepMs?: number;
@@ -16,6 +18,8 @@ export interface ReaperOptions {
 const SWEEP_STREAMS_MAX = 500;
 /** A picked stream comes up again after this when its waking came to nothing. */
 const PICK_BACKOFF_MS = 5_000;
+/** The next sweep waits for the waking of this one so long. */
+const WAKE_PATIENCE_MS = 1_000;
 const HOUSEKEEPING_MS = 60_000;
 /** Weeks of event partitions kept ahead. */
 const PARTITIONS_AHEAD = 2;
@@ -41,11 +45,21 @@ export default function reaperService(
         backoffMs: PICK_BACKOFF_MS,
         owner,
       });
-      await wake(service, due);
+      await patiently(wake(service, due));
     } catch (error) {
       service.logger.warn({ err: error }, "reaper.sweep_failed");
     }
     if (!stopped) cancelSweep = clock.after(sweepMs, () => start(service));
+  }
+
+  /** One stream that is slow to wake must not keep the others asleep: it is picked again anyhow. */
+  async function patiently(waking: Promise<void>): Promise<void> {
+    let cancel = () => {};
+    const patience = new Promise<void>(resolve => {
+      cancel = clock.after(WAKE_PATIENCE_MS, resolve);
+    });
+    await Promise.race([waking, patience]);
+    cancel();
   }
 
   function start(service: Service): void {

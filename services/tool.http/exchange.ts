@@ -1,5 +1,5 @@
 /** One http exchange: send, follow redirects, read a bounded body, all within one deadline. */
-import type { Duplex, Readable} from "node:stream";
+import type { Duplex, Readable } from "node:stream";
 import { pipeline } from "node:stream";
 import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { request } from "undici";

@@ -48,11 +48,17 @@ async function runChild(
   return ok({ ...(await resultOf(ctx, execution_id, resultStep)), ...payload });
 }
 
-/** The same command and call start the same child, also after the worker that asked first has died. */
-async function start(request: ToolRequest, ctx: Context): Promise<{ execution_id: string; path: string }> {
+/**
+ * The same command and call start the same child, also after the worker that asked first has died.
+ */
+async function start(
+  request: ToolRequest,
+  ctx: Context,
+): Promise<{ execution_id: string; path: string }> {
   const { config, command } = request;
   const path = text(config["path"]) ?? text(config["catalog_id"]);
-  if (path === undefined) throw configFailure("path: this is missing", "the catalog path of a playbook");
+  if (path === undefined)
+    throw configFailure("path: this is missing", "the catalog path of a playbook");
   const version = readPositive(config["version"], "version", "a catalog version");
   try {
     return await ctx.call("executions.start", {
@@ -102,18 +108,24 @@ function childFailed(child: Child, path: string): ToolFailure {
   );
 }
 
-/** The child's result: of the step asked for, or of its last one. Maps are merged, anything is `data`. */
+/**
+ * The child's result: of the step asked for, or of its last one. Maps are merged, anything is
+ * `data`.
+ */
 async function resultOf(
   ctx: Context,
   execution_id: string,
   step: string | undefined,
 ): Promise<JsonObject> {
-  const { found, value } = await ctx.call<{ found: boolean; value: Json }, object>("executions.result", {
-    execution_id,
-    ...(step === undefined ? {} : { step }),
-  });
+  const { found, value } = await ctx.call<{ found: boolean; value: Json }, object>(
+    "executions.result",
+    {
+      execution_id,
+      ...(step === undefined ? {} : { step }),
+    },
+  );
   if (!found) return {};
-  return isObject(value) ? { ...(value), data: value } : { data: value };
+  return isObject(value) ? { ...value, data: value } : { data: value };
 }
 
 function ok(data: Json): ToolEnvelope {

@@ -1,4 +1,5 @@
-// Claims on their way to their owners: a lost answer costs nothing, the same claim_id is answered again.
+// Claims on their way to their owners: a lost answer costs nothing, the same claim_id is answered
+// again.
 import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import type { ClaimBatch, Reply } from "../../mixins/actor-service.ts";

@@ -21,3 +21,8 @@ export function configFailure(code: string, message: string): ToolError {
 export function templateFailure(error: TemplateError): ToolError {
   return logic("TEMPLATE", error.describe());
 }
+
+/** A value that an expression reads is kept no longer, or is too large to load. */
+export function lostFailure(error: Error): ToolError {
+  return { kind: "missing_reference", retryable: false, code: "LOST", message: error.message };
+}

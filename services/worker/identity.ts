@@ -16,8 +16,8 @@ export function identify(nodeId: string): WorkerIdentity {
 }
 
 /**
- * Host, boot and pid namespace: two processes with the same value see each other's pids, so a pid that is
- * not there is a worker that is dead. Elsewhere than Linux the host must do.
+ * Host, boot and pid namespace: two processes with the same value see each other's pids, so a pid
+ * that is not there is a worker that is dead. Elsewhere than Linux the host must do.
  */
 export function machineName(): string {
   const parts = [hostname()];

@@ -13,7 +13,7 @@ import { createScope } from "../../schemas/playbook/scope.ts";
 import type { PipelineParts, ScopeParts } from "../../schemas/playbook/scope.ts";
 import { TemplateError } from "../../schemas/playbook/template-error.ts";
 import type { ToolEnvelope, ToolError } from "../../schemas/tool.ts";
-import { configFailure, failed, logic, templateFailure } from "./failures.ts";
+import { configFailure, failed, logic, lostFailure, templateFailure } from "./failures.ts";
 import { resultOf } from "./step-result.ts";
 
 /** Task runs of one pipeline, retries included: what ends a jump that never stops. */
@@ -161,6 +161,7 @@ async function callTask(run: Run, task: Task): Promise<ToolEnvelope> {
     request = renderTask(task, step.input, createScope(parts));
   } catch (error) {
     if (error instanceof TemplateError) return failed(templateFailure(error));
+    if (errorType(error) === "REJECTED") return failed(lostFailure(error as Error));
     throw error;
   }
   const missing = emptyField(task, request.config);

@@ -1,4 +1,5 @@
-// Outcomes on their way to their owners: kept until each is confirmed or finally refused, sent in batches.
+// Outcomes on their way to their owners: kept until each is confirmed or finally refused, sent in
+// batches.
 import type { ServiceBroker } from "moleculer";
 import type { OutcomeRequest, Reply } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
@@ -23,7 +24,10 @@ export interface ReporterCounters {
   refused: number;
 }
 
-/** Sends outcomes until they are settled. `settled` resolves for each; nothing here is ever dropped silently. */
+/**
+ * Sends outcomes until they are settled. `settled` resolves for each; nothing here is ever dropped
+ * silently.
+ */
 export class Reporter {
   readonly counters: ReporterCounters = { reported: 0, refused: 0 };
   readonly #broker: ServiceBroker;
@@ -37,7 +41,10 @@ export class Reporter {
     this.#clock = clock;
   }
 
-  /** Resolves when the owner has accepted or finally refused it, with the next command it hands over. */
+  /**
+   * Resolves when the owner has accepted or finally refused it, with the next command it hands
+   * over.
+   */
   report(outcome: Outcome): Promise<Grant | undefined> {
     return new Promise(done => {
       const queue = this.#waiting.get(outcome.actor) ?? [];

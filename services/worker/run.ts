@@ -26,8 +26,8 @@ export interface RunOptions {
 }
 
 /**
- * Runs a command's pipeline. A target's failure is data in the outcome; only an abort and an unreachable
- * world throw.
+ * Runs a command's pipeline. A target's failure is data in the outcome; only an abort and an
+ * unreachable world throw.
  */
 export async function runCommand(
   runtime: Runtime,

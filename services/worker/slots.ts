@@ -1,4 +1,5 @@
-// The slot ledger of a worker: one slot is one running item. Who waits for a child gives its slot away.
+// The slot ledger of a worker: one slot is one running item. Who waits for a child gives its slot
+// away.
 
 export class Slots {
   readonly size: number;

@@ -1,8 +1,10 @@
-// The worker: fetches rings for its free slots, claims, runs and reports. It never decides what comes next.
+// The worker: fetches rings for its free slots, claims, runs and reports. It never decides what
+// comes next.
 import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { releaseShardsOf } from "../../mixins/postgres/execution.ts";
 import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
 import { wakeStreamsOf } from "../../mixins/postgres/stream.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
@@ -17,6 +19,8 @@ import { Slots } from "./slots.ts";
 /** Pause after a fetch that failed, or a run that found the world away. */
 const PAUSE_MS = 1_000;
 const RELEASE_MS = 5_000;
+/** How often a worker looks whether its neighbours on the machine still live. */
+const WATCH_MS = 1_000;
 
 class CommandCancelled extends Error {}
 
@@ -32,6 +36,7 @@ export class Worker {
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
   readonly #held = new Map<string, AbortController>();
   #cancelBeat = () => {};
+  #cancelWatch = () => {};
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
   #draining: Promise<void> | undefined;
@@ -46,7 +51,7 @@ export class Worker {
 
   async start(): Promise<void> {
     await this.#beat();
-    await this.#buryDead();
+    await this.#watchMachine();
     this.#service.logger.info({ ...this.me, slots: this.slots.size }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortCancelled(events));
     this.#fetching = this.#fetch();
@@ -78,6 +83,7 @@ export class Worker {
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
     this.#cancelBeat();
+    this.#cancelWatch();
     this.#unsubscribe();
     await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
@@ -150,7 +156,8 @@ export class Worker {
     } catch (error) {
       if (signal.reason instanceof CommandCancelled) return undefined;
       if (!signal.aborted) {
-        // Neither an outcome nor an abort: the world is away. The command is offered again, uncharged.
+        // Neither an outcome nor an abort: the world is away. The command is offered again,
+        // uncharged.
         this.#service.logger.warn(
           { err: error, execution_id, command_id, step },
           "worker.run_released",
@@ -182,7 +189,8 @@ export class Worker {
     const release = { execution_id, stream_id, command_id, delivery, worker_id };
     await this.#service.broker
       .call(`${actor}.release`, { releases: [release] }, { timeout: RELEASE_MS })
-      // A release that is lost costs its lease: this worker is gone, or says that it does not hold it.
+      // A release that is lost costs its lease: this worker is gone, or says that it does not hold
+      // it.
       .catch((error: unknown) => {
         this.#service.logger.warn({ err: error, command_id }, "worker.release_lost");
       });
@@ -202,19 +210,33 @@ export class Worker {
     this.#cancelBeat = clock.after(settings.worker.beatMs, () => void this.#beat());
   }
 
-  /** Workers of this machine whose process is gone will not report: their commands need not wait. */
+  async #watchMachine(): Promise<void> {
+    const { clock } = this.#runtime;
+    try {
+      await this.#buryDead();
+    } catch (error) {
+      this.#service.logger.warn({ err: error }, "worker.watch_failed");
+    }
+    if (this.#stopping.signal.aborted) return;
+    this.#cancelWatch = clock.after(WATCH_MS, () => void this.#watchMachine());
+  }
+
+  /**
+   * Workers of this machine whose process is gone will not report: their commands need not wait for
+   * a lease, nor the projection for theirs.
+   */
   async #buryDead(): Promise<void> {
     const { database } = this.#runtime;
     const others = await listOnMachine(database, this.me.machine);
     const dead = others.filter(one => one.incarnation !== this.me.incarnation && !isAlive(one.pid));
     if (dead.length === 0) return;
-    await markGone(
-      database,
-      dead.map(one => one.incarnation),
-    );
-    await wakeStreamsOf(
-      database,
-      dead.map(one => one.worker_id),
-    );
+    const names = dead.map(one => one.worker_id);
+    const incarnations = dead.map(one => one.incarnation);
+    this.#service.logger.info({ workers: names }, "worker.buried");
+    await database.transaction(async query => {
+      await markGone(query, incarnations);
+      await wakeStreamsOf(query, names);
+      await releaseShardsOf(query, names);
+    });
   }
 }

@@ -1,4 +1,4 @@
-// Design §5 rules 1 and 2: rivals on one stream lose nothing, and a refusal is proved before it is given.
+// Design §5 rules 1 and 2: rivals of one stream lose nothing, and a refusal is proved first.
 import { strict as assert } from "node:assert";
 import type { EventStore, StreamName } from "../../mixins/event-store.ts";
 import {
@@ -96,7 +96,7 @@ describe("actors: conflict and proof", function () {
     }
   }
 
-  it("two hosts of one stream lose nothing, double nothing, and no caller hears of a conflict", () =>
+  it("two hosts of one stream lose and double nothing, and no caller hears of a conflict", () =>
     rivalry());
 
   it("sabotage: a host that takes a conflict for a commit loses facts", () =>
@@ -112,7 +112,7 @@ describe("actors: conflict and proof", function () {
     await a.send(stream, { type: "need", id: "second" });
   }
 
-  it("a host that is always slower than its rival waits, and its callers hear of no conflict", async () => {
+  it("a host slower than its rival waits, and no caller hears of a conflict", async () => {
     const stream = newStream(one);
     const fast = one.ledger();
     const slow = two.ledger({

@@ -1,4 +1,4 @@
-// Design §5 rule 3: effects are a function of state, so a death between commit and ring loses nothing.
+// Design §5 rule 3: effects are a function of state: a death after the commit loses none of them.
 import { strict as assert } from "node:assert";
 import type { EventStore } from "../../mixins/event-store.ts";
 import { Needs, type Machine } from "../../schemas/decider.ts";
@@ -159,6 +159,33 @@ describe("actors: effects", function () {
     await until(async () => (await headOf(database.url, stream))?.status === "ended", 1_000);
   });
 
+  it("a long stream is loaded from its snapshot and the tail behind it", async () => {
+    const stream = newStream(one);
+    const host = one.ledger();
+    const ids = Array.from({ length: 1_500 }, (_, index) => `a${index}`);
+    await host.send(stream, { type: "start", ids });
+    await Promise.all(
+      Array.from({ length: 800 }, (_, index) =>
+        host.send(stream, { type: "add", id: `b${index}` }),
+      ),
+    );
+    await host.send(stream, { type: "add", id: "last" });
+    const snapshot = await until(() => one.store.readSnapshot(stream.stream_id));
+    assert.ok(snapshot.version >= 2_000, `at version ${snapshot.version}`);
+    const read: number[] = [];
+    const heir = two.ledger({
+      store: store => ({
+        ...store,
+        async readEvents(name, after, limit) {
+          read.push(after);
+          return store.readEvents(name, after, limit);
+        },
+      }),
+    });
+    assert.equal((await heir.send(stream, { type: "add", id: "heir" })).size, 2_302);
+    assert.deepEqual(read, [snapshot.version]);
+  });
+
   it("an answer that needs a value is given once the value is loaded", async () => {
     const reference = { ref: "noetl://execution/1/scope", bytes: 1, tier: "test" };
     const needy: LedgerMachine = {
@@ -175,7 +202,7 @@ describe("actors: effects", function () {
     assert.equal((await host.send(newStream(one), { type: "add", id: "x" })).size, 1);
   });
 
-  it("a value that cannot be had refuses the input that needs it, and not its neighbours", async () => {
+  it("a value that cannot be had refuses the input that needs it, and no other", async () => {
     const needy: LedgerMachine = {
       ...ledger,
       decide(input, state, context) {

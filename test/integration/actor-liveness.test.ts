@@ -1,4 +1,4 @@
-// Design §5 rules 4 and 5: claims are repeatable, and a command is lost only when its worker is dead.
+// Design §5 rules 4 and 5: claims are repeatable, and only a dead worker's command is lost.
 import { strict as assert } from "node:assert";
 import { randomUUID } from "node:crypto";
 import { beat, markGone } from "../../mixins/postgres/runtime.ts";
@@ -103,7 +103,8 @@ describe("actors: claims and liveness", function () {
   const seenAgo = (at: Scene, ms: number) =>
     ask(
       database.url,
-      `update noetl.runtime set seen_at = clock_timestamp() - make_interval(secs => $2::float / 1000)
+      `update noetl.runtime
+       set seen_at = clock_timestamp() - make_interval(secs => $2::float / 1000)
        where incarnation = $1`,
       [at.worker.incarnation, ms],
     );
@@ -174,7 +175,7 @@ describe("actors: claims and liveness", function () {
     assert.equal((await claim(at, "c2")).grant?.delivery, 2);
   }
 
-  it("a command expires when its worker's row is older than the lease; its old outcome is fenced out", () =>
+  it("a command expires when its worker's row is older than the lease, and is fenced", () =>
     deadWorker());
 
   it("sabotage: where every row counts as fresh it never expires", () =>
@@ -221,7 +222,7 @@ describe("actors: claims and liveness", function () {
     assert.equal(await count(at, "command.expired"), 0);
   });
 
-  it("a worker that was silent and disowns its command: it is given back once, and not lost as well", async () => {
+  it("a command of a silent worker that disowns it is not both given back and lost", async () => {
     const at = await scene({ holds: async () => [] });
     await claim(at, "c1");
     one.clock.shift_ms = LEASE_MS + 2_000;
@@ -229,7 +230,7 @@ describe("actors: claims and liveness", function () {
     assert.equal((await count(at, "command.released")) + (await count(at, "command.expired")), 1);
   });
 
-  it("after an outage of the database every worker has one lease to show that it lives", async () => {
+  it("after an outage of the database a worker has one lease to show that it lives", async () => {
     let away = false;
     const at = await scene({
       store: inner => ({

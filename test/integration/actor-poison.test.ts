@@ -75,7 +75,7 @@ describe("actors: poison", function () {
     assert.deepEqual([head?.failures, head?.last_error], [0, null]);
   });
 
-  it("only the input that meets the bug fails: its neighbours of the same turn are taken", async () => {
+  it("only the input that meets the bug fails: its neighbours are taken", async () => {
     const stream = newStream(one);
     const host = one.ledger();
     const ends = await Promise.allSettled([
@@ -126,7 +126,7 @@ describe("actors: poison", function () {
       { name: "AssertionError" },
     ));
 
-  it("a fold that throws is a bug like any other: the stream is parked, not the process", async () => {
+  it("a fold that throws is a bug like any other: the stream is parked", async () => {
     const stream = newStream(one);
     const host = one.ledger({
       machine: {

@@ -1,7 +1,8 @@
 // Design §5 rule 6: wake_at is a lower bound of the next deadline, on every open stream.
 import { strict as assert } from "node:assert";
+import { ServiceBroker, type Context } from "moleculer";
 import type { EventStore } from "../../mixins/event-store.ts";
-import { pickDue } from "../../mixins/postgres/stream.ts";
+import { pickDue, wakeStreamsOf } from "../../mixins/postgres/stream.ts";
 import {
   ask,
   headOf,
@@ -12,6 +13,8 @@ import {
   wakeNow,
   type TestProcess,
 } from "../support/actors.ts";
+import type { Runtime } from "../../mixins/runtime.ts";
+import reaperService from "../../services/reaper/reaper.service.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 
 type StoreWrap = (store: EventStore) => EventStore;
@@ -102,7 +105,7 @@ describe("actors: wake_at", function () {
     return ids;
   }
 
-  it("two reapers never pick the same stream, and a pick moves wake_at by the backoff", async () => {
+  it("two reapers never pick the same stream; a pick moves wake_at by the backoff", async () => {
     const ids = await pickAll(reaper => pickDue(reaper.database, { limit: 30, backoffMs: 5_000 }));
     const [row] = await ask<{ least: number; most: number }>(
       database.url,
@@ -166,6 +169,57 @@ describe("actors: wake_at", function () {
   }
 
   it("every open stream of a busy run has a waker", () => busyRun(11));
+
+  it("waking all streams of a node that is gone never deadlocks with appends", async () => {
+    const owner = `gone-${one.ids.next()}`;
+    const host = one.ledger({ owner });
+    const streams = Array.from({ length: 150 }, () => newStream(one));
+    const shuffled = streams.toSorted((a, b) =>
+      a.stream_id.slice(-3) < b.stream_id.slice(-3) ? -1 : 1,
+    );
+    for (const stream of shuffled) await host.send(stream, { type: "add", id: "x" });
+    let over = false;
+    const waking = (async () => {
+      while (!over) await wakeStreamsOf(two.database, [owner]);
+    })();
+    for (let round = 0; round < 60; round += 1) {
+      await Promise.all(streams.map(stream => host.send(stream, { type: "add", id: `${round}` })));
+    }
+    over = true;
+    await waking;
+    assert.equal(one.store.counters.repeats + two.store.counters.repeats, 0, "no deadlock at all");
+  });
+
+  /** One stream's waking never ends; another one is due a little later. */
+  it("a stream that cannot be woken holds up no other", async () => {
+    const [stuck, later] = [newStream(one), newStream(one)];
+    const host = one.ledger();
+    for (const stream of [stuck, later]) await host.send(stream, { type: "add", id: "x" });
+    const woken = new Set<string>();
+    const broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
+    broker.createService({
+      name: "loops",
+      actions: {
+        async wake(ctx: Context<{ streams: { stream_id: string }[] }>) {
+          for (const { stream_id } of ctx.params.streams) woken.add(stream_id);
+          if (woken.size > 0 && !woken.has(later.stream_id)) await until(() => false, 20_000);
+        },
+      },
+    });
+    const { database: sessions, clock } = one;
+    broker.createService(
+      reaperService({ database: sessions, clock } as unknown as Runtime, {
+        scope: "all",
+        sweepMs: 50,
+      }),
+    );
+    await setWake(stuck, -1);
+    await broker.start();
+    await until(() => woken.has(stuck.stream_id));
+    await setWake(later, -1);
+    await until(() => woken.has(later.stream_id), 4_000);
+    await broker.stop();
+  });
 
   it("sabotage: without wake_at in the appends some have none", () =>
     assert.rejects(busyRun(11, sleepyAppends), /asleep/));

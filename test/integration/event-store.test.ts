@@ -3,8 +3,9 @@ import { strict as assert } from "node:assert";
 import pg from "pg";
 import type { AppendOutcome, EventStore, StreamName } from "../../mixins/event-store.ts";
 import { createEventStore } from "../../mixins/event-store.ts";
+import { errorType } from "../../schemas/errors.ts";
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
-import { isRepeatable } from "../../mixins/postgres/index.ts";
+import { isRepeatable, openDatabase } from "../../mixins/postgres/index.ts";
 import { listParked } from "../../mixins/postgres/stream.ts";
 import {
   ask,
@@ -62,7 +63,7 @@ describe("the event store", function () {
     assert.equal(one.store.counters.appends - before.appends, 100);
   });
 
-  it("a statement has at most so many streams, and so many events unless one stream has more", async () => {
+  it("a statement has a limit of streams and of events", async () => {
     const count = () => one.store.counters.statements;
     let before = count();
     const many = Array.from({ length: 600 }, () => noting(one, newStream(one), 0));
@@ -173,7 +174,38 @@ describe("the event store", function () {
     await small.stop();
   });
 
-  it("a deadlock and a serialization failure are tried again: no caller hears of them", async () => {
+  it("a server that says nothing is Unavailable, in a statement and in a transaction", async () => {
+    const proxy = await startProxy(Number(new URL(database.url).port));
+    const options = {
+      url: proxy.through(database.url),
+      size: 2,
+      connectTimeoutMs: 300,
+      queryTimeoutMs: 300,
+    };
+    const sessions = openDatabase(options);
+    const silence = (work: () => Promise<unknown>) =>
+      assert.rejects(work(), (error: Error) => {
+        assert.equal(errorType(error), "UNAVAILABLE", error.message);
+        return true;
+      });
+    const since = performance.now();
+    await silence(() =>
+      sessions.transaction(async query => {
+        await query.query("select 1");
+        proxy.blackhole();
+        await query.query("select 2");
+      }),
+    );
+    await silence(() => sessions.query("select 3"));
+    const took = performance.now() - since;
+    assert.ok(took < 800, `each gives up after its own limit and holds nothing: ${took} ms`);
+    proxy.heal();
+    assert.equal((await sessions.query("select 4")).rowCount, 1);
+    await sessions.close();
+    await proxy.close();
+  });
+
+  it("deadlocks and serialization failures are repeated: no caller hears of them", async () => {
     const codes = ["40P01", "40001", "40P01"];
     const store = createEventStore(
       {

@@ -1,4 +1,4 @@
-// Actor hosts over a real store, as so many processes: every port can be wrapped, to break a rule on purpose.
+// Actor hosts over a real store, as so many processes; every port can be wrapped to break a rule.
 import pg from "pg";
 import { createActorHost, type ActorHost, type ActorPorts } from "../../mixins/actor.ts";
 import { createClock, type Clock } from "../../mixins/clock.ts";

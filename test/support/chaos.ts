@@ -1,7 +1,8 @@
 /** Plays an execution in a random order: what may happen at any time does, and some of it twice. */
 import type { Effect } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import { EXECUTION_ID, Play } from "./execution-play.ts";
+import type { Play } from "./execution-play.ts";
+import { EXECUTION_ID } from "./execution-play.ts";
 import { pick, type Random } from "./random-flows.ts";
 import { type Reply } from "./worker-replies.ts";
 

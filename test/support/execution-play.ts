@@ -5,14 +5,9 @@
  */
 import { strict as assert } from "node:assert";
 import type { Effect, Machine, MessageInput, Needs, TurnContext } from "../../schemas/decider.ts";
-import { Rejected, errorType } from "../../schemas/errors.ts";
-import type {
-  EventType,
-  NewEvent,
-  OutcomeResult,
-  ResultReference,
-  StoredEvent,
-} from "../../schemas/events.ts";
+import type { Rejected } from "../../schemas/errors.ts";
+import { errorType } from "../../schemas/errors.ts";
+import type { EventType, NewEvent, ResultReference, StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import { parsePlaybook } from "../../schemas/playbook/parse.ts";
@@ -41,7 +36,8 @@ const PIN = { path: "t", version: 1, hash: "abc" };
 
 /** A playbook around a workflow in YAML, with further root keys. */
 export function playbookOf(workflow: string, more = ""): string {
-  return `apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t, path: t}\n${more}\nworkflow:\n${workflow}`;
+  const head = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t, path: t}";
+  return `${head}\n${more}\nworkflow:\n${workflow}`;
 }
 
 export class Play {
@@ -78,7 +74,7 @@ export class Play {
 
   start(payload: JsonObject = {}): void {
     const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload };
-    this.send(EXECUTION_ID, input, executionMachine as unknown as AnyMachine);
+    this.send(EXECUTION_ID, input, executionMachine);
   }
 
   get status(): string {
@@ -148,7 +144,7 @@ export class Play {
     // The log keeps JSON: nothing of a decision's own objects may be shared with it.
     const stored = JSON.parse(JSON.stringify(fact)) as NewEvent;
     const place = { execution_id: EXECUTION_ID, stream_id: streamId, version, at: this.now };
-    stream.events.push({ ...stored, ...place, event_id: String((this.#id += 1n)) } as StoredEvent);
+    stream.events.push({ ...stored, ...place, event_id: String((this.#id += 1n)) });
     return stream.machine.evolve(state, fact, this.now, version);
   }
 
@@ -228,7 +224,7 @@ export class Play {
     const machine = to.actor === "loops" ? loopMachine : executionMachine;
     // The service answers this one: a play has no children unless a test says so.
     const message = sent.type === "cancel_children" ? { type: "children_gone" } : sent;
-    this.send(to.stream_id, message, machine as unknown as AnyMachine);
+    this.send(to.stream_id, message, machine);
     if (!lost) from.acked.add(effect.key);
   }
 

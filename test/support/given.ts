@@ -71,7 +71,7 @@ export function given<State, Input, Answer>(
         const facts = machine.decide(input, machine.fork(state), context);
         const types = facts.map(fact => fact.event_type);
         assert.equal(facts.length, expected.length, `decided ${types.join(", ") || "nothing"}`);
-        assert.partialDeepStrictEqual(facts, expected as NewEvent[]);
+        assert.partialDeepStrictEqual(facts, expected);
         return facts;
       },
       /** Refused, and for this reason. */

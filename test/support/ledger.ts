@@ -1,4 +1,4 @@
-// A small machine for tests of the actor runtime: it notes ids, rings for errands, and says when it ends.
+// A small machine for tests: it notes ids, rings for errands, and says when it ends.
 import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";

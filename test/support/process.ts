@@ -42,11 +42,23 @@ export interface Answer {
 export type Env = Record<string, string>;
 
 const alive = new Set<ChildProcess>();
-process.once("exit", () => endAll());
+/** Of this test, for its failure. */
+let begun: { args: string[]; said(): string }[] = [];
+process.once("exit", killAll);
 
-/** Kills what a test left behind. For `afterEach`. */
-export function endAll(): void {
+function killAll(): void {
   for (const child of alive) child.kill("SIGKILL");
+}
+
+/** For `afterEach`: kills what a test left behind, and shows what was said in one that failed. */
+export function endAll(this: Mocha.Context): void {
+  if (this.currentTest?.state === "failed") {
+    for (const { args, said } of begun) {
+      process.stdout.write(`      noetl ${args.join(" ")} said:\n${said().slice(-4_000)}\n`);
+    }
+  }
+  begun = [];
+  killAll();
 }
 
 /** A data folder of a test's own, removed at the end. */
@@ -66,6 +78,7 @@ export function begin(args: string[], env: Env, entry = "cli/noetl.ts"): NoetlPr
   alive.add(child);
   const late = setTimeout(() => child.kill("SIGKILL"), LIFE_MAX_MS).unref();
   const seen = { stdout: "", stderr: "", said: "" };
+  begun.push({ args, said: () => seen.said });
   const listeners = new Set<() => void>();
   for (const name of ["stdout", "stderr"] as const) {
     child[name].setEncoding("utf8").on("data", (text: string) => {
@@ -122,9 +135,11 @@ export function noetl(args: string[], env: Env): Promise<Ended> {
   return begin(args, env).ended;
 }
 
-/** `noetl start` on a free port, or an entry of the test that says its address the same way. */
-export async function startServer(env: Env, entry?: string): Promise<NoetlServer> {
-  const server = begin(["start"], { NOETL_PORT: "0", NOETL_DRAIN_SECONDS: "5", ...env }, entry);
+/** `noetl start` on a free port, or with `fault` the entry whose doorbell fails. */
+export async function startServer(env: Env, fault?: string[]): Promise<NoetlServer> {
+  const entry = fault && "test/support/fault-entry.ts";
+  const settings = { NOETL_PORT: "0", NOETL_DRAIN_SECONDS: "5", ...env };
+  const server = begin(["start", ...(fault ?? [])], settings, entry);
   const [, url = ""] = await server.says(/serves (http:\/\/\S+)\/api/);
   return {
     ...server,

@@ -1,6 +1,7 @@
 // The public playbooks that lie beside this project, where they do; and the facts of test_pft_flow.
 import { strict as assert } from "node:assert";
 import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ask } from "./actors.ts";
 import type { Env } from "./process.ts";
@@ -10,9 +11,10 @@ export const PUBLIC = join(ROOT, "../shared/playbooks");
 export const PFT = join(PUBLIC, "pft_flow_test/test_pft_flow.yaml");
 export const PFT_PATH = "fixtures/playbooks/pft_flow_test/test_pft_flow";
 
-/** In a suite: skips it, saying so, where the playbooks are absent. */
-export function arePublicPlaybooksHere(): boolean {
+/** Where they are absent: skips this test, or in a suite says so in place of its tests. */
+export function arePublicPlaybooksHere(test?: Mocha.Context): boolean {
   if (existsSync(PUBLIC)) return true;
+  if (test) test.skip();
   it.skip(`the public playbooks are not here: ${PUBLIC} is absent`);
   return false;
 }
@@ -98,4 +100,11 @@ export async function fiveMinutesLater(url: string): Promise<void> {
     `update pft_test_work_batch_queue set status = 'pending', claimed_at = null, worker_id = null
      where status = 'claimed'`,
   );
+}
+
+/** The embedded Postgres of a data folder, while it runs. */
+export async function embeddedUrl(folder: string): Promise<string> {
+  const read = async (name: string) => (await readFile(join(folder, name), "utf8")).trim();
+  const [port, password] = await Promise.all([read("postgres.port"), read("postgres.password")]);
+  return `postgres://postgres:${password}@127.0.0.1:${port}/noetl`;
 }

@@ -94,10 +94,9 @@ function randomStep(random: Random, place: number, count: number): RandomStep {
 function yamlOf(step: RandomStep): string {
   const { name, loop, back } = step;
   const rounds = `ctx.rounds_${name}`;
+  const count = `(${rounds} or 0)`;
   const again = back
-    ? [
-        `{step: ${back}, when: "{{ (${rounds} or 0) < 2 }}", set: {${rounds}: "{{ (${rounds} or 0) + 1 }}"}}`,
-      ]
+    ? [`{step: ${back}, when: "{{ ${count} < 2 }}", set: {${rounds}: "{{ ${count} + 1 }}"}}`]
     : [];
   const arcs = step.arcs.map(({ to, guard }) => `{step: ${to}${WHEN[guard]}}`);
   const mode = step.isInclusive ? "inclusive" : "exclusive";

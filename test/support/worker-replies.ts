@@ -17,9 +17,7 @@ export function failed(message = "it broke", ctx?: JsonObject): Reply {
   return { result: { status: "error", error }, ...(ctx && { ctx }) };
 }
 
-export function replyOf(
-  table: Answers, grant: Grant
-): Reply {
+export function replyOf(table: Answers, grant: Grant): Reply {
   const entry = table[`${grant.step}/${grant.iteration?.index}`] ?? table[grant.step] ?? ok();
   return typeof entry === "function" ? entry(grant) : entry;
 }

@@ -47,7 +47,7 @@ describe("the graph of steps", () => {
     }
   });
 
-  it("counts arcs of steps that the entry does not lead to, and ignores names that are no step", () => {
+  it("counts arcs of steps that the entry does not lead to; other names are no step", () => {
     const { reaches } = graphOf({ a: [], island: ["a", "nowhere", "toString"] });
     assert.ok(reaches("island", "a"));
     assert.ok(

@@ -37,7 +37,7 @@ describe("the opening of a loop", () => {
     assert.throws(() => openLoop({ ...ids, scope }, turnAt(0)), Needs);
   });
 
-  it("keeps small things by value; more than 1,000 items, or 64 KB, or a scope over 16 KB by reference", () => {
+  it("keeps by reference 1,001 items, a list over 64 KB or a scope over 16 KB", () => {
     const keys = (items: Json, other = "") =>
       Object.keys(
         open(over("mode: parallel"), { items, other }, ', input: {o: "{{ other }}"}').kept,
@@ -80,7 +80,10 @@ describe("the opening of a loop", () => {
   });
 
   it("reads braces in a program as text: code is never a template", () => {
-    const code = `- step: each\n  loop: {in: [1], iterator: i}\n  tool: {kind: python, code: "x = f'{{ not a template'"}`;
+    const code = `
+- step: each
+  loop: {in: [1], iterator: i}
+  tool: {kind: python, code: "x = f'{{ not a template'"}`;
     const loaded = new Map([
       ["noetl://catalog/t@1#a", parsePlaybook(playbookOf(code)) as unknown as Json],
     ]);

@@ -4,8 +4,13 @@ import { EXECUTION_ID, Play } from "../support/execution-play.ts";
 import { failed, ok } from "../support/worker-replies.ts";
 
 const BOTH = `
-- {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}]}}
-- {step: each, loop: {in: 9, iterator: i, spec: {mode: parallel, max_in_flight: 3}}, tool: {kind: noop}, next: {arcs: [{step: end}]}}
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}]}
+- step: each
+  loop: {in: 9, iterator: i, spec: {mode: parallel, max_in_flight: 3}}
+  tool: {kind: noop}
+  next: {arcs: [{step: end}]}
 - {step: side, tool: {kind: noop}, next: {arcs: [{step: end}]}}
 - {step: end, tool: {kind: noop}}`;
 
@@ -150,7 +155,7 @@ describe("a failure beside a loop", () => {
     assert.equal(play.status, "CANCELLED");
   });
 
-  it("a worker that dies while its loop is being stopped is replaced: what was running may finish", () => {
+  it("replaces a worker that dies meanwhile: what was running may finish", () => {
     const play = Play.of(BOTH);
     play.finish("start");
     const each = play.claim("each");

@@ -14,11 +14,24 @@ const execution = executionMachine as unknown as AnyMachine;
 const loop = loopMachine as unknown as AnyMachine;
 
 const FLOW = `
-- {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}, {step: gate}]}}
-- {step: each, spec: {timeout: 9s}, loop: {in: 4, iterator: i, spec: {mode: parallel, max_in_flight: 2, tolerated_failure_count: 1}}, tool: {kind: noop}, next: {arcs: [{step: join}]}}
-- {step: side, tool: {kind: noop}, next: {arcs: [{step: join, when: "{{ event.status == 'failed' }}"}]}}
-- {step: gate, spec: {policy: {admit: {rules: [{else: {then: {allow: false}}}]}}}, tool: {kind: noop}}
-- {step: join, tool: {kind: noop}, set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}, next: {arcs: [{step: start, when: "{{ ctx.n < 2 }}"}]}}`;
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}, {step: gate}]}
+- step: each
+  spec: {timeout: 9s}
+  loop: {in: 4, iterator: i, spec: {mode: parallel, max_in_flight: 2, tolerated_failure_count: 1}}
+  tool: {kind: noop}
+  next: {arcs: [{step: join}]}
+- step: side
+  tool: {kind: noop}
+  next: {arcs: [{step: join, when: "{{ event.status == 'failed' }}"}]}
+- step: gate
+  spec: {policy: {admit: {rules: [{else: {then: {allow: false}}}]}}}
+  tool: {kind: noop}
+- step: join
+  tool: {kind: noop}
+  set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}
+  next: {arcs: [{step: start, when: "{{ ctx.n < 2 }}"}]}`;
 
 /** Runs that between them meet every fact the machines decide. */
 function plays(): Play[] {

@@ -162,7 +162,7 @@ describe("loop: failures", () => {
     assert.equal(play.status, "COMPLETED");
   });
 
-  it("a failed loop takes an arc that asks for its status, reads its stats, and the run ends FAILED", () => {
+  it("a failed loop takes an arc that asks for its status; the run ends FAILED", () => {
     const play = Play.of(`
 - step: each
   loop: ${over("2")}
@@ -171,7 +171,7 @@ describe("loop: failures", () => {
     arcs:
       - {step: never}
       - step: report
-        when: "{{ event.name == 'loop.done' and event.status == 'failed' and output.stats.failed == 1 }}"
+        when: "{{ event.status == 'failed' and output.stats.failed == 1 }}"
         set: {ctx.lost: "{{ each.stats.failed }}"}
 - {step: never, tool: {kind: noop}}
 - {step: report, tool: {kind: noop}}`);
@@ -183,7 +183,7 @@ describe("loop: failures", () => {
 });
 
 describe("loop: ctx", () => {
-  it("a sequential iteration sees the ctx writes of those before it, and the run gets them at the end", () => {
+  it("a sequential iteration sees what those before it wrote, the run at the end", () => {
     const play = begin(over("[1, 2, 3]", "mode: sequential"));
     const seen: unknown[] = [];
     play.run({
@@ -197,7 +197,7 @@ describe("loop: ctx", () => {
     assert.deepEqual(play.all("step.exit")[0]?.context?.["ctx"], { sum: 6 });
   });
 
-  it("parallel iterations see the ctx of the loop's start; their writes merge at its end, last accepted last", () => {
+  it("parallel iterations see the ctx of the loop's start; the last accepted write wins", () => {
     const play = begin(over("3"));
     play.finish("each", ok({}, { sum: "two", only: 2 }), 2);
     const first = play.claim("each", { index: 0 });
@@ -209,7 +209,9 @@ describe("loop: ctx", () => {
 
   it("a loop does not see what other branches write after it was entered", () => {
     const play = Play.of(`
-- {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}]}}
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}]}
 - {step: each, loop: ${over("1")}, tool: {kind: noop, input: {x: "{{ ctx.late }}"}}}
 - {step: side, tool: {kind: noop}}`);
     play.finish("start");
@@ -222,8 +224,12 @@ describe("loop: ctx", () => {
 });
 
 describe("loop: results and the end", () => {
-  it("results come in input order, whatever order they were accepted in; what failed is null", () => {
-    const more = `  set: {ctx.all: "{{ each.results }}", ctx.second: "{{ output.results[1].v }}", ctx.n: "{{ each.data | length }}"}`;
+  it("results come in input order, however they were accepted; what failed is null", () => {
+    const more = `
+  set:
+    ctx.all: "{{ each.results }}"
+    ctx.second: "{{ output.results[1].v }}"
+    ctx.n: "{{ each.data | length }}"`;
     const play = begin(over("3", "mode: parallel, tolerated_failure_count: 1"), {}, more);
     play.finish("each", ok({ v: "c" }), 2);
     play.finish("each", failed(), 0);
@@ -264,7 +270,11 @@ describe("loop: results and the end", () => {
 
   it("each activation has a loop of its own", () => {
     const play = Play.of(`
-- {step: each, loop: ${over("2")}, tool: {kind: noop}, set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}, next: {arcs: [{step: each, when: "{{ ctx.n < 3 }}"}]}}`);
+- step: each
+  loop: ${over("2")}
+  tool: {kind: noop}
+  set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}
+  next: {arcs: [{step: each, when: "{{ ctx.n < 3 }}"}]}`);
     play.run();
     const ids = play.all("loop.done").map(event => event.meta.loop_id);
     assert.equal(new Set(ids).size, 3);
@@ -285,7 +295,7 @@ describe("loop: results and the end", () => {
 });
 
 describe("loop: what it keeps", () => {
-  it("a collection of more than 1,000 items or 64 KB is frozen by reference, a small one by value", () => {
+  it("a collection over 1,000 items or 64 KB is frozen by reference, else by value", () => {
     const kept = (value: unknown) =>
       Object.keys(
         begin(over('"{{ value }}"'), { value } as JsonObject).all("loop.started")[0]?.context ?? {},

@@ -10,6 +10,9 @@ const arcs = (list: string, mode = "exclusive", more = "") =>
 const to = (name: string, when?: string, set?: string) =>
   `{step: ${name}${when ? `, when: "{{ ${when} }}"` : ""}${set ? `, set: {${set}}` : ""}}`;
 
+const counting = (name: string, rest: string) =>
+  `set: {ctx.${name}: "{{ (ctx.${name} or 0) + 1 }}"}, ${rest}`;
+
 function outcome(play: Play) {
   return { status: play.status, entered: play.entered.join(" ") };
 }
@@ -80,7 +83,7 @@ describe("execution: failures", () => {
     });
   });
 
-  it("an error arc goes on after a failure, and the run still ends FAILED with the first failure", () => {
+  it("an error arc goes on after a failure; the run still ends FAILED with it", () => {
     for (const when of [
       "event.name == 'call.error'",
       "event.status == 'failed'",
@@ -95,7 +98,7 @@ describe("execution: failures", () => {
     }
   });
 
-  it("an unconditional arc, or one whose guard does not ask how the step ended, is not taken on failure", () => {
+  it("an arc whose guard does not ask how the step ended is not taken on failure", () => {
     for (const arc of [to("next"), to("next", "true"), to("next", "workload.n == 1")]) {
       const play = Play.of(step("start", arcs(arc)) + step("next"), { n: 1 });
       assert.deepEqual(outcome(play.run({ start: failed() })), {
@@ -236,7 +239,8 @@ describe("execution: admission", () => {
   const rule = (when: string, allow: boolean) => `{when: "${when}", then: {allow: ${allow}}}`;
 
   it("the first rule that matches decides, and none allows", () => {
-    const rules = `${rule("{{ n == 1 }}", false)}, ${rule("{{ n > 0 }}", true)}, {else: {then: {allow: false}}}`;
+    const known = [rule("{{ n == 1 }}", false), rule("{{ n > 0 }}", true)].join(", ");
+    const rules = `${known}, {else: {then: {allow: false}}}`;
     assert.equal(Play.of(gated(rules), { n: 2 }).run().entered.join(" "), "start gate after");
     assert.equal(
       Play.of(gated(rule("{{ false }}", false)))
@@ -299,13 +303,10 @@ describe("execution: joins and loop-backs", () => {
     ) +
     step("odd", arcs(to("merge"))) +
     step("even", arcs(to("merge"))) +
-    step(
-      "merge",
-      `set: {ctx.round: "{{ (ctx.round or 0) + 1 }}"}, ${arcs(`${to("start", "ctx.round < 4")}, ${to("end")}`)}`,
-    ) +
+    step("merge", counting("round", arcs(`${to("start", "ctx.round < 4")}, ${to("end")}`))) +
     step("end");
 
-  it("a loop-back enters a step again with a new activation and a new command, and a merge of alternatives never waits", () => {
+  it("a loop-back enters a step as a new command; a merge of alternatives never waits", () => {
     const play = Play.of(paging).run();
     assert.deepEqual(outcome(play), {
       status: "COMPLETED",
@@ -319,10 +320,7 @@ describe("execution: joins and loop-backs", () => {
   it("two tokens in one cycle do not wait for each other's next round", () => {
     const play = Play.of(
       step("start", arcs(`${to("ping")}, ${to("pong")}`, "inclusive")) +
-        step(
-          "ping",
-          `set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}, ${arcs(`${to("pong", "ctx.n < 5")}, ${to("end")}`)}`,
-        ) +
+        step("ping", counting("n", arcs(`${to("pong", "ctx.n < 5")}, ${to("end")}`))) +
         step("pong", arcs(to("ping"))) +
         step("end"),
     ).run();

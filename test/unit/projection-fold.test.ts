@@ -36,7 +36,11 @@ function progressOf(row: Row | undefined, step: string): Partial<LoopProgress> {
 
 const LOOP = `
 - {step: start, tool: {kind: noop}, next: {arcs: [{step: each}]}}
-- {step: each, loop: {in: 5, iterator: i, spec: {mode: parallel, max_in_flight: 3, tolerated_failure_count: 2}}, tool: {kind: noop}, set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}, next: {arcs: [{step: each, when: "{{ ctx.n < 2 }}"}]}}`;
+- step: each
+  loop: {in: 5, iterator: i, spec: {mode: parallel, max_in_flight: 3, tolerated_failure_count: 2}}
+  tool: {kind: noop}
+  set: {ctx.n: "{{ (ctx.n or 0) + 1 }}"}
+  next: {arcs: [{step: each, when: "{{ ctx.n < 2 }}"}]}`;
 
 describe("the projection's fold", () => {
   it("gives the same row from the log by stream as from events as they were made", () => {
@@ -53,7 +57,7 @@ describe("the projection's fold", () => {
     }
   });
 
-  it("comes to the same row when hints are lost, doubled and out of order, once the log is followed", () => {
+  it("comes to the same row from lost, doubled and disordered hints once the log follows", () => {
     const play = Play.of(LOOP).run({ "each/1": failed() });
     const log = byTime(play.log);
     const rebuilt = rebuildRow(log);

@@ -45,7 +45,8 @@ create index idx_event_loop_id_type
 -- Following the log: below the watermark, in this order, nothing is missed.
 create index idx_event_tx on noetl.event (tx, event_id);
 
--- Event partitions are a week of execution ids wide. Returns how many were made.
+-- Event partitions are a week of execution ids wide. Returns how many were made. A week that already has
+-- facts in the default partition cannot have its own any more; the weeks after it still get theirs.
 create function noetl.ensure_event_partitions(ahead integer) returns integer language plpgsql as $$
 declare
   week_ms   constant bigint := 604800000;
@@ -59,10 +60,14 @@ begin
   for week in select generate_series(this_week, this_week + ahead) loop
     name := 'event_' || to_char(to_timestamp((epoch_ms + week * week_ms) / 1000.0) at time zone 'UTC', 'YYYYMMDD');
     if to_regclass('noetl.' || name) is null then
-      execute format(
-        'create table noetl.%I partition of noetl.event for values from (%s) to (%s)',
-        name, (week * week_ms) << 22, ((week + 1) * week_ms) << 22);
-      made := made + 1;
+      begin
+        execute format(
+          'create table noetl.%I partition of noetl.event for values from (%s) to (%s)',
+          name, (week * week_ms) << 22, ((week + 1) * week_ms) << 22);
+        made := made + 1;
+      exception when check_violation then
+        null;
+      end;
     end if;
   end loop;
   return made;

@@ -1,0 +1,110 @@
+// kill -9 of `noetl start` in the middle of a run: the next one goes on, and the result is exact.
+import { strict as assert } from "node:assert";
+import { readFile } from "node:fs/promises";
+import { chance } from "../support/chance.ts";
+import { assertCopied, COPY } from "../support/copy-playbook.ts";
+import { assertSound } from "../support/log-checker.ts";
+import { startMockApi, type MockApi } from "../support/mock-api.ts";
+import { testDatabase, type TestDatabase } from "../support/postgres.ts";
+import { endAll, newFolder, startServer, type Env } from "../support/process.ts";
+import {
+  arePublicPlaybooksHere,
+  assertSmokeRows,
+  credentialsFor,
+  embeddedUrl,
+  fiveMinutesLater,
+  PFT,
+  smokePayload,
+} from "../support/public-playbooks.ts";
+import { asked, countEvents, deserted, ended, statusOf, submit } from "../support/submitted.ts";
+
+const BATCHES = "GET /api/v1/pft/batch/{type}";
+const POSTS = "GET /posts/{id}";
+/** Nothing a user would wait for: the dead worker is buried when the next one starts. */
+const RECOVERY_MAX_MS = 10_000;
+
+describe("a killed server", function () {
+  this.timeout(120_000);
+  let api: MockApi;
+  let store: TestDatabase;
+  let target: TestDatabase;
+  let env: Env;
+
+  beforeEach(async () => {
+    api = await startMockApi();
+    store = await testDatabase({ migrated: true });
+    target = await testDatabase();
+    env = { NOETL_DATA_DIR: await newFolder(), ...credentialsFor(target.url) };
+  });
+  afterEach(endAll);
+  afterEach(async () => {
+    await api.close();
+    await store.drop();
+    await target.drop();
+  });
+
+  describe("while test_pft_flow runs", () => {
+    if (!arePublicPlaybooksHere()) return;
+
+    async function killOnce(what: string, urlOf: () => Promise<string>, settings: Env) {
+      const seed = chance(what);
+      const first = await startServer(settings);
+      const playbook = await readFile(PFT, "utf8");
+      const id = await submit(first, playbook, smokePayload(api.url));
+      await asked(api, BATCHES, seed.between(1, 20));
+      await first.kill();
+      await deserted(target.url);
+      await fiveMinutesLater(target.url);
+      const second = await startServer(settings);
+      const url = await urlOf();
+      const { status, tookMs } = await ended(url, id);
+      process.stdout.write(`      ${what}: COMPLETED ${tookMs} ms after the restart\n`);
+      assert.equal(status, "COMPLETED");
+      assert.ok(tookMs < RECOVERY_MAX_MS, `took ${tookMs} ms`);
+      await assertSmokeRows(target.url);
+      await assertSound(url, id);
+      assert.ok((await countEvents(url, id, "command.expired")) > 0, "the kill hit nothing");
+      return second;
+    }
+
+    it("the next one ends it with exactly the rows promised", async () => {
+      const settings = { ...env, DATABASE_URL: store.url };
+      const second = await killOnce("kill -9", () => Promise.resolve(store.url), settings);
+      second.signal("SIGTERM");
+      assert.equal((await second.ended).code, 0);
+    });
+
+    it("so does the next one over an embedded Postgres that lost its last client", async () => {
+      const folder = env["NOETL_DATA_DIR"] ?? "";
+      const second = await killOnce("kill -9, embedded", () => embeddedUrl(folder), env);
+      second.signal("SIGTERM");
+      assert.equal((await second.ended).code, 0);
+    });
+  });
+
+  it("nothing goes on without the next one, and two kills in one run lose nothing", async () => {
+    const seed = chance("two kills");
+    const settings = { ...env, DATABASE_URL: store.url };
+    const first = await startServer(settings);
+    const id = await submit(first, COPY, { api_url: api.url, pause: 0.02 });
+    await asked(api, POSTS, seed.between(5, 40));
+    await first.kill();
+    await deserted(target.url);
+    const before = api.calls["total"];
+    assert.equal(await statusOf(store.url, id), "RUNNING");
+    const second = await startServer(settings);
+    await asked(api, POSTS, seed.between(45, 90));
+    assert.ok((api.calls["total"] ?? 0) > (before ?? 0));
+    await second.kill();
+    await startServer(settings);
+    const { status, tookMs } = await ended(store.url, id);
+    process.stdout.write(`      two kills: COMPLETED ${tookMs} ms after the last restart\n`);
+    assert.equal(status, "COMPLETED");
+    assert.ok(tookMs < RECOVERY_MAX_MS, `took ${tookMs} ms`);
+    const again = await assertCopied(target.url, 100);
+    // Only what a dead worker held is done again: at most its slots, each time.
+    assert.ok(again <= 16, `${again} rows were written again`);
+    await assertSound(store.url, id);
+    assert.ok((await countEvents(store.url, id, "command.expired")) > 0, "the kills hit nothing");
+  });
+});

@@ -1,0 +1,83 @@
+// Commit first, then ring: what is between the two, and a ring that reaches nobody, cost time only.
+import { strict as assert } from "node:assert";
+import { chance } from "../support/chance.ts";
+import { assertCopied, COPY } from "../support/copy-playbook.ts";
+import { assertSound, readLog } from "../support/log-checker.ts";
+import { startMockApi, type MockApi } from "../support/mock-api.ts";
+import { testDatabase, type TestDatabase } from "../support/postgres.ts";
+import { endAll, newFolder, startServer, type Env } from "../support/process.ts";
+import { credentialsFor } from "../support/public-playbooks.ts";
+import { ended, longestSilenceMs, statusOf, submit } from "../support/submitted.ts";
+
+/** Rings again after this, plus the second that a wake-up is rounded up to, plus a sweep. */
+const RERING_SECONDS = 2;
+const SILENCE_MAX_MS = 5_500;
+
+describe("a ring that is lost", function () {
+  this.timeout(60_000);
+  let api: MockApi;
+  let store: TestDatabase;
+  let target: TestDatabase;
+  let env: Env;
+
+  beforeEach(async () => {
+    api = await startMockApi();
+    store = await testDatabase({ migrated: true });
+    target = await testDatabase();
+    env = {
+      NOETL_DATA_DIR: await newFolder(),
+      DATABASE_URL: store.url,
+      NOETL_RERING_SECONDS: String(RERING_SECONDS),
+      ...credentialsFor(target.url),
+    };
+  });
+  afterEach(endAll);
+  afterEach(async () => {
+    await api.close();
+    await store.drop();
+    await target.drop();
+  });
+
+  /** Commands that were issued and that nobody has claimed. */
+  async function unclaimed(id: string): Promise<number> {
+    const { events } = await readLog(store.url, id);
+    const of = (type: string) =>
+      new Set(events.filter(e => e.event_type === type).map(e => String(e.meta["command_id"])));
+    return of("command.issued").difference(of("command.claimed")).size;
+  }
+
+  it("because its process was killed between commit and ring: the command still runs", async () => {
+    // The first ring is that of the first step; the loop rings its window, eight, one by one.
+    const at = chance("killed before ring").between(1, 9);
+    const first = await startServer(env, ["die", String(at)]);
+    const payload = { api_url: api.url, n: 40 };
+    const submitted = submit(first, COPY, payload).catch(() => undefined);
+    await first.ended;
+    await submitted;
+    // With the very first ring the answer to the start may have been lost too, but not the start.
+    const [{ execution_id: id } = { execution_id: "" }] = (await readLog(store.url)).rows;
+    assert.equal(await statusOf(store.url, id), "RUNNING");
+    assert.ok((await unclaimed(id)) > 0, "every command that was issued had rung");
+    await startServer(env);
+    const { status, tookMs } = await ended(store.url, id);
+    process.stdout.write(`      killed before ring ${at}: COMPLETED ${tookMs} ms later\n`);
+    assert.equal(status, "COMPLETED");
+    assert.ok(tookMs < SILENCE_MAX_MS + 2_000, `took ${tookMs} ms`);
+    await assertCopied(target.url, 40);
+    await assertSound(store.url, id);
+  });
+
+  it("on its way: the same process rings again within the interval", async () => {
+    const at = chance("rings lost from").between(1, 9);
+    const server = await startServer(env, ["lose", String(at)]);
+    const id = await submit(server, COPY, { api_url: api.url, n: 40 });
+    const { status } = await ended(store.url, id);
+    assert.equal(status, "COMPLETED");
+    assert.match(server.said, /lost ring/);
+    const silenceMs = await longestSilenceMs(store.url, id);
+    process.stdout.write(`      rings lost from ${at}: the longest silence was ${silenceMs} ms\n`);
+    assert.ok(silenceMs < SILENCE_MAX_MS, `nothing happened for ${silenceMs} ms`);
+    assert.equal(await assertCopied(target.url, 40), 0);
+    await assertSound(store.url, id);
+  });
+});

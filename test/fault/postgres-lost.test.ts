@@ -1,0 +1,117 @@
+// Postgres crashes and comes back in the middle of a run, several times: the result is exact all the same.
+import { strict as assert } from "node:assert";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { until } from "../support/actors.ts";
+import { chance } from "../support/chance.ts";
+import { assertCopied, COPY } from "../support/copy-playbook.ts";
+import { assertSound } from "../support/log-checker.ts";
+import { startMockApi, type MockApi } from "../support/mock-api.ts";
+import { startServer as startPostgres, type TestServer } from "../support/postgres.ts";
+import { testDatabase, type TestDatabase } from "../support/postgres.ts";
+import { endAll, newFolder, startServer, type Env, type NoetlServer } from "../support/process.ts";
+import {
+  arePublicPlaybooksHere,
+  assertSmokeRows,
+  credentialsFor,
+  embeddedUrl,
+  PFT,
+  smokePayload,
+} from "../support/public-playbooks.ts";
+import { asked, countEvents, ended, longestSilenceMs, submit } from "../support/submitted.ts";
+
+const POSTS = "GET /posts/{id}";
+const BATCHES = "GET /api/v1/pft/batch/{type}";
+/** From a crash to the next fact: the server's own start, and a back-off of at most 2 s. */
+const SILENCE_MAX_MS = 8_000;
+
+describe("a Postgres that crashes under a running server", function () {
+  this.timeout(120_000);
+  let api: MockApi;
+  let target: TestDatabase;
+  let env: Env;
+
+  beforeEach(async () => {
+    api = await startMockApi();
+    target = await testDatabase();
+    env = { NOETL_DATA_DIR: await newFolder(), ...credentialsFor(target.url) };
+  });
+  afterEach(endAll);
+  afterEach(async () => {
+    await api.close();
+    await target.drop();
+  });
+
+  async function assertExact(url: string, id: string, server: NoetlServer, what: string) {
+    const { status, tookMs } = await ended(url, id);
+    const silenceMs = await longestSilenceMs(url, id);
+    process.stdout.write(
+      `      ${what}: longest silence ${silenceMs} ms, end ${tookMs} ms later\n`,
+    );
+    assert.equal(status, "COMPLETED");
+    assert.ok(silenceMs < SILENCE_MAX_MS, `nothing happened for ${silenceMs} ms`);
+    await assertSound(url, id);
+    // No worker died, so no delivery may have been lost to one.
+    assert.equal(await countEvents(url, id, "command.expired"), 0);
+    server.signal("SIGTERM");
+    assert.equal((await server.ended).code, 0);
+  }
+
+  describe("which has a store of its own", () => {
+    let store: TestServer;
+    before(async () => {
+      store = await startPostgres();
+    });
+    after(() => store.remove());
+
+    async function crash(): Promise<void> {
+      await store.kill("immediate");
+      await store.start();
+    }
+
+    it("costs time only: three crashes, and each row is written once", async () => {
+      const seed = chance("three crashes");
+      const server = await startServer({ ...env, DATABASE_URL: store.url });
+      const id = await submit(server, COPY, { api_url: api.url, pause: 0.02 });
+      for (const calls of [seed.between(1, 30), seed.between(31, 60), seed.between(61, 95)]) {
+        await asked(api, POSTS, calls);
+        await crash();
+      }
+      await assertExact(store.url, id, server, "three crashes");
+      assert.equal(await assertCopied(target.url, 100), 0);
+      assert.equal(api.calls[POSTS], 100);
+    });
+
+    it("costs test_pft_flow not one row", async function () {
+      if (!arePublicPlaybooksHere(this)) return;
+      const seed = chance("test_pft_flow, crashes");
+      const server = await startServer({ ...env, DATABASE_URL: store.url });
+      const id = await submit(server, await readFile(PFT, "utf8"), smokePayload(api.url));
+      for (const calls of [seed.between(1, 10), seed.between(11, 23)]) {
+        await asked(api, BATCHES, calls);
+        await crash();
+      }
+      await assertExact(store.url, id, server, "test_pft_flow, crashes");
+      await assertSmokeRows(target.url);
+    });
+  });
+
+  it("is started again by the keeper when it is the embedded one", async () => {
+    const seed = chance("embedded, killed");
+    const folder = env["NOETL_DATA_DIR"] ?? "";
+    const server = await startServer(env);
+    const id = await submit(server, COPY, { api_url: api.url, pause: 0.02 });
+    for (const calls of [seed.between(1, 40), seed.between(50, 90)]) {
+      await asked(api, POSTS, calls);
+      const pid = await postmasterPid(folder);
+      process.kill(pid, "SIGKILL");
+      await until(async () => (await postmasterPid(folder).catch(() => pid)) !== pid, 15_000);
+    }
+    await assertExact(await embeddedUrl(folder), id, server, "embedded, killed");
+    assert.equal(await assertCopied(target.url, 100), 0);
+  });
+});
+
+async function postmasterPid(folder: string): Promise<number> {
+  return Number.parseInt(await readFile(join(folder, "postgres", "postmaster.pid"), "utf8"), 10);
+}

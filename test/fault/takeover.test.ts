@@ -1,0 +1,53 @@
+// Two servers over one database, without NATS: when one is killed the other takes over what it held.
+import { strict as assert } from "node:assert";
+import { chance } from "../support/chance.ts";
+import { assertCopied, COPY } from "../support/copy-playbook.ts";
+import { assertSound } from "../support/log-checker.ts";
+import { startMockApi, type MockApi } from "../support/mock-api.ts";
+import { testDatabase, type TestDatabase } from "../support/postgres.ts";
+import { endAll, newFolder, startServer, type Env } from "../support/process.ts";
+import { credentialsFor } from "../support/public-playbooks.ts";
+import { asked, ended, longestSilenceMs, submit } from "../support/submitted.ts";
+
+/** A dead process of the same machine is seen by its pid, long before its lease of 30 s has passed. */
+const SILENCE_MAX_MS = 4_000;
+
+describe("the other of two servers", function () {
+  this.timeout(60_000);
+  let api: MockApi;
+  let store: TestDatabase;
+  let target: TestDatabase;
+  let env: Env;
+
+  before(async () => {
+    api = await startMockApi();
+    store = await testDatabase({ migrated: true });
+    target = await testDatabase();
+    env = {
+      NOETL_DATA_DIR: await newFolder(),
+      DATABASE_URL: store.url,
+      ...credentialsFor(target.url),
+    };
+  });
+  afterEach(endAll);
+  after(async () => {
+    await api.close();
+    await store.drop();
+    await target.drop();
+  });
+
+  it("takes over within seconds what a killed one held", async () => {
+    const seed = chance("takeover");
+    const [first] = await Promise.all([startServer(env), startServer(env)]);
+    const id = await submit(first, COPY, { api_url: api.url, pause: 0.05 });
+    await asked(api, "GET /posts/{id}", seed.between(10, 60));
+    await first.kill();
+    const { status } = await ended(store.url, id);
+    const silenceMs = await longestSilenceMs(store.url, id);
+    process.stdout.write(`      takeover: the longest silence was ${silenceMs} ms\n`);
+    assert.equal(status, "COMPLETED");
+    assert.ok(silenceMs < SILENCE_MAX_MS, `nothing happened for ${silenceMs} ms`);
+    await assertCopied(target.url, 100);
+    await assertSound(store.url, id);
+  });
+});
