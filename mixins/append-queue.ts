@@ -1,4 +1,4 @@
-// Appends on their way to Postgres: many streams in one statement, a guilty one found and told alone.
+// Appends on their way to Postgres: many streams in one statement, a guilty one told alone.
 import { backoffMs, type Clock } from "./clock.ts";
 import type { AppendOutcome } from "./event-store.ts";
 import { appendEvents, type StreamAppend } from "./postgres/event.ts";

@@ -255,7 +255,9 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   /** When somebody must look after what is open, at the latest: an append only moves it earlier. */
   #wakeAt(draft: State, context: TurnContext): number {
     const { rering_ms, lease_ms } = this.#ports.settings;
-    return roundUp(context.now + (this.#outbox.owes(draft) ? rering_ms : lease_ms));
+    const look = context.now + (this.#outbox.owes(draft) ? rering_ms : lease_ms);
+    const deadline = this.#machine.deadline(draft, context) ?? Infinity;
+    return roundUp(Math.max(context.now, Math.min(look, deadline)));
   }
 
   /** On wake: the next deadline, which may be later than the last one (design §5 rule 6). */

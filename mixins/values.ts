@@ -14,6 +14,8 @@ import type { ResultStore } from "./result-store/index.ts";
 
 /** Bytes of loaded values kept in memory; the least recently loaded go first. */
 const KEPT_BYTES_MAX = 64 * 1024 * 1024;
+/** A decision asks for its values one by one: each stays until it has had time for the others. */
+const KEPT_MS = 5_000;
 /** A loop's results as one list, at most: above it a template must not ask for the whole. */
 const LOOP_RESULTS_BYTES_MAX = 64 * 1024 * 1024;
 const PLAYBOOK_BYTES = 65_536;
@@ -27,21 +29,22 @@ export interface ValueStore extends Values {
 /** The values of one process. `loaded` and `stored` are read by decisions; `provide` fills them. */
 export function createValues(from: { database: Query; results: ResultStore }): ValueStore {
   const loaded = new Map<string, Json | LostValue>();
-  const sizes = new Map<string, number>();
+  const kept = new Map<string, { size: number; until: number }>();
   const stored = new Map<string, ResultReference>();
   const loading = new Map<string, Promise<Json>>();
   let bytes = 0;
 
   function keep(ref: string, value: Json | LostValue, size: number): void {
     if (loaded.has(ref)) return;
+    const now = performance.now();
     loaded.set(ref, value);
-    sizes.set(ref, size);
+    kept.set(ref, { size, until: now + KEPT_MS });
     bytes += size;
-    for (const oldest of loaded.keys()) {
-      if (bytes <= KEPT_BYTES_MAX || oldest === ref) break;
-      bytes -= sizes.get(oldest) ?? 0;
+    for (const [oldest, one] of kept) {
+      if (bytes <= KEPT_BYTES_MAX || one.until > now) break;
+      bytes -= one.size;
       loaded.delete(oldest);
-      sizes.delete(oldest);
+      kept.delete(oldest);
     }
   }
 

@@ -19,10 +19,15 @@ export const LIMITS = {
   waitMaxMs: 30_000,
 } as const;
 
+/** The largest bigint of the database. */
+const ID_MAX = "9223372036854775807";
+
 /** Ids are snowflakes: 64-bit numbers, carried as text because JSON numbers lose digits. */
 const id = z
   .string({ error: "an id as text (digits)" })
-  .regex(/^[1-9]\d{0,18}$/, "an id of 1 to 19 digits, as text");
+  .regex(/^[1-9]\d{0,18}$/, "an id of 1 to 19 digits, as text")
+  // Digits of equal number compare as text.
+  .refine(text => text.length < ID_MAX.length || text <= ID_MAX, `an id of at most ${ID_MAX}`);
 
 const path = z
   .string({ error: "a catalog path such as examples/hello" })

@@ -48,17 +48,22 @@ describe("noetl run in a data folder", function () {
   const postmasterPid = async (): Promise<number> =>
     Number.parseInt(await readFile(join(folder, "postgres", "postmaster.pid"), "utf8"), 10);
 
-  /** Whoever was last has stopped Postgres before it ended itself. */
-  function assertNothingLeft(postmaster: number): void {
-    assert.equal(existsSync(join(folder, "keeper.json")), false, "a keeper is left");
-    assert.equal(existsSync(join(folder, "postgres", "postmaster.pid")), false);
-    assert.throws(() => process.kill(postmaster, 0), { code: "ESRCH" });
-  }
+  const isGone = async (pid: number): Promise<boolean> => {
+    const files = ["keeper.json", join("postgres", "postmaster.pid")];
+    if (files.some(name => existsSync(join(folder, name)))) return false;
+    const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+    return stat === "" || / Z /.test(stat);
+  };
 
   const viewOf = ({ stdout }: Ended): Record<string, unknown> =>
     JSON.parse(stdout) as Record<string, unknown>;
 
   it("twice at once: both complete, and the first to end leaves Postgres to the second", async () => {
+    // Two of `create table if not exists` at once is a race of Postgres's own.
+    await ask(
+      target.url,
+      "create table copied (id integer primary key, title text not null, times integer not null)",
+    );
     const short = begin(copy(0, "--json"), env);
     const long = begin(copy(0.2, "--json"), env);
     const first = await short.ended;
@@ -71,7 +76,8 @@ describe("noetl run in a data folder", function () {
       const { status, path } = viewOf(ended);
       assert.deepEqual([status, path], ["COMPLETED", COPY_PATH]);
     }
-    assertNothingLeft(postmaster);
+    // The last to leave stops Postgres before it ends itself.
+    assert.ok(await isGone(postmaster), "Postgres is left running");
     // Both wrote every row: one insert and one update each.
     assert.equal(await assertCopied(target.url, 100), 100);
     const list = viewOf(await noetl(["list", "--json"], env));
@@ -87,7 +93,7 @@ describe("noetl run in a data folder", function () {
     run.signal("SIGINT");
     const { code, stderr } = await run.ended;
     assert.equal(code, 130);
-    assertNothingLeft(postmaster);
+    assert.ok(await isGone(postmaster), "Postgres is left running");
     const [, id = ""] = /noetl resume (\d+)/.exec(stderr) ?? [];
     assert.notEqual(id, "", stderr);
     const calls = api.calls[POSTS] ?? 0;
@@ -125,9 +131,7 @@ describe("noetl run in a data folder", function () {
     await asked(api, POSTS, seed.between(5, 80));
     const postmaster = await postmasterPid();
     await run.kill();
-    await until(() => !existsSync(join(folder, "keeper.json")), 15_000);
-    await until(() => !existsSync(join(folder, "postgres", "postmaster.pid")), 15_000);
-    assertNothingLeft(postmaster);
+    await until(() => isGone(postmaster), 15_000);
     await deserted(target.url);
     const list = viewOf(await noetl(["list", "--json"], env));
     const [{ execution_id: id, status } = { execution_id: "", status: "" }] = list[

@@ -83,7 +83,7 @@ describe("actors: conflict and proof", function () {
     await Promise.all(sent);
     assert.ok(sent.length > 2_000, `${sent.length} inputs`);
     const conflicts = one.store.counters.conflicts + two.store.counters.conflicts;
-    assert.ok(conflicts > 5, `the hosts were rivals: ${conflicts} conflicts`);
+    assert.ok(conflicts > 0, `the hosts were rivals: ${conflicts} conflicts`);
     for (const stream of streams) {
       const log = await logOf(database.url, stream);
       assert.deepEqual(
@@ -130,11 +130,11 @@ describe("actors: conflict and proof", function () {
         slow.send(stream, { type: "add", id: `slow-${index}` }),
       ),
     ).finally(() => (over = true));
-    for (let index = 0; !over && index < 400; index += 1) {
+    for (let index = 0; !over && slow.counters.conflicts < 10; index += 1) {
       await fast.send(stream, { type: "add", id: `fast-${index}` });
     }
     await patient;
-    assert.ok(slow.counters.conflicts > 8, `${slow.counters.conflicts} conflicts`);
+    assert.ok(slow.counters.conflicts >= 10, `${slow.counters.conflicts} conflicts`);
     const noted = (await logOf(database.url, stream)).map(row => row.meta["command_id"] as string);
     assert.equal(noted.filter(id => id.startsWith("slow")).length, 20);
     assert.equal(new Set(noted).size, noted.length);

@@ -1,7 +1,9 @@
 // Design §5 rule 3: effects are a function of state: a death after the commit loses none of them.
 import { strict as assert } from "node:assert";
 import type { EventStore } from "../../mixins/event-store.ts";
+import { createValues } from "../../mixins/values.ts";
 import { Needs, type Machine } from "../../schemas/decider.ts";
+import type { Json } from "../../schemas/json.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
 import {
   ledger,
@@ -198,6 +200,29 @@ describe("actors: effects", function () {
     const host = one.ledger({
       machine: needy,
       provide: async (needs, loaded) => needs.load.forEach(({ ref }) => loaded.set(ref, true)),
+    });
+    assert.equal((await host.send(newStream(one), { type: "add", id: "x" })).size, 1);
+  });
+
+  it("a decision has all the values it needs, though they are more than are kept", async () => {
+    const bytes = 40 * 1024 * 1024;
+    const references = ["a", "b", "c"].map(name => ({ ref: `noetl://${name}`, bytes, tier: "x" }));
+    const get = () => Promise.resolve("large");
+    const put = () => Promise.reject(new Error("nothing is stored here"));
+    const values = createValues({ database: one.database, results: { get, put } });
+    const needy: LedgerMachine = {
+      ...ledger,
+      decide(input, state, context) {
+        for (const reference of references) {
+          if (!context.loaded.has(reference.ref)) throw new Needs({ load: [reference] });
+        }
+        return ledger.decide(input, state, context);
+      },
+    };
+    const host = one.ledger({
+      machine: needy,
+      loaded: values.loaded as Map<string, Json>,
+      provide: needs => values.provide(needs, newStream(one), {} as never),
     });
     assert.equal((await host.send(newStream(one), { type: "add", id: "x" })).size, 1);
   });

@@ -11,7 +11,7 @@ import type { EventType, NewEvent, ResultReference, StoredEvent } from "../../sc
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import { parsePlaybook } from "../../schemas/playbook/parse.ts";
-import { CATALOG_PREFIX } from "../../schemas/playbook/stored-result.ts";
+import { CATALOG_PREFIX, LostValue } from "../../schemas/playbook/stored-result.ts";
 import {
   executionMachine,
   type ExecutionAnswer,
@@ -43,6 +43,8 @@ export function playbookOf(workflow: string, more = ""): string {
 export class Play {
   readonly streams = new Map<string, Stream>();
   readonly results = new Map<string, Json>();
+  /** References whose values are kept no longer. */
+  readonly lost = new Set<string>();
   /** Workers that live, by incarnation. */
   readonly alive = new Set(["w1", "w2"]);
   /** When a worker's row was last renewed; just now when it is not here. */
@@ -56,7 +58,7 @@ export class Play {
   thorough = true;
   readonly settings = turnAt(0).settings;
   readonly #playbook: Json;
-  readonly #loaded = new Map<string, Json>();
+  readonly #loaded = new Map<string, Json | LostValue>();
   readonly #stored = new Map<string, ResultReference>();
   #id = 5_000n;
   #claims = 0;
@@ -191,7 +193,8 @@ export class Play {
     }
   }
 
-  #load(ref: string, extract?: JsonObject): Json {
+  #load(ref: string, extract?: JsonObject): Json | LostValue {
+    if (this.lost.has(ref)) return new LostValue(`the result '${ref}' is no longer kept`);
     if (ref.startsWith(CATALOG_PREFIX)) return this.#playbook;
     const loopId = /\/loop\/([0-9]+)\/results$/.exec(ref)?.[1];
     if (loopId === undefined) {
