@@ -1,5 +1,6 @@
 // The result port: values too large for a row, kept in a tier and named by a reference.
 import { createHash } from "node:crypto";
+import { Rejected } from "../../schemas/errors.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import { isObject } from "../../schemas/json.ts";
 import type { ResultReference } from "../../schemas/events.ts";
@@ -50,6 +51,10 @@ export function createResultStore(tier: Tier): ResultStore {
     },
     async get(reference) {
       const bytes = await tier.read(reference.ref.slice(REFERENCE_PREFIX.length));
+      const { sha256, ref } = reference;
+      if (sha256 !== undefined && createHash("sha256").update(bytes).digest("hex") !== sha256) {
+        throw new Rejected(`the result '${ref}' is not what was stored there`, 409, { ref });
+      }
       return JSON.parse(bytes.toString("utf8")) as Json;
     },
   };
