@@ -91,9 +91,9 @@ function declareQuestions(): void {
 }
 
 function declareHousekeeping(): void {
-  verb("start", "serve the API and run executions, until Ctrl-C", async () =>
-    (await import("./start.ts")).start(),
-  );
+  serve("start", "serve the API and run executions, until Ctrl-C");
+  serve("server", "decide and serve the API; workers join through NATS");
+  serve("worker", "run commands for the servers of the same NATS and database");
   verb("config", "settings in effect and where they come from", async o =>
     (await import("./config.ts")).config(o),
   ).option("--set", "only those set in the environment");
@@ -114,6 +114,14 @@ function declareHousekeeping(): void {
 /**
  * A command whose options include the global ones, and which ends with the exit code of its verb.
  */
+/** A long-running verb: its name is the set of its roles. */
+function serve(name: "start" | "server" | "worker", description: string): void {
+  verb(name, description, async () => {
+    const { ROLES, start } = await import("./start.ts");
+    return start(ROLES[name]);
+  });
+}
+
 function verb(usage: string, description: string, work: Verb, parent: Command = program): Command {
   return parent
     .command(usage)

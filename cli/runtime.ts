@@ -14,6 +14,7 @@ import type { Doorbell } from "../mixins/notifications.ts";
 import { openDatabase } from "../mixins/postgres/index.ts";
 import type { Database } from "../mixins/postgres/index.ts";
 import { migrate } from "../mixins/postgres/migrate.ts";
+import { openJetStream } from "../mixins/jetstream.ts";
 import { createLocalVolume } from "../mixins/result-store/local-volume.ts";
 import { createResultStore } from "../mixins/result-store/index.ts";
 import { createRuntime } from "../mixins/runtime.ts";
@@ -63,10 +64,18 @@ export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntim
   const store = await openStore(settings);
   try {
     const broker = new ServiceBroker(brokerOptions(named(settings)));
-    const plan = await planServices(choice, store, broker);
-    for (const schema of plan.schemas) broker.createService(schema);
-    await started(broker);
-    return running(broker, plan, store);
+    const bell = await openDoorbell(choice, broker);
+    // Closed in this order at the end, and when the start fails half-way.
+    const close = () => Promise.resolve(bell?.close()).finally(() => store.close());
+    try {
+      const plan = await planServices(choice, store, broker, bell?.doorbell);
+      for (const schema of plan.schemas) broker.createService(schema);
+      await started(broker);
+      return running(broker, plan, { url: store.url, close });
+    } catch (error) {
+      await bell?.close();
+      throw error;
+    }
   } catch (error) {
     await store.close();
     throw error;
@@ -101,9 +110,10 @@ export async function openStore(settings: Settings): Promise<OpenStore> {
 }
 
 async function planServices(
-  { settings, roles, scope, doorbell }: RuntimeChoice,
+  { settings, roles, scope }: RuntimeChoice,
   { database }: OpenStore,
   broker: ServiceBroker,
+  doorbell: Doorbell | undefined,
 ): Promise<ServicePlan> {
   const volume = createLocalVolume(join(resolve(settings.node.dataDir), "results"));
   const runtime = await createRuntime({
@@ -116,6 +126,22 @@ async function planServices(
   return createServices(runtime, roles, scope);
 }
 
+/** JetStream when there is a NATS, the bell inside this process when not. */
+async function openDoorbell(
+  { settings, doorbell }: RuntimeChoice,
+  broker: ServiceBroker,
+): Promise<ClosableDoorbell | undefined> {
+  if (doorbell || !settings.nats.url) return doorbell && { doorbell, close: async () => undefined };
+  const logger = broker.getLogger("doorbell");
+  const opened = await openJetStream(settings, (fields, message) => logger.warn(fields, message));
+  return { doorbell: opened, close: () => opened.close() };
+}
+
+interface ClosableDoorbell {
+  doorbell: Doorbell;
+  close(): Promise<void>;
+}
+
 async function started(broker: ServiceBroker): Promise<void> {
   try {
     await broker.start();
@@ -125,7 +151,11 @@ async function started(broker: ServiceBroker): Promise<void> {
   }
 }
 
-function running(broker: ServiceBroker, plan: ServicePlan, store: OpenStore): RunningRuntime {
+function running(
+  broker: ServiceBroker,
+  plan: ServicePlan,
+  store: Pick<OpenStore, "url" | "close">,
+): RunningRuntime {
   let drained: Promise<void> | undefined;
   let stopped: Promise<void> | undefined;
   const drain = () => (drained ??= plan.drain(broker));

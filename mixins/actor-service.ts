@@ -2,11 +2,12 @@
 // wake-ups.
 import type { Context, ActionSchema, ServiceBroker } from "moleculer";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "../schemas/command.ts";
-import type { ActorKind, Address, MessageInput } from "../schemas/decider.ts";
+import type { ActorKind, Address, MessageInput, Ring } from "../schemas/decider.ts";
 import { errorType } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
 import type { ActorHost, ActorOptions } from "./actor.ts";
 import type { StreamName } from "./event-store.ts";
+import { callOwner, ownedId } from "./routing.ts";
 import type { Runtime } from "./runtime.ts";
 
 /** One entry of a batch: the stream it is for, and the input without its type. */
@@ -40,6 +41,8 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
     store,
     clock,
     ids,
+    // A loop runs where its execution does, when it can.
+    streamIds: { next: () => ownedId(ids, broker, "loops") },
     values,
     settings: {
       lease_ms: settings.command.leaseMs,
@@ -47,9 +50,14 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
       max_attempts: settings.command.maxAttempts,
       heartbeat_timeout_ms: settings.command.heartbeatTimeoutMs,
     },
-    ring: doorbell.ring,
+    ring: (ring: Ring) => doorbell.ring(ring),
     deliver: (to: Address, input: MessageInput) =>
-      broker.call(`${to.actor}.deliver`, { to, input }, { timeout: 30_000 }),
+      callOwner(broker, to.stream_id, {
+        service: to.actor,
+        action: "deliver",
+        params: { to, input },
+        timeoutMs: 30_000,
+      }),
     async holds(nodeID: string, incarnation: string, command_ids: string[]) {
       try {
         const params = { incarnation, command_ids };

@@ -30,6 +30,8 @@ export interface ActorPorts<State, Input, Answer> {
   store: EventStore;
   clock: Clock;
   ids: IdSource;
+  /** Ids of streams that a decision makes; `ids` when absent. */
+  streamIds?: IdSource;
   settings: ActorSettings;
   values: Values;
   counters: ActorCounters;

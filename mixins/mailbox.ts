@@ -152,12 +152,12 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   }
 
   async #context(entries: Entry<Input, Answer>[]): Promise<TurnContext> {
-    const { clock, settings, values, ids } = this.#ports;
+    const { clock, settings, values, ids, streamIds = ids } = this.#ports;
     const wakes = entries.some(isWake);
     const held = wakes ? [...this.#machine.held(this.#replica.state as State)] : [];
     const { seen, disowned } = await readLiveness(this.#ports, held);
     const { loaded, stored } = values;
-    const newId = () => ids.next();
+    const newId = () => streamIds.next();
     return { now: clock.now(), newId, settings, seen, disowned, loaded, stored };
   }
 

@@ -2,6 +2,7 @@
 // only an optimisation: two nodes may believe they own one stream, and the database decides.
 import type { ServiceBroker } from "moleculer";
 import { errorType } from "../schemas/errors.ts";
+import type { IdSource } from "../schemas/ids.ts";
 
 /** A node that does not answer within this is passed over (design §5). */
 const OWNER_PATIENCE_MS = 1_000;
@@ -108,4 +109,19 @@ export function byOwner<Item extends { stream_id: string }>(
   const hosts = hostsOf(broker, service);
   if (hosts.length < 2) return [items];
   return [...Map.groupBy(items, item => rendezvous(item.stream_id, hosts)).values()];
+}
+
+/** Ids tried for one that this node owns: with many nodes the last one must do. */
+const OWNED_TRIES = 64;
+
+/** A fresh stream id whose owner is this node: who starts a stream goes on with it. */
+export function ownedId(ids: IdSource, broker: ServiceBroker, service: string): string {
+  const hosts = hostsOf(broker, service);
+  let id = ids.next();
+  if (!hosts.includes(broker.nodeID)) return id;
+  for (let tries = 0; tries < OWNED_TRIES; tries += 1) {
+    if (rendezvous(id, hosts) === broker.nodeID) return id;
+    id = ids.next();
+  }
+  return id;
 }

@@ -148,7 +148,7 @@ function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
       workload: workloadOf(input, playbook),
       execution_id: input.execution_id,
       // A payload's own `ctx` starts the variables.
-      ...(isObject(input.payload["ctx"]) && { ctx: input.payload["ctx"] as JsonObject }),
+      ...(isObject(input.payload["ctx"]) && { ctx: input.payload["ctx"] }),
     },
   };
   const state = evolve({ status: "none" }, initialized, context.now) as Running;

@@ -1,6 +1,7 @@
 // Starting a run: which playbook, which key, and one append that makes it exist.
 import { createHash } from "node:crypto";
 import type { Context } from "moleculer";
+import { ownedId } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { findStart } from "../../mixins/postgres/execution.ts";
 import { Conflict, Rejected, Unavailable } from "../../schemas/errors.ts";
@@ -29,7 +30,7 @@ export async function startExecution(
   request: ExecutionsStart,
 ): Promise<Started> {
   const playbook = await pin(ctx, request);
-  const execution_id = runtime.ids.next();
+  const execution_id = ownedId(runtime.ids, ctx.broker, "executions");
   const { parent_execution_id, idempotency_key: key } = request;
   if (parent_execution_id !== undefined) await refuseOrphan(host, parent_execution_id);
   const payload = (request.payload ?? {}) as JsonObject;

@@ -1,5 +1,6 @@
 // The reaper: wakes streams whose wake_at has passed, and keeps house. It decides nothing.
 import type { Service, ServiceSchema } from "moleculer";
+import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { ensurePartitions, forgetStarts } from "../../mixins/postgres/execution.ts";
 import { forgetWorkers } from "../../mixins/postgres/runtime.ts";
@@ -21,6 +22,8 @@ const PICK_BACKOFF_MS = 5_000;
 /** The next sweep waits for the waking of this one so long. */
 const WAKE_PATIENCE_MS = 1_000;
 const HOUSEKEEPING_MS = 60_000;
+/** How long an owner may take to look after what it was woken for. */
+const WAKE_MS = 30_000;
 /** Weeks of event partitions kept ahead. */
 const PARTITIONS_AHEAD = 2;
 const WORKERS_KEPT_SECONDS = 3_600;
@@ -93,14 +96,17 @@ export default function reaperService(
   };
 }
 
-/** Tells the owners of due streams, one call a kind. */
+/** Tells the owners of due streams, one call an owner and kind. */
 async function wake(service: Service, due: DueStream[]): Promise<void> {
-  const kinds = Map.groupBy(due, stream => stream.kind);
-  await Promise.all(
-    [...kinds].map(([kind, streams]) =>
-      service.broker
-        .call(`${kind}.wake`, { streams }, { timeout: 30_000 })
-        .catch((error: unknown) => service.logger.warn({ err: error, kind }, "reaper.wake_failed")),
-    ),
+  const { broker, logger } = service;
+  const calls = [...Map.groupBy(due, stream => stream.kind)].flatMap(([kind, streams]) =>
+    byOwner(broker, kind, streams).map(async group => {
+      const params = { streams: group };
+      const call = { service: kind, action: "wake", params, timeoutMs: WAKE_MS };
+      await callOwner(broker, group[0]?.stream_id ?? "", call).catch((error: unknown) =>
+        logger.warn({ err: error, kind }, "reaper.wake_failed"),
+      );
+    }),
   );
+  await Promise.all(calls);
 }

@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import type { ClaimBatch, Reply } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
+import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { ActorKind, Ring } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { WorkerIdentity } from "./identity.ts";
@@ -13,7 +14,7 @@ const CLAIM_MS = 20_000;
 
 type Replies = Reply<{ grant?: Grant }>[];
 
-/** Claims what the rings announce, one call for all; those that are refused are somebody else's. */
+/** Claims what the rings announce, one call an owner; what is refused is somebody else's. */
 export async function claimAll(
   broker: ServiceBroker,
   clock: Clock,
@@ -21,8 +22,23 @@ export async function claimAll(
   request: { actor: ActorKind; rings: Ring[] },
 ): Promise<Grant[]> {
   const { actor, rings } = request;
-  const { worker_id, incarnation } = me;
   const claim_id = randomUUID();
+  const groups = byOwner(broker, actor, rings);
+  const grants = await Promise.all(
+    groups.map(group => claimGroup(broker, clock, me, { actor, rings: group, claim_id })),
+  );
+  return grants.flat();
+}
+
+/** A lost answer costs nothing: the same claim_id is answered again (design §5 rule 4). */
+async function claimGroup(
+  broker: ServiceBroker,
+  clock: Clock,
+  me: WorkerIdentity,
+  request: { actor: ActorKind; rings: Ring[]; claim_id: string },
+): Promise<Grant[]> {
+  const { actor, rings, claim_id } = request;
+  const { worker_id, incarnation } = me;
   const started = clock.now();
   const grants: Grant[] = [];
   let claims: ClaimBatch["claims"] = rings.map(({ execution_id, stream_id, command_id }) => {
@@ -30,10 +46,11 @@ export async function claimAll(
   });
   for (let tries = 0; claims.length > 0 && clock.now() - started < CLAIM_MS; tries += 1) {
     if (tries > 0) await clock.sleep(backoffMs(tries, 50, 2_000));
-    const batch: ClaimBatch = { worker_id, incarnation, claim_id, claims };
+    const params: ClaimBatch = { worker_id, incarnation, claim_id, claims };
+    const call = { service: actor, action: "claim", params, timeoutMs: CLAIM_MS };
     try {
-      const options = { timeout: CLAIM_MS };
-      const replies = await broker.call<Replies, ClaimBatch>(`${actor}.claim`, batch, options);
+      const owned = claims[0]?.stream_id ?? "";
+      const replies = await callOwner<Replies, ClaimBatch>(broker, owned, call);
       for (const reply of replies) {
         if (reply.status === "ok" && reply.grant) grants.push(reply.grant);
       }

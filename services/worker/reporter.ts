@@ -4,6 +4,7 @@ import type { ServiceBroker } from "moleculer";
 import type { OutcomeRequest, Reply } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
+import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 
 export interface Outcome extends OutcomeRequest {
@@ -11,12 +12,15 @@ export interface Outcome extends OutcomeRequest {
 }
 
 interface Entry {
+  stream_id: string;
   outcome: Outcome;
   done: (next: Grant | undefined) => void;
 }
 
 /** Outcomes of one call at most. */
 const BATCH_MAX = 500;
+/** An owner waits this long for its database before it says that it cannot. */
+const REPORT_MS = 90_000;
 
 export interface ReporterCounters {
   reported: number;
@@ -48,7 +52,7 @@ export class Reporter {
   report(outcome: Outcome): Promise<Grant | undefined> {
     return new Promise(done => {
       const queue = this.#waiting.get(outcome.actor) ?? [];
-      queue.push({ outcome, done });
+      queue.push({ stream_id: outcome.stream_id, outcome, done });
       this.#waiting.set(outcome.actor, queue);
       if (!this.#sending.has(outcome.actor)) void this.#send(outcome.actor);
     });
@@ -61,7 +65,7 @@ export class Reporter {
       const batch = this.#waiting.get(actor)?.splice(0, BATCH_MAX) ?? [];
       if (batch.length === 0) break;
       // Each batch is on its way by itself: a slow stream must not hold up the others' outcomes.
-      void this.#deliver(actor, batch);
+      for (const group of byOwner(this.#broker, actor, batch)) void this.#deliver(actor, group);
       await new Promise(resolve => setImmediate(resolve));
     }
     this.#sending.delete(actor);
@@ -71,7 +75,12 @@ export class Reporter {
     const outcomes = batch.map(({ outcome: { actor: _actor, ...request } }) => request);
     let replies: Reply<{ grant?: Grant }>[] = [];
     try {
-      replies = await this.#broker.call(`${actor}.report`, { outcomes }, { timeout: 90_000 });
+      replies = await callOwner(this.#broker, batch[0]?.stream_id ?? "", {
+        service: actor,
+        action: "report",
+        params: { outcomes },
+        timeoutMs: REPORT_MS,
+      });
       this.#failures = replies.some(reply => reply.status === "failed") ? this.#failures + 1 : 0;
     } catch (error) {
       this.#failures += 1;

@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
+import { callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { releaseShardsOf } from "../../mixins/postgres/execution.ts";
 import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
@@ -187,8 +188,9 @@ export class Worker {
     const { execution_id, stream_id, command_id, delivery } = grant;
     const { worker_id } = this.me;
     const release = { execution_id, stream_id, command_id, delivery, worker_id };
-    await this.#service.broker
-      .call(`${actor}.release`, { releases: [release] }, { timeout: RELEASE_MS })
+    const params = { releases: [release] };
+    const call = { service: actor, action: "release", params, timeoutMs: RELEASE_MS };
+    await callOwner(this.#service.broker, stream_id, call)
       // A release that is lost costs its lease: this worker is gone, or says that it does not hold
       // it.
       .catch((error: unknown) => {

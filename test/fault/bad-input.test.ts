@@ -1,4 +1,4 @@
-// Whatever cannot be used is refused in words that name place and remedy, and leaves nothing behind.
+// Whatever cannot be used is refused in words that name place and remedy, and leaves nothing.
 import { strict as assert } from "node:assert";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -222,7 +222,7 @@ describe("bad input", function () {
     });
   });
 
-  it("an unknown credential fails its step, naming the alias, the step and the remedy", async () => {
+  it("an unknown credential fails its step, naming alias, step and remedy", async () => {
     const text = playbook(
       "  - {step: start, tool: {kind: postgres, auth: pg_nowhere, query: select 1}}\n",
     );

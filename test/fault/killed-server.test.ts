@@ -16,6 +16,7 @@ import {
   PFT,
   smokePayload,
 } from "../support/public-playbooks.ts";
+import { FAMILY, FAMILY_CHILD } from "../playbooks/family-stories.ts";
 import { asked, countEvents, deserted, ended, statusOf, submit } from "../support/submitted.ts";
 
 const BATCHES = "GET /api/v1/pft/batch/{type}";
@@ -106,5 +107,24 @@ describe("a killed server", function () {
     assert.ok(again <= 16, `${again} rows were written again`);
     await assertSound(store.url, id);
     assert.ok((await countEvents(store.url, id, "command.expired")) > 0, "the kills hit nothing");
+  });
+
+  it("a parent of six children has each of them once", async () => {
+    const seed = chance("parent and children");
+    const settings = { ...env, DATABASE_URL: store.url };
+    const first = await startServer(settings);
+    await first.ask("POST", "/catalog/register", FAMILY_CHILD);
+    const id = await submit(first, FAMILY, { api_url: api.url });
+    await asked(api, "GET /api/v1/concurrency/probe", seed.between(1, 25));
+    await first.kill();
+    const second = await startServer(settings);
+    const { status, tookMs } = await ended(store.url, id);
+    process.stdout.write(`      parent and children: COMPLETED ${tookMs} ms after the restart\n`);
+    assert.equal(status, "COMPLETED");
+    const { body } = await second.ask("GET", `/executions/${id}`);
+    assert.deepEqual(body["result"], { of: [0, 1, 2, 3, 4, 5] });
+    const { rows } = await assertSound(store.url);
+    assert.deepEqual(new Set(rows.map(row => row.status)), new Set(["COMPLETED"]));
+    assert.equal(rows.length, 7, "a child was started twice");
   });
 });

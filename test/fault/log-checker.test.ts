@@ -1,4 +1,4 @@
-// The checker of the log is itself checked: it passes a real log and names each thing done to a copy.
+// The checker of the log is checked itself: it passes a real log and names each change to it.
 import { strict as assert } from "node:assert";
 import { findFaults, readLog, type Log, type LogEvent } from "../support/log-checker.ts";
 import { assertSound } from "../support/log-checker.ts";

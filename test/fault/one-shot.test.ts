@@ -58,7 +58,7 @@ describe("noetl run in a data folder", function () {
   const viewOf = ({ stdout }: Ended): Record<string, unknown> =>
     JSON.parse(stdout) as Record<string, unknown>;
 
-  it("twice at once: both complete, and the first to end leaves Postgres to the second", async () => {
+  it("twice at once: both complete, the first to end leaves Postgres to the second", async () => {
     // Two of `create table if not exists` at once is a race of Postgres's own.
     await ask(
       target.url,
@@ -85,7 +85,7 @@ describe("noetl run in a data folder", function () {
     assert.deepEqual(statuses, ["COMPLETED", "COMPLETED"]);
   });
 
-  it("Ctrl-C: what runs is finished, the hint is printed, and resume writes each row once", async () => {
+  it("Ctrl-C: what runs is finished, a hint is printed, resume writes each row once", async () => {
     const seed = chance("Ctrl-C");
     const run = begin(copy(0.1), env);
     await asked(api, POSTS, seed.between(5, 60));
@@ -138,8 +138,11 @@ describe("noetl run in a data folder", function () {
       "executions"
     ] as { execution_id: string; status: string }[];
     assert.equal(status, "RUNNING");
+    const begun = performance.now();
     const resume = begin(["resume", id, "--json"], env);
     await asked(api, POSTS, (api.calls[POSTS] ?? 0) + 1);
+    const tookMs = Math.round(performance.now() - begun);
+    process.stdout.write(`      resume: at work ${tookMs} ms after its process began\n`);
     const url = await embeddedUrl(folder);
     const keeper = begin(["start"], { ...env, NOETL_PORT: "0" });
     await keeper.says(/serves/);

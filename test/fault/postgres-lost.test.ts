@@ -1,4 +1,4 @@
-// Postgres crashes and comes back in the middle of a run, several times: the result is exact all the same.
+// Postgres crashes and comes back in the middle of a run, several times: the result is exact.
 import { strict as assert } from "node:assert";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,7 +18,14 @@ import {
   PFT,
   smokePayload,
 } from "../support/public-playbooks.ts";
-import { asked, countEvents, ended, longestSilenceMs, submit } from "../support/submitted.ts";
+import {
+  asked,
+  countEvents,
+  ended,
+  longestSilenceMs,
+  statusOf,
+  submit,
+} from "../support/submitted.ts";
 
 const POSTS = "GET /posts/{id}";
 const BATCHES = "GET /api/v1/pft/batch/{type}";
@@ -64,7 +71,8 @@ describe("a Postgres that crashes under a running server", function () {
     });
     after(() => store.remove());
 
-    async function crash(): Promise<void> {
+    async function crash(id: string): Promise<void> {
+      assert.equal(await statusOf(store.url, id), "RUNNING", "it was over before the crash");
       await store.kill("immediate");
       await store.start();
     }
@@ -75,7 +83,7 @@ describe("a Postgres that crashes under a running server", function () {
       const id = await submit(server, COPY, { api_url: api.url, pause: 0.02 });
       for (const calls of [seed.between(1, 30), seed.between(31, 60), seed.between(61, 95)]) {
         await asked(api, POSTS, calls);
-        await crash();
+        await crash(id);
       }
       await assertExact(store.url, id, server, "three crashes");
       assert.equal(await assertCopied(target.url, 100), 0);
@@ -89,7 +97,7 @@ describe("a Postgres that crashes under a running server", function () {
       const id = await submit(server, await readFile(PFT, "utf8"), smokePayload(api.url));
       for (const calls of [seed.between(1, 10), seed.between(11, 23)]) {
         await asked(api, BATCHES, calls);
-        await crash();
+        await crash(id);
       }
       await assertExact(store.url, id, server, "test_pft_flow, crashes");
       await assertSmokeRows(target.url);

@@ -1,5 +1,8 @@
-// Two servers over one database, without NATS: when one is killed the other takes over what it held.
+// Two servers over one database, without NATS: when one is killed the other takes over.
 import { strict as assert } from "node:assert";
+import { ask } from "../support/actors.ts";
+import { openDatabase } from "../../mixins/postgres/index.ts";
+import { setWakes, wakeStreamsOf } from "../../mixins/postgres/stream.ts";
 import { chance } from "../support/chance.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
@@ -7,9 +10,9 @@ import { startMockApi, type MockApi } from "../support/mock-api.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 import { endAll, newFolder, startServer, type Env } from "../support/process.ts";
 import { credentialsFor } from "../support/public-playbooks.ts";
-import { asked, ended, longestSilenceMs, submit } from "../support/submitted.ts";
+import { asked, countEvents, ended, longestSilenceMs, submit } from "../support/submitted.ts";
 
-/** A dead process of the same machine is seen by its pid, long before its lease of 30 s has passed. */
+/** A dead process of the same machine is known by its pid, long before its lease has passed. */
 const SILENCE_MAX_MS = 4_000;
 
 describe("the other of two servers", function () {
@@ -49,5 +52,30 @@ describe("the other of two servers", function () {
     assert.ok(silenceMs < SILENCE_MAX_MS, `nothing happened for ${silenceMs} ms`);
     await assertCopied(target.url, 100);
     await assertSound(store.url, id);
+    assert.ok((await countEvents(store.url, id, "command.expired")) > 0, "the kill hit nothing");
+  });
+
+  it("is not put to sleep by a turn that read the world before the other died", async () => {
+    const database = openDatabase({ url: store.url, size: 1 });
+    const wakeMs = async (): Promise<number> => {
+      const [row] = await ask<{ ms: number }>(
+        store.url,
+        `select (extract(epoch from wake_at - now()) * 1000)::double precision as ms
+         from noetl.stream where stream_id = 1`,
+      );
+      return row?.ms ?? NaN;
+    };
+    const far = { stream_id: "1", version: 1, wake_at: Date.now() + 30_000 };
+    await database.query(
+      `insert into noetl.stream (stream_id, execution_id, kind, version, wake_at, owner)
+       values (1, 1, 'loops', 1, now() + interval '5 seconds', 'other')`,
+    );
+    await setWakes(database, [far]);
+    assert.ok((await wakeMs()) > 20_000, "a deadline is not kept");
+    await wakeStreamsOf(database, ["other"]);
+    await setWakes(database, [far]);
+    assert.ok((await wakeMs()) <= 0, "the wake-up of the burial is lost");
+    await database.query("delete from noetl.stream where stream_id = 1");
+    await database.close();
   });
 });

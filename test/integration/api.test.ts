@@ -33,7 +33,7 @@ async function startFrontDoor(env: Record<string, string> = {}) {
           4: new Error("secret detail of ours"),
           5: new Rejected("Refused", 422, { issues: [{ field: "x" }], inner: "hidden" }),
         };
-        throw failures[ctx.params.execution_id];
+        throw failures[ctx.params.execution_id] ?? new Error("no such failure");
       },
     },
   });

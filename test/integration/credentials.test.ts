@@ -41,7 +41,7 @@ describe("credentials", () => {
 
   async function start(options: CredentialsOptions, more: object = {}): Promise<ServiceBroker> {
     const settings = { logger: false, registry: { stopDelay: 0 }, ...more };
-    const broker = new ServiceBroker(settings as never);
+    const broker = new ServiceBroker(settings);
     broker.createService(credentials(options));
     brokers.push(broker);
     await broker.start();

@@ -67,7 +67,7 @@ describe("tool.http", () => {
 
   before(async () => {
     [site, other] = await Promise.all([startSite(), startSite()]);
-    broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } } as never);
+    broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
     broker.createService(
       httpTool({ responseMaxBytes: 100_000, maxConnections: 4, concurrency: 20 }),
     );
@@ -258,7 +258,7 @@ describe("tool.http", () => {
   });
 
   it("a full queue is Busy, and a malformed request Rejected", async () => {
-    const small = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } } as never);
+    const small = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
     small.createService(httpTool({ concurrency: 1, maxQueueSize: 1 }));
     await small.start();
     const request = { config: { url: `${site.origin}/echo` }, input: {}, command };
@@ -275,7 +275,7 @@ describe("tool.http", () => {
 
 describe("tool.noop", () => {
   it("answers its result, its message, or noop", async () => {
-    const broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } } as never);
+    const broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
     broker.createService(noopTool());
     await broker.start();
     const run = (config: Record<string, unknown>) =>

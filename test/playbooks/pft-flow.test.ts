@@ -1,4 +1,4 @@
-// The public pipeline test_pft_flow, unmodified, through `noetl run`: the rows it promises, exactly.
+// The public pipeline test_pft_flow, unmodified, through `noetl run`: exactly its rows.
 import { strict as assert } from "node:assert";
 import { startMockApi, type MockApi } from "../support/mock-api.ts";
 import { assertSound } from "../support/log-checker.ts";

@@ -1,4 +1,4 @@
-// The life of every command of one stream, replayed: issued once, claimed by rising deliveries, ended once.
+// The life of every command of one stream, replayed: issued once, claimed in order, ended once.
 import type { LogEvent } from "./log-checker.ts";
 
 interface CommandLife {
@@ -130,7 +130,7 @@ function terminate(replay: Replay, id: string, life: CommandLife, event: LogEven
   replay.accepted.set(index, type === "command.completed");
 }
 
-/** Every index is exactly one of succeeded, failed and not run; the window is empty (design §4.6). */
+/** Every index is exactly one of succeeded, failed and not run (design §4.6). */
 function checkStats(replay: Replay, { meta }: LogEvent): void {
   const outcomes = [...replay.accepted.values()];
   const success = outcomes.filter(Boolean).length;

@@ -21,7 +21,7 @@ export interface NoetlProcess {
   /** What it has said so far, both streams in one. */
   readonly said: string;
   readonly ended: Promise<Ended>;
-  /** Waits until it has said this, from the beginning on; fails when it ends before, or takes long. */
+  /** Waits until it has said this since it began; fails when it ends before, or takes long. */
   says(pattern: RegExp, limitMs?: number): Promise<RegExpExecArray>;
   signal(name: "SIGINT" | "SIGTERM"): void;
   /** kill -9; resolves when the process is gone. */

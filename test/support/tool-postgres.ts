@@ -33,7 +33,7 @@ export interface PostgresToolUnderTest {
 export async function startPostgresTool(): Promise<PostgresToolUnderTest> {
   const database = await testDatabase();
   const pools = new TargetPools({ poolMax: 5, maxPools: 3, directMax: 2 });
-  const broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } } as never);
+  const broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
   broker.createService(postgresTool({ pools, resultMaxRows: 1000, resultMaxBytes: 1_000_000 }));
   await broker.start();
   const admin = new pg.Client(database.url);

@@ -13,7 +13,8 @@ function kept(extract = {}): Reply {
 }
 
 const GUARDED =
-  `- {step: start, ${NOOP}, next: {arcs: [{step: many, when: "{{ start.rows | length > 2 }}"}]}}\n` +
+  `- {step: start, ${NOOP}, ` +
+  `next: {arcs: [{step: many, when: "{{ start.rows | length > 2 }}"}]}}\n` +
   `- {step: many, ${NOOP}}\n`;
 
 describe("execution: values kept elsewhere", () => {
@@ -51,7 +52,8 @@ describe("execution: values kept elsewhere", () => {
 
   it("the older boundary names step.done and step.failed are understood", () => {
     const flow =
-      `- {step: start, ${NOOP}, next: {arcs: [{step: a, when: "{{ event.name == 'step.failed' }}"}, ` +
+      `- {step: start, ${NOOP}, next: {arcs: [` +
+      `{step: a, when: "{{ event.name == 'step.failed' }}"}, ` +
       `{step: b, when: "{{ event.name == 'step.done' }}"}]}}\n` +
       `- {step: a, ${NOOP}}\n- {step: b, ${NOOP}}\n`;
     assert.deepEqual(Play.of(flow).run().entered, ["start", "b"]);
