@@ -46,6 +46,9 @@ function natsTransporter({ nats }: Settings): BrokerOptions["transporter"] {
     type: "NATS",
     options: {
       servers: nats.url.split(",").map(server => server.trim()),
+      // A NATS that comes back is found at once, however long it was away.
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 250,
       ...(nats.user && { user: nats.user }),
       ...(nats.password && { pass: nats.password }),
     },

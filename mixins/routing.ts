@@ -6,6 +6,8 @@ import type { IdSource } from "../schemas/ids.ts";
 
 /** A node that does not answer within this is passed over (design §5). */
 const OWNER_PATIENCE_MS = 1_000;
+/** A request that NATS loses is never answered: another node is given this long, then tried again. */
+const REMOTE_MS = 5_000;
 /** How long a list of hosts is used before it is looked up again. */
 const HOSTS_KEPT_MS = 250;
 
@@ -38,12 +40,34 @@ function hash(text: string): number {
   return (value ^ (value >>> 16)) >>> 0;
 }
 
-const known = new WeakMap<ServiceBroker, Map<string, { nodes: string[]; until: number }>>();
+/** What one broker knows of the others. */
+interface Directory {
+  lists: Map<string, { nodes: string[]; until: number }>;
+  /** Nodes that lately did not answer in time, until when they are passed over. */
+  suspects: Map<string, number>;
+}
+
+const directories = new WeakMap<ServiceBroker, Directory>();
+const SUSPECT_MS = 5_000;
+
+function directoryOf(broker: ServiceBroker): Directory {
+  let directory = directories.get(broker);
+  if (!directory) {
+    directory = { lists: new Map(), suspects: new Map() };
+    directories.set(broker, directory);
+  }
+  return directory;
+}
+
+function suspect(broker: ServiceBroker, node: string): void {
+  const { lists, suspects } = directoryOf(broker);
+  suspects.set(node, performance.now() + SUSPECT_MS);
+  lists.clear();
+}
 
 /** Nodes that host a service and are thought to be up. */
 export function hostsOf(broker: ServiceBroker, service: string): string[] {
-  const lists = known.get(broker) ?? new Map<string, { nodes: string[]; until: number }>();
-  known.set(broker, lists);
+  const { lists, suspects } = directoryOf(broker);
   const list = lists.get(service);
   const now = performance.now();
   if (list && list.until > now) return list.nodes;
@@ -51,7 +75,9 @@ export function hostsOf(broker: ServiceBroker, service: string): string[] {
     name: string;
     nodeID: string;
   }[];
-  const nodes = entries.filter(entry => entry.name === service).map(entry => entry.nodeID);
+  const all = entries.filter(entry => entry.name === service).map(entry => entry.nodeID);
+  const trusted = all.filter(node => (suspects.get(node) ?? 0) < now);
+  const nodes = trusted.length > 0 ? trusted : all;
   lists.set(service, { nodes, until: now + HOSTS_KEPT_MS });
   return nodes;
 }
@@ -90,12 +116,15 @@ export async function callOwner<Result, Params extends object>(
     return await at(owner, Math.min(OWNER_PATIENCE_MS, call.timeoutMs));
   } catch (error) {
     if (!UNREACHABLE.has(errorType(error))) throw error;
+    suspect(broker, owner);
     const here = hosts.includes(broker.nodeID);
     const other = here ? broker.nodeID : hosts.find(node => node !== owner);
     return at(other, call.timeoutMs);
   }
 
-  function at(nodeID: string | undefined, timeout: number): Promise<Result> {
+  function at(nodeID: string | undefined, timeoutMs: number): Promise<Result> {
+    const here = hosts.length === 0 || nodeID === broker.nodeID || owner === broker.nodeID;
+    const timeout = here ? timeoutMs : Math.min(timeoutMs, REMOTE_MS);
     return broker.call<Result, Params>(name, call.params, { timeout, ...(nodeID && { nodeID }) });
   }
 }
