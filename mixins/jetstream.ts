@@ -127,7 +127,7 @@ class PullDoorbell implements JetStreamDoorbell {
         if (there.length > 0) return there;
         const first = await this.#pull({ batch: 1, expires: WAIT_MS }, signal);
         if (first.length > 0) return first;
-        // A pull on a consumer that is gone is only silent: an idle worker looks whether it is there.
+        // A pull on a consumer that is gone is only silent: an idle worker looks for it.
         await this.#repair();
       } catch (error) {
         this.#log({ err: error }, "doorbell.pull_failed");

@@ -6,7 +6,7 @@ import type { IdSource } from "../schemas/ids.ts";
 
 /** A node that does not answer within this is passed over (design §5). */
 const OWNER_PATIENCE_MS = 1_000;
-/** A request that NATS loses is never answered: another node is given this long, then tried again. */
+/** A request that NATS loses is never answered: a node is given this long, then asked again. */
 const REMOTE_MS = 5_000;
 /** How long a list of hosts is used before it is looked up again. */
 const HOSTS_KEPT_MS = 250;

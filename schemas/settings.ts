@@ -195,6 +195,12 @@ export const SETTINGS = {
     poolMax: count("NOETL_POSTGRES_POOL_MAX_SIZE", 12, "Connections of one pool", 1, 1000),
     maxWaiting: count("NOETL_POSTGRES_POOL_MAX_WAITING", 200, "Waiters of one pool", 0),
     timeoutMs: seconds("NOETL_POSTGRES_POOL_TIMEOUT_SECONDS", 60, "Longest wait for a connection"),
+    connectPatienceMs: seconds(
+      "NOETL_POSTGRES_CONNECT_PATIENCE_SECONDS",
+      5,
+      "Longest wait for a database that is away, before a call fails",
+      0,
+    ),
     maxLifetimeMs: seconds("NOETL_POSTGRES_POOL_MAX_LIFETIME_SECONDS", 3600, "A connection's life"),
     maxIdleMs: seconds("NOETL_POSTGRES_POOL_MAX_IDLE_SECONDS", 600, "Idle connections close"),
     maxPools: count("NOETL_POSTGRES_POOL_MAX_POOLS", 32, "Pools kept; the least used one closes"),

@@ -2,6 +2,7 @@
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import pg from "pg";
 import { Busy } from "../../schemas/errors.ts";
+import { acquire } from "./target-acquire.ts";
 import { OpenConnection, clientOptions } from "./target-connection.ts";
 import type { Target, TargetConnection } from "./target-connection.ts";
 import { DirectConnections } from "./target-direct.ts";
@@ -16,6 +17,8 @@ export interface TargetPoolsOptions {
   maxWaiting: number;
   /** Longest wait for a connection, making one included. */
   timeoutMs: number;
+  /** How long a call waits for a server that is away, before it fails; part of `timeoutMs`. */
+  connectPatienceMs: number;
   /** A connection older than this is replaced. */
   maxLifetimeMs: number;
   /** An idle connection beyond `poolMin` closes after this, and a whole pool unused for so long. */
@@ -34,6 +37,7 @@ export const TARGET_DEFAULTS: TargetPoolsOptions = {
   poolMax: 12,
   maxWaiting: 200,
   timeoutMs: 60_000,
+  connectPatienceMs: 5_000,
   maxLifetimeMs: 3_600_000,
   maxIdleMs: 600_000,
   maxPools: 32,
@@ -73,17 +77,6 @@ interface Entry {
   max: number;
   active: number;
   usedAtMs: number;
-}
-
-/** No connection came free in time. */
-export class AcquireTimeout extends Error {
-  readonly waitedMs: number;
-
-  constructor(waitedMs: number) {
-    super(`no connection came free within ${waitedMs / 1000} s`);
-    this.name = "AcquireTimeout";
-    this.waitedMs = waitedMs;
-  }
 }
 
 /** How soon a refused caller may come back. */
@@ -142,7 +135,8 @@ export class TargetPools {
     }
     entry.active += 1;
     try {
-      const client = await acquire(entry.pool, timeoutMs, signal);
+      const { connectPatienceMs } = this.#options;
+      const client = await acquire(entry.pool, { timeoutMs, connectPatienceMs, signal });
       const connection = new OpenConnection(client, target);
       try {
         return await work(connection);
@@ -237,35 +231,6 @@ export class TargetPools {
     // Nobody uses it; its connections say goodbye on their own time.
     void pool.end().catch(() => undefined);
   }
-}
-
-/**
- * A client of the pool, or AcquireTimeout, or the signal's reason; one that comes too late goes
- * back.
- */
-async function acquire(
-  pool: pg.Pool,
-  timeoutMs: number,
-  signal?: AbortSignal,
-): Promise<pg.PoolClient> {
-  const { promise, resolve, reject } = Promise.withResolvers<pg.PoolClient>();
-  let waiting = true;
-  const give = (act: () => void): void => {
-    waiting = false;
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", onAbort);
-    act();
-  };
-  const onAbort = (): void => give(() => reject(signal?.reason as Error));
-  const timer = setTimeout(() => give(() => reject(new AcquireTimeout(timeoutMs))), timeoutMs);
-  signal?.addEventListener("abort", onAbort, { once: true });
-  pool.connect().then(
-    client => (waiting ? give(() => resolve(client)) : client.release()),
-    (error: Error) => {
-      if (waiting) give(() => reject(error));
-    },
-  );
-  return promise;
 }
 
 function atMost(limit: number, asked: number | undefined): number {

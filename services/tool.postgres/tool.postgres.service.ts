@@ -9,12 +9,8 @@ import {
   toolAction,
 } from "../../mixins/tool.ts";
 import type { ToolRun } from "../../mixins/tool.ts";
-import {
-  AcquireTimeout,
-  TARGET_DEFAULTS,
-  TargetPools,
-  targetId,
-} from "../../mixins/postgres/target.ts";
+import { AcquireTimeout } from "../../mixins/postgres/target-acquire.ts";
+import { TARGET_DEFAULTS, TargetPools, targetId } from "../../mixins/postgres/target.ts";
 import type { PoolTuning, TargetPoolsOptions } from "../../mixins/postgres/target.ts";
 import { isObject } from "../../schemas/json.ts";
 import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";

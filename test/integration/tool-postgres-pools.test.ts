@@ -1,4 +1,5 @@
 // Pools to users' databases, and what happens when connections or statements do not end well.
+import { setTimeout as delay } from "node:timers/promises";
 import { strict as assert } from "node:assert";
 import { connect, createServer } from "node:net";
 import type { AddressInfo } from "node:net";
@@ -107,10 +108,20 @@ describe("pools to users' databases", () => {
     proxy.cut();
     const cut = await call;
     assert.deepEqual([cut.error?.kind, cut.error?.retryable], ["db_connection", true]);
-    const refused = await tool.run({ query: "select 1", pool: { timeout: 5 } }, url);
+    const refused = await tool.run({ query: "select 1", pool: { timeout: 0.3 } }, url);
     assert.deepEqual([refused.error?.kind, refused.error?.retryable], ["db_connection", true]);
     proxy.heal();
     assert.equal((await tool.run({ query: "select 1" }, url)).status, "ok");
+    await proxy.close();
+  });
+
+  it("a server that comes back within seconds costs a call time, and no attempt", async () => {
+    const proxy = await startProxy(Number(new URL(tool.url).port));
+    const url = proxy.through(tool.url);
+    proxy.cut();
+    const call = tool.run({ query: "select 1" }, url);
+    const [first] = await Promise.all([call, delay(700).then(() => proxy.heal())]);
+    assert.equal(first.status, "ok");
     await proxy.close();
   });
 
