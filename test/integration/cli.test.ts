@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { testDatabase } from "../support/postgres.ts";
 import type { TestDatabase } from "../support/postgres.ts";
 
-const CLI = fileURLToPath(new URL("../../cli/noetl.js", import.meta.url));
+const CLI = fileURLToPath(new URL("../../cli/launcher.js", import.meta.url));
 const HELLO = fileURLToPath(new URL("../../examples/hello.yaml", import.meta.url));
 
 interface Outcome {

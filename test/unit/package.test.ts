@@ -1,8 +1,10 @@
 // A fresh clone installs and runs on any machine: scripts allowed, Node 24, no private registry.
 import { strict as assert } from "node:assert";
-import { readFileSync } from "node:fs";
+import { globSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 
 interface Manifest {
+  bin: { noetl: string };
   scripts: Record<string, string>;
   dependencies: Record<string, string>;
   engines: { node: string };
@@ -57,5 +59,17 @@ describe("the package", () => {
     for (const name of ["demo", "start", "test", "check", "bench", "build"]) {
       assert.ok(manifest.scripts[name], name);
     }
+  });
+
+  it("has no plain JavaScript beside TypeScript of its name, which the build would lose", () => {
+    const root = fileURLToPath(new URL("../../", import.meta.url));
+    const rooms = ["schemas", "mixins", "services", "cli", "examples"];
+    const files = rooms.flatMap(room => globSync(`${room}/**/*.{js,ts}`, { cwd: root }));
+    const twins = files.filter(file => files.includes(file.replace(/\.js$/, ".ts")));
+    assert.deepEqual(
+      twins.filter(file => file.endsWith(".js")),
+      [],
+    );
+    assert.ok(files.includes(manifest.bin.noetl), "the command is there");
   });
 });
