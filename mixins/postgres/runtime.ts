@@ -76,12 +76,3 @@ export async function forgetWorkers(query: Query, olderThanSeconds: number): Pro
     [olderThanSeconds],
   );
 }
-
-/** Workers and their capacity, for people. */
-export async function listWorkers(query: Query): Promise<Record<string, unknown>[]> {
-  const { rows } = await query.query(
-    `select worker_id, incarnation, status, capacity, started_at, seen_at from noetl.runtime
-     where status <> 'gone' order by worker_id`,
-  );
-  return rows;
-}

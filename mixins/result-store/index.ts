@@ -30,11 +30,6 @@ const EXTRACT_KEYS_MAX = 24;
 
 export const REFERENCE_PREFIX = "noetl://execution/";
 
-/** `noetl://execution/<id>/<name>` for a name of an execution. */
-export function referenceUri(executionId: string, name: string): string {
-  return `${REFERENCE_PREFIX}${executionId}/${name}`;
-}
-
 /** A result store over one tier. Values are JSON, checked by their hash when they are read. */
 export function createResultStore(tier: Tier): ResultStore {
   return {
@@ -42,7 +37,7 @@ export function createResultStore(tier: Tier): ResultStore {
       const bytes = Buffer.from(JSON.stringify(value));
       await tier.write(name, bytes);
       return {
-        ref: `noetl://execution/${name}`,
+        ref: `${REFERENCE_PREFIX}${name}`,
         sha256: createHash("sha256").update(bytes).digest("hex"),
         bytes: bytes.length,
         tier: tier.name,

@@ -32,10 +32,14 @@ export function needValue(reference: ResultReference, context: { loaded: Loaded 
 /** Prefix of the reference under which a turn asks for a parsed playbook. */
 export const CATALOG_PREFIX = "noetl://catalog/";
 
+/** The reference by which a parsed playbook is asked for and kept. */
+export function playbookReference({ path, version, hash }: PlaybookPin): ResultReference {
+  return { ref: `${CATALOG_PREFIX}${path}@${version}#${hash}`, bytes: 0, tier: "catalog" };
+}
+
 /** The playbook an execution is pinned to; throws Needs when it is not loaded yet. */
 export function needPlaybook(pin: PlaybookPin, context: { loaded: Loaded }): Playbook {
-  const ref = `${CATALOG_PREFIX}${pin.path}@${pin.version}#${pin.hash}`;
-  return needValue({ ref, bytes: 0, tier: "catalog" }, context) as unknown as Playbook;
+  return needValue(playbookReference(pin), context) as unknown as Playbook;
 }
 
 /** A value kept elsewhere: its extract answers at once, anything else asks for the whole. */

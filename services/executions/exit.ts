@@ -1,8 +1,9 @@
 // Exits: a command's outcome or a loop's report ends a step, and what follows is decided with it.
 import { ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
-import type { LoopStats, NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import type { LoopReport } from "../../schemas/loop-report.ts";
 import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { enterAll } from "./enter.ts";
 import { evolve } from "./evolve.ts";
@@ -16,18 +17,6 @@ import {
   type Running,
   type Token,
 } from "./state.ts";
-
-/** A loop of this execution is over (sent by `loops` until it is acknowledged). */
-export interface LoopDone {
-  type: "loop_done";
-  loop_id: string;
-  step: string;
-  activation: number;
-  status: "ok" | "failed" | "cancelled";
-  stats: LoopStats;
-  ctx: JsonObject;
-  error?: OutcomeResult["error"];
-}
 
 /** A command's outcome: its terminal, the exit of its step, and whatever that lets in. */
 export function settle(
@@ -56,7 +45,7 @@ export function settle(
 }
 
 /** The exit of a loop step; `[]` when this report was taken before. */
-export function loopDone(input: LoopDone, state: Running, context: TurnContext): NewEvent[] {
+export function loopDone(input: LoopReport, state: Running, context: TurnContext): NewEvent[] {
   const { step, activation, loop_id, stats } = input;
   const token = state.tokens.get(tokenKey(step, activation));
   if (token?.loop_id !== loop_id) return [];

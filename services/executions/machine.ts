@@ -27,7 +27,8 @@ import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { TemplateError } from "../../schemas/playbook/template-error.ts";
 import { enterAll } from "./enter.ts";
 import { evolve } from "./evolve.ts";
-import { loopDone, settle, timeoutError, type LoopDone } from "./exit.ts";
+import type { LoopReport } from "../../schemas/loop-report.ts";
+import { loopDone, settle, timeoutError } from "./exit.ts";
 import {
   fork,
   freeze,
@@ -55,7 +56,7 @@ export type ExecutionInput =
   | ClaimInput
   | OutcomeInput
   | ReleaseInput
-  | LoopDone
+  | LoopReport
   | { type: "cancel"; reason?: string; requested_by?: string }
   | { type: "children_gone" }
   | { type: "describe" }

@@ -10,7 +10,7 @@ import {
 import type { TurnContext } from "../../schemas/decider.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import type { Playbook } from "../../schemas/playbook/model.ts";
-import { CATALOG_PREFIX, needPlaybook } from "../../schemas/playbook/stored-result.ts";
+import { needPlaybook, playbookReference } from "../../schemas/playbook/stored-result.ts";
 import { evolve } from "./evolve.ts";
 import { settle, timeoutError } from "./exit.ts";
 import { fork, isLive, tokenKey, type ExecutionState, type Running, type Token } from "./state.ts";
@@ -75,8 +75,7 @@ function timeOut(token: Token, state: Running, context: TurnContext): NewEvent[]
 
 /** When the first step will be late; Infinity when none can be. */
 export function earliestTimeout(state: Running, context: TurnContext): number {
-  const { path, version, hash } = state.playbook;
-  const playbook = context.loaded.get(`${CATALOG_PREFIX}${path}@${version}#${hash}`);
+  const playbook = context.loaded.get(playbookReference(state.playbook).ref);
   if (playbook === undefined) return Infinity;
   let earliest = Infinity;
   for (const token of state.tokens.values()) {

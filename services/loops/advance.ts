@@ -3,7 +3,8 @@ import { ofCommand, type Command, type OutcomeInput } from "../../schemas/comman
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
-import type { LoopReport, Running } from "./state.ts";
+import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { Running } from "./state.ts";
 
 /**
  * How far a loop is: the state's own counts, or those it will have after a terminal just decided.

@@ -11,7 +11,8 @@ import type {
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
-import type { LoopReport, LoopState, Running } from "./state.ts";
+import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { LoopState, Running } from "./state.ts";
 
 /**
  * What a start knows beside its event, so that the fold of that same turn need not load it again.

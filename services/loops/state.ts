@@ -1,23 +1,11 @@
 // The state of a loop: its plan, what is open, and of what is over only one bit an iteration.
 import { Bitmap } from "../../schemas/bitmap.ts";
 import type { Command } from "../../schemas/command.ts";
-import type { LoopStats, OutcomeResult, ResultReference } from "../../schemas/events.ts";
+import type { OutcomeResult, ResultReference } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
+import type { LoopReport } from "../../schemas/loop-report.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
-
-/** What a loop tells its execution, until that says it knows. */
-export interface LoopReport {
-  type: "loop_done";
-  loop_id: string;
-  step: string;
-  activation: number;
-  status: "ok" | "failed" | "cancelled";
-  stats: LoopStats;
-  /** Ctx writes of the iterations, in order of acceptance. */
-  ctx: JsonObject;
-  error?: OutcomeResult["error"];
-}
 
 interface Identity {
   execution_id: string;

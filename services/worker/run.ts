@@ -9,7 +9,7 @@ import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { Playbook, Step, Task } from "../../schemas/playbook/model.ts";
 import type { RenderedTask } from "../../schemas/playbook/render.ts";
 import type { ScopeParts } from "../../schemas/playbook/scope.ts";
-import { CATALOG_PREFIX, KeptValue, partsOf } from "../../schemas/playbook/stored-result.ts";
+import { KeptValue, partsOf, playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
 import { runPipeline, type PipelineOutcome, type PipelinePorts } from "./pipeline.ts";
 
@@ -56,9 +56,7 @@ export async function runCommand(
 }
 
 async function stepOf(runtime: Runtime, grant: Grant): Promise<Step> {
-  const { path, version, hash } = grant.playbook;
-  const ref = `${CATALOG_PREFIX}${path}@${version}#${hash}`;
-  const playbook = await runtime.values.load({ ref, bytes: 0, tier: "catalog" });
+  const playbook = await runtime.values.load(playbookReference(grant.playbook));
   return (playbook as unknown as Playbook).steps[grant.step] as Step;
 }
 

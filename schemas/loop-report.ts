@@ -1,0 +1,15 @@
+/** What a loop tells its execution when it is over, repeated until the execution says it knows. */
+import type { LoopStats, OutcomeResult } from "./events.ts";
+import type { JsonObject } from "./json.ts";
+
+export interface LoopReport {
+  type: "loop_done";
+  loop_id: string;
+  step: string;
+  activation: number;
+  status: "ok" | "failed" | "cancelled";
+  stats: LoopStats;
+  /** Ctx writes of the iterations, in order of acceptance. */
+  ctx: JsonObject;
+  error?: OutcomeResult["error"];
+}
