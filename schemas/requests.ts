@@ -138,7 +138,11 @@ export const executionsWait = z.strictObject({
   /** How long the caller is ready to wait, in milliseconds. */
   timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000),
   /** Also wait for every child started below it. */
-  descendants: z.boolean().default(false),
+  descendants: z
+    .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
+      error: "true or false",
+    })
+    .default(false),
 });
 
 export const executionsResult = z.strictObject({

@@ -1,5 +1,20 @@
 /** The HTTP API as a table: which action answers which request, and with what parameters. */
+import type { z } from "zod";
 import { isObject } from "./json.ts";
+import {
+  catalogGet,
+  catalogList,
+  catalogRegister,
+  credentialsRegister,
+  executionId,
+  executionsCancel,
+  executionsEvents,
+  executionsList,
+  executionsResult,
+  executionsStart,
+  executionsWait,
+  nothing,
+} from "./requests.ts";
 
 export interface ApiRequest {
   /** Names in the path, decoded. */
@@ -12,6 +27,12 @@ export interface ApiRequest {
   headers: Record<string, string | string[] | undefined>;
 }
 
+/**
+ * Who may use a route when keys are asked for: `viewer` reads, `operator` also starts and ends
+ * runs, `worker` runs commands, `admin` may do everything.
+ */
+export type ApiRole = "viewer" | "operator" | "worker" | "admin";
+
 export interface ApiRoute {
   method: "GET" | "POST";
   /** In the notation of path-to-regexp: `:name` is one segment, `*name` is the rest. */
@@ -21,36 +42,125 @@ export interface ApiRoute {
   serves: readonly string[];
   params: (request: ApiRequest) => Record<string, unknown>;
   status: number;
+  /** The roles that may call it; `admin` may call everything. */
+  roles: readonly ApiRole[];
+  /** One line for the reader of the API's document. */
+  summary: string;
+  /** What the action takes; the document is made of it. */
+  shape: z.ZodType;
 }
+
+const READERS: readonly ApiRole[] = ["viewer", "operator"];
+const OPERATORS: readonly ApiRole[] = ["operator"];
+const ADMINS: readonly ApiRole[] = ["admin"];
+/** A worker whose commands start children asks for them as an operator does. */
+const STARTERS: readonly ApiRole[] = ["operator", "worker"];
+const ALL: readonly ApiRole[] = ["viewer", "operator", "worker"];
 
 /** Below `/api`. Everything else is unknown: no action is reachable by its name. */
 export const API_ROUTES: readonly ApiRoute[] = [
-  route("POST /execute", "executions.start", startParams),
-  route("GET /executions", "executions.list", request => request.query),
   {
-    ...route("GET /executions/:execution_id", "executions.get", pathAndQuery),
+    ...route("POST /execute", "executions.start", startParams, executionsStart),
+    ...about("Start an execution of a playbook", STARTERS),
+  },
+  {
+    ...route("GET /executions", "executions.list", queryOf, executionsList),
+    ...about("Executions, newest first", READERS),
+  },
+  {
+    ...route("GET /executions/:execution_id", "executions.get", pathAndQuery, executionId),
+    ...about("One execution; with page, page_size or event_type, its events", READERS),
     action: request => (asksForEvents(request) ? "executions.events" : "executions.get"),
   },
-  route("GET /executions/:execution_id/status", "executions.status", pathAndQuery),
-  route("GET /executions/:execution_id/events", "executions.events", pathAndQuery),
-  route("GET /executions/:execution_id/result", "executions.result", pathAndQuery),
-  route("POST /executions/:execution_id/cancel", "executions.cancel", pathAndBody, 202),
-  route("POST /executions/:execution_id/resume", "executions.resume", pathAndBody, 202),
-  route("POST /catalog/register", "catalog.register", registerParams),
-  route("GET /catalog", "catalog.list", request => request.query),
-  route("GET /catalog/*path", "catalog.get", pathAndQuery),
-  route("POST /credentials", "credentials.register", bodyObject),
-  route("GET /credentials", "credentials.list", request => request.query),
+  {
+    ...route(
+      "GET /executions/:execution_id/status",
+      "executions.status",
+      pathAndQuery,
+      executionId,
+    ),
+    ...about("Where an execution stands, in short", READERS),
+  },
+  {
+    ...route(
+      "GET /executions/:execution_id/events",
+      "executions.events",
+      pathAndQuery,
+      executionsEvents,
+    ),
+    ...about("The recorded facts of an execution, page by page", READERS),
+  },
+  {
+    ...route(
+      "GET /executions/:execution_id/result",
+      "executions.result",
+      pathAndQuery,
+      executionsResult,
+    ),
+    ...about("The result of a step, or of the last one", ALL),
+  },
+  {
+    ...route("GET /executions/:execution_id/wait", "executions.wait", pathAndQuery, executionsWait),
+    ...about("The execution when it has ended, or as it is at the timeout", ALL),
+  },
+  {
+    ...route(
+      "POST /executions/:execution_id/cancel",
+      "executions.cancel",
+      pathAndBody,
+      executionsCancel,
+    ),
+    ...about("Ask an execution to end", OPERATORS),
+    status: 202,
+  },
+  {
+    ...route(
+      "POST /executions/:execution_id/resume",
+      "executions.resume",
+      pathAndBody,
+      executionId,
+    ),
+    ...about("Go on with an execution that was left", OPERATORS),
+    status: 202,
+  },
+  {
+    ...route("POST /catalog/register", "catalog.register", registerParams, catalogRegister),
+    ...about("Put a playbook into the catalog", OPERATORS),
+  },
+  {
+    ...route("GET /catalog", "catalog.list", queryOf, catalogList),
+    ...about("Registered playbooks", READERS),
+  },
+  {
+    ...route("GET /catalog/*path", "catalog.get", pathAndQuery, catalogGet),
+    ...about("One playbook of the catalog", READERS),
+  },
+  {
+    ...route("POST /credentials", "credentials.register", bodyObject, credentialsRegister),
+    ...about("Store or replace a credential", ADMINS),
+  },
+  {
+    ...route("GET /credentials", "credentials.list", queryOf, nothing),
+    ...about("Aliases and types of credentials, never their data", ADMINS),
+  },
 ];
 
 function route(
   methodAndPath: string,
   action: string,
   params: ApiRoute["params"],
-  status = 200,
-): ApiRoute {
+  shape: z.ZodType,
+): Omit<ApiRoute, "roles" | "summary"> {
   const [method, path] = methodAndPath.split(" ") as [ApiRoute["method"], string];
-  return { method, path, action: () => action, serves: [action], params, status };
+  return { method, path, action: () => action, serves: [action], params, shape, status: 200 };
+}
+
+function about(summary: string, roles: readonly ApiRole[]): Pick<ApiRoute, "roles" | "summary"> {
+  return { summary, roles };
+}
+
+function queryOf({ query }: ApiRequest): Record<string, unknown> {
+  return query;
 }
 
 /** `workload` is NoETL's other word for `payload`; the header is the usual way to send a key. */

@@ -78,6 +78,9 @@ export const SETTINGS = {
       "Server the CLI and workers talk to over HTTP",
       httpUrl,
     ),
+    apiKey: optional("NOETL_API_KEY", "Key the CLI and workers show to a server", {
+      secret: true,
+    }),
     clientTimeoutMs: seconds(
       "NOETL_CLIENT_TIMEOUT_SECONDS",
       40,
