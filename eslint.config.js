@@ -51,8 +51,8 @@ export default defineConfig(
     },
   },
   {
-    // The bench and the tools of CI speak to a terminal.
-    files: ["bench/**/*.ts", ".ci/**/*.ts"],
+    // The bench, the tools of CI and the example app speak to a terminal.
+    files: ["bench/**/*.ts", ".ci/**/*.ts", "examples/moleculer-app/*.ts"],
     rules: { "no-console": "off" },
   },
   {

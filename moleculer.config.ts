@@ -1,6 +1,8 @@
 /** Broker wiring from the settings. Nothing else. */
 import type { BrokerOptions } from "moleculer";
+import { replCommands } from "./cli/repl-commands.ts";
 import { brokerLogger } from "./mixins/logging/pino.ts";
+import { packetGuard } from "./mixins/middleware/packets.ts";
 import { loadSettings } from "./schemas/env.ts";
 import type { Settings } from "./schemas/env.ts";
 
@@ -35,6 +37,9 @@ export function brokerOptions(settings: Settings = loadSettings()): BrokerOption
     // Each costs more than a local call does; turned on by the one who reads them.
     metrics: false,
     tracing: false,
+    // `broker.repl()`, of noetl repl and of moleculer-runner --repl.
+    replOptions: { delimiter: "noetl $", customCommands: replCommands() },
+    middlewares: [packetGuard()],
     // Signals belong to the command line, which drains before it stops.
     skipProcessEventRegistration: true,
   };

@@ -1,20 +1,26 @@
-// `npm run bench`: the workloads side by side in one run, on an embedded Postgres with fsync on.
+// `npm run bench`: the workloads of design §12 side by side in one run, on an embedded Postgres
+// with fsync on: all in one process, then one server and two workers over NATS.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { startRuntime } from "../cli/runtime.ts";
-import { openDatabase } from "../mixins/postgres/index.ts";
+import type { ServiceBroker } from "moleculer";
+import { openStore, startRuntime } from "../cli/runtime.ts";
+import { openDatabase, type Database } from "../mixins/postgres/index.ts";
 import { loadSettings } from "../schemas/env.ts";
 import { createIds } from "../schemas/ids.ts";
+import { printLatencies, stepToStep } from "./latency.ts";
 import { measure, printTable, type Result } from "./measure.ts";
+import { startParts } from "./parts.ts";
 import { startProfile } from "./profile.ts";
 import { rawInserts } from "./raw.ts";
-import { PARALLEL_LOOP, runMany, runToEnd, THREE_STEPS } from "./workloads.ts";
+import { openRecords, type Records } from "./records.ts";
+import { CHAIN, FETCH_AND_INSERT, loopOf, runMany, runToEnd, THREE_STEPS } from "./workloads.ts";
 
-/** Not to be undercut by any build. */
-const THREE_STEPS_FLOOR = 200;
-const ITEMS_FLOOR = 800;
+/** Budgets of design §12, a second. */
+const BUDGET = { frames: 12_000, commands: 2_500, records: 1_300, executions: 1_000 };
+const LATENCY_MS = { p50: 5, p99: 25 };
+const AT_ONCE = 32;
 
 const { values } = parseArgs({
   options: {
@@ -22,6 +28,8 @@ const { values } = parseArgs({
     items: { type: "string", default: "20000" },
     concurrency: { type: "string", default: "50" },
     window: { type: "string", default: "64" },
+    /** Of `here` and `nats`; both when absent. */
+    only: { type: "string" },
     profile: { type: "boolean", default: false },
   },
 });
@@ -33,49 +41,139 @@ const [executions, items, concurrency, window] = [
 ].map(Number) as [number, number, number, number];
 
 const dataDir = await mkdtemp(join(tmpdir(), "noetl-bench-"));
-const settings = loadSettings({
+const base = {
   NOETL_DATA_DIR: dataDir,
   NOETL_LOG_LEVEL: "warn",
   NOETL_WORKER_MAX_INFLIGHT_COMMANDS: String(Math.max(window, concurrency)),
-  NOETL_WORKER_NATS_MAX_ACK_PENDING: "1000",
-});
-const runtime = await startRuntime({ settings, roles: ["server", "worker"], scope: "all" });
-const database = openDatabase({ url: runtime.databaseUrl, size: 3 });
-const { broker } = runtime;
-const ids = createIds(1023, Date.now);
-const results: Result[] = [];
+  NOETL_POSTGRES_POOL_MAX_SIZE: String(AT_ONCE),
+};
+// Held until the end: every part joins this Postgres.
+const store = await openStore(loadSettings(base));
+const records = await openRecords(store.url, AT_ONCE);
+const env = { ...base, NOETL_CREDENTIAL_BENCH_TARGET: targetOf(store.url) };
+const { url } = store;
+const database = openDatabase({ url: store.url, size: 3 });
 // The runtime's own timers never keep a process alive.
 const alive = setInterval(() => undefined, 60_000);
 
 try {
-  for (const content of [THREE_STEPS, PARALLEL_LOOP]) {
-    await broker.call("catalog.register", { content });
-  }
+  if (values.only !== "nats") await here(database, records);
+  if (values.only !== "here") await overNats(database);
+} finally {
+  clearInterval(alive);
+  await records.close();
+  await database.close();
+  await store.close();
+  await rm(dataDir, { recursive: true, force: true });
+}
+
+function targetOf(url: string): string {
+  const { hostname, port, username, password, pathname } = new URL(url);
+  const data = {
+    ...{ db_host: hostname, db_port: Number(port) },
+    ...{ db_user: decodeURIComponent(username), db_password: decodeURIComponent(password) },
+  };
+  return JSON.stringify({ type: "postgres", data: { ...data, db_name: pathname.slice(1) } });
+}
+
+async function prepare(broker: ServiceBroker): Promise<void> {
+  const playbooks = [THREE_STEPS, loopOf("local"), loopOf("distributed"), CHAIN, FETCH_AND_INSERT];
+  for (const content of playbooks) await broker.call("catalog.register", { content });
   await runMany(broker, "bench/three_steps", 200, concurrency);
-  await runToEnd(broker, "bench/parallel_loop", { n: 500, window });
+  await runToEnd(broker, "bench/distributed_loop", { n: 500, window });
+}
+
+/** Everything in this process. */
+async function here(store: Database, ends: Records): Promise<void> {
+  const runtime = await startRuntime({
+    settings: loadSettings(env),
+    roles: ["server", "worker"],
+    scope: "all",
+  });
+  const { broker } = runtime;
+  const results: Result[] = [];
+  await prepare(broker);
   const stopProfile = values.profile ? await startProfile() : undefined;
-
-  const raw = await measure(database, () => rawInserts(database, ids, items));
+  const raw = await measure(store, () => rawInserts(store, createIds(1023, Date.now), items));
   results.push({ name: "raw inserts, 3 rows an item", items, unit: "items", cost: raw });
-
-  const three = await measure(database, () =>
-    runMany(broker, "bench/three_steps", executions, concurrency),
-  );
-  const name = `three-step execution, ${concurrency} at a time`;
-  results.push({ name, items: executions, unit: "runs", budget: THREE_STEPS_FLOOR, cost: three });
-
-  for (const n of [items / 10, items]) {
-    const cost = await measure(database, () =>
-      runToEnd(broker, "bench/parallel_loop", { n, window }),
-    );
-    const loop = "parallel loop, one command an item";
-    results.push({ name: loop, items: n, unit: "items", budget: ITEMS_FLOOR, cost });
+  results.push(await threeSteps(broker, store));
+  for (const n of [items / 10, items, items * 5]) {
+    results.push(await loop(broker, store, "local", n));
   }
+  for (const n of [items / 10, items]) {
+    results.push(await loop(broker, store, "distributed", n));
+  }
+  results.push(...(await fetchAndInsert(broker, store, ends)));
+  console.log("in one process");
   printTable(results, items / raw.seconds);
   await stopProfile?.();
-} finally {
-  await database.close();
   await runtime.stop();
-  clearInterval(alive);
-  await rm(dataDir, { recursive: true, force: true });
+}
+
+/** One server and two workers, processes of their own. */
+async function overNats(store: Database): Promise<void> {
+  const parts = await startParts({ ...env, DATABASE_URL: url });
+  if (!parts) return;
+  const { broker } = parts;
+  try {
+    await prepare(broker);
+    const latencies = await stepToStep(broker, store, 40);
+    const results = [
+      await threeSteps(broker, store),
+      await loop(broker, store, "distributed", items),
+      await loop(broker, store, "local", items),
+    ];
+    console.log("\none server and two workers over NATS");
+    printTable(results);
+    printLatencies(latencies, LATENCY_MS);
+  } finally {
+    await parts.close();
+  }
+}
+
+async function threeSteps(broker: ServiceBroker, store: Database): Promise<Result> {
+  const run = () => runMany(broker, "bench/three_steps", executions, concurrency);
+  return {
+    name: `three-step execution, ${concurrency} at a time`,
+    ...{ items: executions, unit: "runs", budget: BUDGET.executions },
+    cost: await measure(store, run),
+  };
+}
+
+async function loop(
+  broker: ServiceBroker,
+  store: Database,
+  exec: "local" | "distributed",
+  n: number,
+): Promise<Result> {
+  const framed = exec === "local";
+  return {
+    name: framed ? "parallel loop, frames" : "parallel loop, one command an item",
+    ...{ items: n, unit: "items", budget: framed ? BUDGET.frames : BUDGET.commands },
+    cost: await measure(store, () => runToEnd(broker, `bench/${exec}_loop`, { n, window })),
+  };
+}
+
+/** The main job beside the bare work, on the same table. */
+async function fetchAndInsert(
+  broker: ServiceBroker,
+  store: Database,
+  ends: Records,
+): Promise<Result[]> {
+  const n = Math.ceil(items / 4);
+  const payload = { api: ends.api, n, window: AT_ONCE };
+  await ends.bare(n / 10, AT_ONCE);
+  await ends.reset();
+  const bare = await measure(store, () => ends.bare(n, AT_ONCE));
+  await ends.reset();
+  const ours = await measure(store, () => runToEnd(broker, "bench/fetch_and_insert", payload));
+  const rows = await ends.count();
+  if (rows !== n) throw new Error(`${rows} records were inserted, expected ${n}`);
+  return [
+    { name: `bare HTTP GET → INSERT, ${AT_ONCE} at a time`, items: n, unit: "items", cost: bare },
+    {
+      name: `HTTP GET → INSERT, ${AT_ONCE} at a time`,
+      ...{ items: n, unit: "items", budget: BUDGET.records, cost: ours },
+    },
+  ];
 }

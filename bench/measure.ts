@@ -54,7 +54,7 @@ export async function measure(database: Database, work: () => Promise<unknown>):
 /**
  * One line a workload: rate, budget, rows and WAL an item, CPU share, and the ratio to raw inserts.
  */
-export function printTable(results: Result[], rawItemsPerSecond: number): void {
+export function printTable(results: Result[], rawItemsPerSecond?: number): void {
   const head = [
     "workload",
     "items",
@@ -75,7 +75,7 @@ export function printTable(results: Result[], rawItemsPerSecond: number): void {
       (cost.rows / items).toFixed(2),
       (cost.walBytes / items).toFixed(0),
       `${((cost.cpuSeconds / cost.seconds) * 100).toFixed(0)}%`,
-      (rate / rawItemsPerSecond).toFixed(2),
+      rawItemsPerSecond === undefined ? "–" : (rate / rawItemsPerSecond).toFixed(2),
     ];
   });
   const widths = head.map((word, column) =>

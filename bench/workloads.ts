@@ -16,18 +16,53 @@ workflow:
     tool: {kind: noop}
 `;
 
-export const PARALLEL_LOOP = `
+/** `exec` local travels in frames, distributed is one command an item. */
+export const loopOf = (exec: "local" | "distributed") => `
 apiVersion: noetl.io/v2
 kind: Playbook
-metadata: {name: parallel loop, path: bench/parallel_loop}
+metadata: {name: parallel loop, path: bench/${exec}_loop}
 workload: {n: 1, window: 64}
 workflow:
   - step: many
     loop:
       in: "{{ workload.n }}"
       iterator: i
-      spec: {mode: parallel, max_in_flight: "{{ workload.window }}", policy: {exec: distributed}}
+      spec: {mode: parallel, max_in_flight: "{{ workload.window }}", policy: {exec: ${exec}}}
     tool: {kind: noop}
+`;
+
+/** Twenty steps in a row: what lies between one and the next is all the time there is. */
+export const CHAIN_STEPS = 20;
+export const CHAIN = `
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: chain, path: bench/chain}
+workflow:
+${Array.from({ length: CHAIN_STEPS }, (_, at) => {
+  const next = at + 1 < CHAIN_STEPS ? `, next: {arcs: [{step: s${at + 1}}]}` : "";
+  return `  - {step: s${at}, tool: {kind: noop}${next}}`;
+}).join("\n")}
+`;
+
+/** The main job: fetch each record over HTTP, insert it. */
+export const FETCH_AND_INSERT = `
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: fetch and insert, path: bench/fetch_and_insert}
+workload: {api: "", n: 1, window: 32}
+workflow:
+  - step: copy
+    loop:
+      in: "{{ workload.n }}"
+      iterator: i
+      spec: {mode: parallel, max_in_flight: "{{ workload.window }}"}
+    tool:
+      - {name: get, kind: http, url: "{{ api }}/{{ i }}"}
+      - name: put
+        kind: postgres
+        auth: bench_target
+        query: insert into fetched (id, title) values ($1, $2)
+        params: ["{{ i }}", "{{ get.data.title }}"]
 `;
 
 interface Ended {
@@ -36,17 +71,16 @@ interface Ended {
 }
 
 /** Starts a run and waits for its end; anything but COMPLETED is an error of the bench. */
-export async function runToEnd(broker: ServiceBroker, path: string, payload = {}): Promise<void> {
-  const started = await broker.call<{ execution_id: string }, object>("executions.start", {
+export async function runToEnd(broker: ServiceBroker, path: string, payload = {}): Promise<string> {
+  const { execution_id } = await broker.call<{ execution_id: string }, object>("executions.start", {
     path,
     payload,
   });
   for (;;) {
-    const { execution_id } = started;
     const params = { execution_id, timeout_ms: 20_000 };
     const end = await broker.call<Ended, object>("executions.wait", params, { timeout: 0 });
     if (end.status === "RUNNING") continue;
-    if (end.status === "COMPLETED") return;
+    if (end.status === "COMPLETED") return execution_id;
     throw new Error(`${path} ended ${end.status}: ${JSON.stringify(end.error)}`);
   }
 }

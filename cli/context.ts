@@ -14,6 +14,7 @@ import { printJson, say } from "./terminal.ts";
 
 export interface GlobalOptions {
   serverUrl?: string;
+  apiKey?: string;
   json?: boolean;
 }
 
@@ -28,6 +29,7 @@ export function commandSettings(options: GlobalOptions): Settings {
   if (settings.sources["NOETL_LOG_LEVEL"] === "default") settings.logging.level = "warn";
   const url = checked(serverUrl, options.serverUrl, "--server-url cannot be used");
   if (url !== undefined) settings.http.serverUrl = url;
+  if (options.apiKey) settings.http.apiKey = options.apiKey;
   for (const name of settings.unknownVariables) say(`warning: ${name} is not a setting of noetl`);
   return settings;
 }

@@ -4,17 +4,16 @@ import { hasEnded, jsonView } from "./execution-view.ts";
 import type { ExecutionView } from "./execution-view.ts";
 import { EXIT, exitCodeOfStatus } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
+import { watchSignals } from "./interruption.ts";
+import type { Interruption } from "./interruption.ts";
 import { openProgress, REDRAW_MS, summaryLines } from "./progress.ts";
+import { NO_FACTS, tailing } from "./tail.ts";
 import { openScreen, painter, print, printJson, say } from "./terminal.ts";
 
-/** How often a server is asked; the line moves less, and the server has others to answer. */
-const REMOTE_POLL_MS = 500;
 /** Short, because a broker that stops lets calls like this one end first. */
 const WAIT_MS = 1_000;
 /** A cancel is usually done within a second; longer than this nobody waits for it. */
 const CANCEL_WAIT_MS = 15_000;
-/** One Ctrl-C reaches the launcher and this process: what comes together counts once. */
-const SAME_SIGNAL_MS = 250;
 
 export interface FollowOptions {
   json: boolean;
@@ -28,69 +27,100 @@ export async function follow(
   executionId: string,
   { json, descendants }: FollowOptions,
 ): Promise<ExitCode> {
-  const screen = openScreen();
-  const progress = json && !screen.live ? undefined : openProgress(screen, Date.now());
   const interruption = watchSignals();
+  const shown = show(backend, executionId, json);
   const waiting = new AbortController();
-  const poller = pollInTurns(backend, executionId, view => progress?.show(view, Date.now()));
   try {
-    const ended = waitForEnd(backend, executionId, { descendants, signal: waiting.signal });
+    const ended = descendants
+      ? waitForFamily(backend, executionId, waiting.signal)
+      : shown.ended.then(() => readView(backend, executionId));
     // After an interruption nobody awaits it, and the broker it asks goes away.
     ended.catch(() => undefined);
     const first = await Promise.race([ended, interruption.once]);
+    shown.stop();
     if (first === "interrupted") {
       waiting.abort();
-      poller.stop();
-      progress?.clear();
       // The question in flight is answered first: a broker that stops would wait for it and
-      // complain.
-      const settled = ended.then(
+      // complain. A server's broker goes on.
+      const answered = ended.then(
         () => undefined,
         () => undefined,
       );
+      const settled = descendants ? answered : Promise.resolve();
       return await leave(backend, executionId, { twice: interruption.twice, settled, json });
     }
-    poller.stop();
-    progress?.clear();
     finish(first, json);
     return exitCodeOfStatus(first.status);
   } finally {
-    poller.stop();
+    shown.stop();
     interruption.stop();
   }
 }
 
 /**
- * `noetl status --watch`: shows an execution until it ends or Ctrl-C; the execution goes on by
- * itself.
+ * `noetl status --watch`: shows an execution until it ends or is interrupted; the execution goes on
+ * by itself. Stops the interruption when it is done with it.
  */
 export async function watch(
   backend: Backend,
   executionId: string,
-  json: boolean,
+  { json, interruption }: { json: boolean; interruption: Interruption },
 ): Promise<ExitCode> {
-  const screen = openScreen();
-  const progress = json && !screen.live ? undefined : openProgress(screen, Date.now());
-  const interruption = watchSignals();
+  const shown = show(backend, executionId, json);
   try {
-    for (;;) {
-      const params = { execution_id: executionId };
-      const view = await backend.call<ExecutionView>("executions.get", params);
-      if (hasEnded(view)) {
-        progress?.clear();
-        finish(view, json);
-        return exitCodeOfStatus(view.status);
-      }
-      progress?.show(view, Date.now());
-      if ((await Promise.race([pause(REMOTE_POLL_MS), interruption.once])) !== "interrupted")
-        continue;
-      progress?.clear();
-      if (json) printJson(jsonView(view));
-      return EXIT.interrupted;
-    }
+    const first = await Promise.race([shown.ended, interruption.once]);
+    shown.stop();
+    if (first === "interrupted" && !json) return EXIT.interrupted;
+    const view = await readView(backend, executionId);
+    if (first !== "interrupted") finish(view, json);
+    else printJson(jsonView(view));
+    return first === "interrupted" ? EXIT.interrupted : exitCodeOfStatus(view.status);
   } finally {
+    shown.stop();
     interruption.stop();
   }
+}
+
+function readView(backend: Backend, executionId: string): Promise<ExecutionView> {
+  return backend.call<ExecutionView>("executions.get", { execution_id: executionId });
+}
+
+interface Shown {
+  /** Resolves when the execution has ended, and never after `stop`. */
+  ended: Promise<void>;
+  /** Takes the live line away. Repeatable. */
+  stop(): void;
+}
+
+/** Draws what is known last, at the pace of the eye, while news come at their own. */
+function show(backend: Backend, executionId: string, json: boolean): Shown {
+  const screen = openScreen();
+  const progress = json && !screen.live ? undefined : openProgress(screen, Date.now());
+  const leaving = new AbortController();
+  let view: ExecutionView | undefined;
+  const ticker = setInterval(() => {
+    if (view) progress?.show(view, Date.now());
+  }, REDRAW_MS);
+  async function untilEnd(): Promise<void> {
+    const options = { after: NO_FACTS, signal: leaving.signal };
+    for await (const answer of tailing(backend, executionId, options)) {
+      view = answer.execution;
+      if (answer.ended) return;
+    }
+    await new Promise(() => undefined);
+  }
+  const ended = untilEnd();
+  // Who waits for another sign of the end does not await this one.
+  ended.catch(() => undefined);
+  return {
+    ended,
+    stop() {
+      if (leaving.signal.aborted) return;
+      leaving.abort();
+      clearInterval(ticker);
+      progress?.clear();
+    },
+  };
 }
 
 function finish(view: ExecutionView, json: boolean): void {
@@ -109,7 +139,7 @@ async function leave(
   const drained = Promise.all([backend.drain(), settled]).then(() => "drained" as const);
   const outcome = await Promise.race([drained, twice]);
   if (outcome === "cancel") return cancelNow(backend, executionId, json);
-  const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
+  const view = await readView(backend, executionId);
   if (hasEnded(view)) {
     finish(view, json);
     return exitCodeOfStatus(view.status);
@@ -126,88 +156,29 @@ async function cancelNow(backend: Backend, executionId: string, json: boolean): 
   const reason = "Ctrl-C twice";
   await backend.call("executions.cancel", { execution_id: executionId, reason });
   const untilMs = Date.now() + CANCEL_WAIT_MS;
-  let view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
+  let view = await readView(backend, executionId);
   while (!hasEnded(view) && Date.now() < untilMs) {
     await pause(REDRAW_MS);
-    view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
+    view = await readView(backend, executionId);
   }
   finish(view, json);
   return EXIT.failed;
 }
 
-async function waitForEnd(
+/** Also for every child; only where they run in this process, whose broker is asked in short. */
+async function waitForFamily(
   backend: Backend,
   executionId: string,
-  { descendants, signal }: { descendants: boolean; signal: AbortSignal },
+  signal: AbortSignal,
 ): Promise<ExecutionView> {
   for (;;) {
     const startedMs = Date.now();
-    const view = await oneWait(backend, executionId, descendants);
-    // With descendants the wait goes on after the root's end; it is over when it answers early.
-    const early = backend.serverUrl !== undefined || Date.now() - startedMs < WAIT_MS;
-    if ((hasEnded(view) && (early || !descendants)) || signal.aborted) return view;
+    const params = { execution_id: executionId, timeout_ms: WAIT_MS, descendants: true };
+    const timeoutMs = WAIT_MS + 10_000;
+    const view = await backend.call<ExecutionView>("executions.wait", params, { timeoutMs });
+    // The wait goes on after the root's end; it is over when it answers early.
+    if ((hasEnded(view) && Date.now() - startedMs < WAIT_MS) || signal.aborted) return view;
   }
-}
-
-async function oneWait(backend: Backend, executionId: string, descendants: boolean) {
-  if (backend.serverUrl) {
-    await pause(REMOTE_POLL_MS);
-    return backend.call<ExecutionView>("executions.get", { execution_id: executionId });
-  }
-  const params = { execution_id: executionId, timeout_ms: WAIT_MS, descendants };
-  return backend.call<ExecutionView>("executions.wait", params, WAIT_MS + 10_000);
-}
-
-/**
- * Asks again and again, one question at a time; a failed one is left to whoever waits for the end.
- */
-function pollInTurns(backend: Backend, executionId: string, show: (view: ExecutionView) => void) {
-  const everyMs = backend.serverUrl ? REMOTE_POLL_MS : REDRAW_MS;
-  let stopped = false;
-  async function poll(): Promise<void> {
-    while (!stopped) {
-      const params = { execution_id: executionId };
-      const view = await backend
-        .call<ExecutionView>("executions.get", params)
-        .catch(() => undefined);
-      if (view && !stopped) show(view);
-      await pause(everyMs);
-    }
-  }
-  void poll();
-  return { stop: () => void (stopped = true) };
-}
-
-/**
- * SIGINT and SIGTERM while it is open; Node's own reaction, to end at once, is off until `stop`.
- */
-function watchSignals() {
-  const once = Promise.withResolvers<"interrupted">();
-  const twice = Promise.withResolvers<"cancel">();
-  let lastMs = 0;
-  let count = 0;
-  function onInterrupt() {
-    const nowMs = Date.now();
-    if (nowMs - lastMs < SAME_SIGNAL_MS) return;
-    lastMs = nowMs;
-    count += 1;
-    if (count === 1) once.resolve("interrupted");
-    else if (count === 2) twice.resolve("cancel");
-    else process.exit(EXIT.interrupted);
-  }
-  function onTerminate() {
-    once.resolve("interrupted");
-  }
-  process.on("SIGINT", onInterrupt);
-  process.on("SIGTERM", onTerminate);
-  return {
-    once: once.promise,
-    twice: twice.promise,
-    stop() {
-      process.off("SIGINT", onInterrupt);
-      process.off("SIGTERM", onTerminate);
-    },
-  };
 }
 
 function pause(ms: number): Promise<"paused"> {

@@ -1,6 +1,7 @@
 /** The `noetl` command line: names of verbs and options. A verb is loaded when it is asked for. */
 import { Command, CommanderError, Option } from "commander";
 import { packageVersion } from "../mixins/version.ts";
+import { API_ROLES } from "../schemas/access.ts";
 import { finishWith } from "./context.ts";
 import type { GlobalOptions } from "./context.ts";
 import { EXIT } from "./exit.ts";
@@ -19,6 +20,7 @@ const program = new Command("noetl")
   .description("Runs NoETL playbooks as durable executions")
   .version(packageVersion(), "-V, --version")
   .option("--server-url <url>", "ask this server instead of working in this process")
+  .option("--api-key <key>", "show it this key; NOETL_API_KEY keeps it out of process lists")
   .option("--json", "print one JSON object on stdout, everything else on stderr")
   .addHelpText("after", HELP)
   .showSuggestionAfterError()
@@ -26,11 +28,13 @@ const program = new Command("noetl")
 
 const db = program.command("db").description("the database of the runtime");
 const credential = program.command("credential").description("credentials by alias");
+const key = program.command("key").description("API keys, for servers that others can reach");
 
 declareRuns();
 declareCatalog();
 declareQuestions();
 declareHousekeeping();
+declareKeys();
 await main();
 
 function declareRuns(): void {
@@ -77,6 +81,9 @@ function declareQuestions(): void {
   verb("status <id>", "where an execution stands", async (o, [id]) =>
     (await import("./status.ts")).status(id ?? "", o),
   ).option("-w, --watch", "until it ends");
+  verb("tail <id>", "its facts and progress as they come, until it ends", async (o, [id]) =>
+    (await import("./tail.ts")).tail(id ?? "", o),
+  );
   verb("list [what]", "executions (default) or playbooks", async (o, [what]) =>
     (await import("./status.ts")).list(what ?? "executions", o),
   )
@@ -88,15 +95,24 @@ function declareQuestions(): void {
   )
     .option("--type <type>", "only of this type, such as step.exit")
     .option("--limit <n>", "how many", "200");
+  verb("workers", "who takes commands, and whether they live", async o =>
+    (await import("./workers.ts")).workers(o),
+  ).option("--limit <n>", "how many");
 }
 
 function declareHousekeeping(): void {
   serve("start", "serve the API and run executions, until Ctrl-C");
   serve("server", "decide and serve the API; workers join through NATS");
   serve("worker", "run commands for the servers of the same NATS and database");
+  verb("repl", "a prompt inside the cluster of NATS_URL, else with all of it in here", async o =>
+    (await import("./repl.ts")).repl(o),
+  );
   verb("config", "settings in effect and where they come from", async o =>
     (await import("./config.ts")).config(o),
   ).option("--set", "only those set in the environment");
+  verb("doctor", "check what it stands on, and say what to do", async o =>
+    (await import("./doctor.ts")).doctor(o),
+  );
   verb("demo", "a small pipeline over a sample API, on this machine", async o =>
     (await import("./demo.ts")).demo(o),
   );
@@ -109,6 +125,18 @@ function declareHousekeeping(): void {
     .requiredOption("--data <json>", "JSON, @file or @- for stdin");
   const list: Verb = async o => (await import("./credential.ts")).listCredentials(o);
   verb("list", "aliases and types, never their data", list, credential);
+}
+
+function declareKeys(): void {
+  const create: Verb = async (o, [name]) => (await import("./key.ts")).createKey(name ?? "", o);
+  const role = new Option("--role <role>", "what it is good for").choices(API_ROLES);
+  verb("create <name>", "make one; it is printed this once", create, key).addOption(
+    role.makeOptionMandatory(),
+  );
+  const list: Verb = async o => (await import("./key.ts")).listKeys(o);
+  verb("list", "names, roles and times, never the keys", list, key);
+  const revoke: Verb = async (o, [name]) => (await import("./key.ts")).revokeKey(name ?? "", o);
+  verb("revoke <name>", "end one for ever", revoke, key);
 }
 
 /**
@@ -134,6 +162,10 @@ function verb(usage: string, description: string, work: Verb, parent: Command = 
 }
 
 async function main(): Promise<void> {
+  // A reader that has seen enough, such as head, closes its end: that is no failure.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
   try {
     await program.parseAsync();
   } catch (error) {

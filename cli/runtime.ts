@@ -5,20 +5,24 @@ import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { link, mkdir, readFile, unlink, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { ServiceBroker } from "moleculer";
+import type { Logger } from "moleculer";
 import { brokerOptions } from "../moleculer.config.ts";
 import { createLog } from "../mixins/logging/pino.ts";
+import { countPackets } from "../mixins/middleware/packets.ts";
 import { joinEmbedded } from "../mixins/postgres/embedded.ts";
 import type { Doorbell } from "../mixins/notifications.ts";
 import { openDatabase } from "../mixins/postgres/index.ts";
 import type { Database } from "../mixins/postgres/index.ts";
 import { migrate } from "../mixins/postgres/migrate.ts";
 import { openJetStream } from "../mixins/jetstream.ts";
-import { createLocalVolume } from "../mixins/result-store/local-volume.ts";
-import { createResultStore } from "../mixins/result-store/index.ts";
+import { openResultStore } from "../mixins/result-store/open.ts";
+import { isUnreachable } from "../mixins/routing.ts";
 import { createRuntime } from "../mixins/runtime.ts";
 import { databaseUrl } from "../schemas/env.ts";
+import { Rejected } from "../schemas/errors.ts";
+import { house } from "./hosting.ts";
 import type { Settings } from "../schemas/env.ts";
 import { createServices } from "./services.ts";
 import type { Role, ServicePlan } from "./services.ts";
@@ -43,6 +47,8 @@ export interface RuntimeChoice {
    * resumed.
    */
   scope: "all" | "own";
+  /** Of the app that our services join, started or not; one of our own when absent. */
+  broker?: ServiceBroker;
   /** Another way for rings to reach the workers; the one of the settings when absent. */
   doorbell?: Doorbell;
 }
@@ -61,17 +67,15 @@ export interface OpenStore {
  */
 export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntime> {
   const { settings } = choice;
-  const store = await openStore(settings);
+  const store = await openStore(settings, choice.broker?.getLogger("noetl"));
   try {
-    const broker = new ServiceBroker(brokerOptions(named(settings)));
+    const broker = choice.broker ?? new ServiceBroker(brokerOptions(named(settings)));
     const bell = await openDoorbell(choice, broker);
     // Closed in this order at the end, and when the start fails half-way.
     const close = () => Promise.resolve(bell?.close()).finally(() => store.close());
     try {
       const plan = await planServices(choice, store, broker, bell?.doorbell);
-      for (const schema of plan.schemas) broker.createService(schema);
-      await started(broker);
-      return running(broker, plan, { url: store.url, close });
+      return await running(broker, plan, { url: store.url, close, ours: !choice.broker });
     } catch (error) {
       await bell?.close();
       throw error;
@@ -82,12 +86,38 @@ export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntim
   }
 }
 
+/** Services that run until `stop`, or until their broker is stopped by whoever owns it. */
+async function running(
+  broker: ServiceBroker,
+  plan: ServicePlan,
+  store: { url: string; close(): Promise<void>; ours: boolean },
+): Promise<RunningRuntime> {
+  let drained: Promise<void> | undefined;
+  let closed: Promise<void> | undefined;
+  let stopped: Promise<void> | undefined;
+  const drain = () => (drained ??= plan.drain(broker).catch(passWhenAbsent));
+  const close = () => (closed ??= store.close());
+  const { ours } = store;
+  const housed = await house(broker, plan.schemas, { ours, leaving: drain, left: close });
+  async function stop(): Promise<void> {
+    await drain();
+    try {
+      await housed.end();
+    } finally {
+      await close();
+    }
+  }
+  return { broker, databaseUrl: store.url, drain, stop: () => (stopped ??= stop()) };
+}
+
 /**
  * Opens the database, starting the embedded one when no other is named, and brings it up to date.
  */
-export async function openStore(settings: Settings): Promise<OpenStore> {
+export async function openStore(
+  settings: Settings,
+  log: Pick<Logger, "info"> = createLog(settings.logging),
+): Promise<OpenStore> {
   const given = databaseUrl(settings);
-  const log = createLog(settings.logging);
   const embedded =
     given === undefined
       ? await joinEmbedded(settings.node.dataDir, {
@@ -115,14 +145,14 @@ async function planServices(
   broker: ServiceBroker,
   doorbell: Doorbell | undefined,
 ): Promise<ServicePlan> {
-  const volume = createLocalVolume(join(resolve(settings.node.dataDir), "results"));
   const runtime = await createRuntime({
     settings: await withEncryptionKey(settings),
     nodeId: broker.nodeID,
     database,
-    results: createResultStore(volume),
+    results: openResultStore(settings, database),
     ...(doorbell && { doorbell }),
   });
+  countPackets(runtime.metrics, broker);
   return createServices(runtime, roles, scope);
 }
 
@@ -142,32 +172,27 @@ interface ClosableDoorbell {
   close(): Promise<void>;
 }
 
-async function started(broker: ServiceBroker): Promise<void> {
-  try {
-    await broker.start();
-  } catch (error) {
-    await broker.stop().catch(() => undefined);
-    throw error;
-  }
+/**
+ * A server and a worker find each other through NATS and one database: neither has a default.
+ * Throws Rejected when roles that are only one of the two lack them.
+ */
+export function refuseAlone(settings: Settings, roles: readonly Role[]): void {
+  if (roles.includes("server") === roles.includes("worker")) return;
+  const missing = [
+    ...(settings.nats.url ? [] : ["NATS_URL"]),
+    ...(databaseUrl(settings) ? [] : ["DATABASE_URL"]),
+  ];
+  if (missing.length === 0) return;
+  throw new Rejected(
+    `${missing.join(" and ")} must be set for a server or a worker of its own; ` +
+      `both in one process need neither ('noetl start')`,
+    422,
+  );
 }
 
-function running(
-  broker: ServiceBroker,
-  plan: ServicePlan,
-  store: Pick<OpenStore, "url" | "close">,
-): RunningRuntime {
-  let drained: Promise<void> | undefined;
-  let stopped: Promise<void> | undefined;
-  const drain = () => (drained ??= plan.drain(broker));
-  async function stop(): Promise<void> {
-    await drain();
-    try {
-      await broker.stop();
-    } finally {
-      await store.close();
-    }
-  }
-  return { broker, databaseUrl: store.url, drain, stop: () => (stopped ??= stop()) };
+/** A worker that was not started yet, or has stopped, has nothing to finish. */
+function passWhenAbsent(error: unknown): void {
+  if (!isUnreachable(error)) throw error;
 }
 
 let brokers = 0;

@@ -3,16 +3,21 @@ import type { ServiceBroker, ServiceSchema } from "moleculer";
 import type { Runtime } from "../mixins/runtime.ts";
 import apiService from "../services/api/api.service.ts";
 import catalogService from "../services/catalog/catalog.service.ts";
+import commandsService from "../services/commands/commands.service.ts";
 import { credentials } from "../services/credentials/credentials.service.ts";
 import executionsService from "../services/executions/executions.service.ts";
+import keysService from "../services/keys/keys.service.ts";
 import loopsService from "../services/loops/loops.service.ts";
 import projectionService from "../services/projection/projection.service.ts";
 import reaperService from "../services/reaper/reaper.service.ts";
+import startsService from "../services/starts/starts.service.ts";
+import { actionTool } from "../services/tool.action/tool.action.service.ts";
 import { httpTool } from "../services/tool.http/tool.http.service.ts";
 import { noopTool } from "../services/tool.noop/tool.noop.service.ts";
 import playbookTool from "../services/tool.playbook/tool.playbook.service.ts";
 import { postgresTool } from "../services/tool.postgres/tool.postgres.service.ts";
 import workerService from "../services/worker/worker.service.ts";
+import workersService from "../services/workers/workers.service.ts";
 
 /**
  * `server` decides and keeps house, `worker` runs commands with the tools, `api` is the HTTP door.
@@ -36,11 +41,24 @@ export function createServices(
   const schemas = [
     ...(decides || works ? [credentialsOf(runtime)] : []),
     ...(decides
-      ? [catalogService(runtime), executionsService(runtime), loopsService(runtime)]
+      ? [
+          catalogService(runtime),
+          executionsService(runtime),
+          loopsService(runtime),
+          commandsService(runtime),
+          keysService(runtime),
+          workersService(runtime),
+        ]
       : []),
     ...(roles.includes("server")
       ? [reaperService(runtime, { scope }), projectionService(runtime)]
       : []),
+    // Who decides without keeping the rows tells the one that does.
+    ...(roles.includes("client") && !roles.includes("server")
+      ? [projectionService(runtime, { keeps: false })]
+      : []),
+    // Who serves one run must not take the starts of others: it leaves when that run has ended.
+    ...(roles.includes("server") && scope === "all" ? [startsService(runtime)] : []),
     ...(works ? [...toolsOf(runtime), workerService(runtime)] : []),
     ...(roles.includes("api") ? [apiService(runtime)] : []),
   ];
@@ -56,11 +74,13 @@ function credentialsOf({ settings, database }: Runtime): ServiceSchema {
   return credentials({ encryptionKey, file, variables: settings.credentialVariables, database });
 }
 
-function toolsOf({ settings }: Runtime): ServiceSchema[] {
+function toolsOf(runtime: Runtime): ServiceSchema[] {
+  const { settings } = runtime;
   return [
     noopTool(),
     httpTool(settings.httpTool),
     postgresTool(settings.postgresTool),
-    playbookTool(),
+    playbookTool(runtime),
+    actionTool(settings.actionTool),
   ];
 }

@@ -1,10 +1,14 @@
 /** `noetl start`, `server` and `worker`: roles in one process, until a signal. */
-import { databaseUrl, loadSettings, type Settings } from "../schemas/env.ts";
-import { Rejected } from "../schemas/errors.ts";
+import { isLoopback, keysRequired } from "../schemas/access.ts";
+import { loadSettings, type Settings } from "../schemas/env.ts";
 import { EXIT } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
-import { startRuntime, type Role } from "./runtime.ts";
+import { refuseAlone, startRuntime, type Role, type RunningRuntime } from "./runtime.ts";
 import { say } from "./terminal.ts";
+
+interface KeyState {
+  revoked_at: string | null;
+}
 
 /** Everything in one process; or a part, with NATS and one database between the parts. */
 export const ROLES = {
@@ -17,11 +21,12 @@ export const ROLES = {
 export async function start(roles: readonly Role[]): Promise<ExitCode> {
   const settings = loadSettings();
   for (const name of settings.unknownVariables) say(`warning: ${name} is not a setting of noetl`);
-  if (roles.length < ROLES.start.length) refuseAlone(settings);
+  refuseAlone(settings, roles);
   const runtime = await startRuntime({ settings, roles, scope: "all" });
   if (roles.includes("api")) {
     const { url } = await runtime.broker.call<{ url: string }>("api.address");
     say(`noetl serves ${url}/api (health: ${url}/health). Ctrl-C stops it; work is kept.`);
+    await sayWhoMayCome(runtime, settings.http);
   } else {
     say(`noetl ${roles.join(", ")} ${runtime.broker.nodeID} works. Ctrl-C stops it; work is kept.`);
   }
@@ -34,18 +39,17 @@ export async function start(roles: readonly Role[]): Promise<ExitCode> {
   return EXIT.completed;
 }
 
-/** A server and a worker find each other through NATS and one database: neither has a default. */
-function refuseAlone(settings: Settings): void {
-  const missing = [
-    ...(settings.nats.url ? [] : ["NATS_URL"]),
-    ...(databaseUrl(settings) ? [] : ["DATABASE_URL"]),
-  ];
-  if (missing.length === 0) return;
-  throw new Rejected(
-    `${missing.join(" and ")} must be set for a server or a worker of its own; ` +
-      `'noetl start' is all of it in one process`,
-    422,
-  );
+/** The first key is made beside the API: nobody could ask for it there. */
+async function sayWhoMayCome({ broker }: RunningRuntime, http: Settings["http"]): Promise<void> {
+  if (!keysRequired(http)) {
+    if (isLoopback(http.host)) return;
+    return say(`warning: whoever reaches ${http.host} may use the API (NOETL_AUTH=${http.auth})`);
+  }
+  // A database that is away for a moment does not end a server that has started.
+  const listed = await broker.call<{ keys: KeyState[] }>("keys.list").catch(() => undefined);
+  if (!listed || listed.keys.some(({ revoked_at }) => revoked_at === null)) return;
+  say("API keys are required, and there is none. With the settings of this server, make one by:");
+  say("  noetl key create NAME --role admin");
 }
 
 function untilSignal(): Promise<void> {

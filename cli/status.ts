@@ -9,8 +9,11 @@ import type { ExecutionView } from "./execution-view.ts";
 import { EXIT, exitCodeOfStatus } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
 import { watch } from "./follow.ts";
+import { watchSignals } from "./interruption.ts";
 import { summaryLines } from "./progress.ts";
-import { formatDuration, openScreen, print, printJson, table } from "./terminal.ts";
+import { executionTable, factRow, playbookTable } from "./tables.ts";
+import type { EventView, ListedPlaybook } from "./tables.ts";
+import { openScreen, print, printJson, table } from "./terminal.ts";
 
 /** Prints where an execution stands; exit code 1 when it FAILED or was CANCELLED. */
 export async function status(
@@ -19,7 +22,9 @@ export async function status(
 ): Promise<ExitCode> {
   return withBackend(options, ["client"], async backend => {
     const json = options.json ?? false;
-    if (options.watch) return watch(backend, executionId, json);
+    if (options.watch) {
+      return watch(backend, executionId, { json, interruption: watchSignals() });
+    }
     const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
     if (json) printJson(jsonView(view));
     else print(summaryLines(view, openScreen(process.stdout).colored).join("\n"));
@@ -48,54 +53,25 @@ export async function list(what: string, options: ListOptions): Promise<ExitCode
             ...(options.path && { path: options.path }),
           });
     if (options.json) printJson(answer);
-    else print(what === "playbooks" ? playbookTable(answer) : executionTable(answer));
+    else print(listed(what, answer));
     return EXIT.completed;
   });
 }
 
+/** An answer of `executions.list` or `catalog.list` as a table; an empty one says what to do. */
+export function listed(what: "executions" | "playbooks", answer: Record<string, unknown>): string {
+  if (what === "playbooks") {
+    const playbooks = answer["playbooks"] as ListedPlaybook[];
+    if (playbooks.length === 0) return "The catalog is empty; fill it with: noetl register FILE";
+    return playbookTable(playbooks);
+  }
+  const views = answer["executions"] as ExecutionView[];
+  if (views.length === 0) return "No executions yet; try: noetl run examples/hello.yaml";
+  return executionTable(views);
+}
+
 function limited({ limit }: ListOptions): { limit?: string } {
   return limit === undefined ? {} : { limit };
-}
-
-function executionTable(answer: Record<string, Json>): string {
-  const views = answer["executions"] as unknown as ExecutionView[];
-  if (views.length === 0) return "No executions yet; try: noetl run examples/hello.yaml";
-  const rows = views.map(view => [
-    view.execution_id,
-    view.status,
-    localTime(view.start_time),
-    view.duration_ms === null || view.duration_ms === undefined
-      ? ""
-      : formatDuration(view.duration_ms),
-    view.path,
-  ]);
-  return table([["EXECUTION", "STATUS", "STARTED", "DURATION", "PLAYBOOK"], ...rows]);
-}
-
-interface ListedPlaybook {
-  path: string;
-  version: number;
-  created_at?: string;
-}
-
-function playbookTable(answer: Record<string, Json>): string {
-  const playbooks = answer["playbooks"] as unknown as ListedPlaybook[];
-  if (playbooks.length === 0) return "The catalog is empty; fill it with: noetl register FILE";
-  const rows = playbooks.map(entry => [
-    entry.path,
-    String(entry.version),
-    localTime(entry.created_at),
-  ]);
-  return table([["PLAYBOOK", "VERSION", "REGISTERED"], ...rows]);
-}
-
-/** `2026-11-21 23:16:29` on the reader's clock. */
-function localTime(iso: string | null | undefined): string {
-  if (!iso) return "";
-  const time = new Date(iso);
-  const two = (value: number) => String(value).padStart(2, "0");
-  const day = [time.getFullYear(), two(time.getMonth() + 1), two(time.getDate())].join("-");
-  return `${day} ${time.toTimeString().slice(0, 8)}`;
 }
 
 export interface EventsOptions extends GlobalOptions {
@@ -107,7 +83,7 @@ interface EventPage {
   execution_id: string;
   status: string;
   path: string;
-  events: Record<string, Json>[];
+  events: EventView[];
   pagination: { total: number; has_next: boolean };
 }
 
@@ -121,7 +97,7 @@ export async function events(executionId: string, options: EventsOptions): Promi
     if (options.json) printJson(answer);
     else {
       const hidden = answer.pagination.total - answer.events.length;
-      print(answer.events.length === 0 ? "No such events." : table(answer.events.map(eventRow)));
+      print(answer.events.length === 0 ? "No such events." : table(answer.events.map(factRow)));
       if (hidden > 0) print(`… and ${hidden} more (--limit)`);
     }
     return EXIT.completed;
@@ -134,7 +110,7 @@ async function readEvents(
   type: string | undefined,
   wanted: number,
 ): Promise<EventPage> {
-  const found: Record<string, Json>[] = [];
+  const found: EventView[] = [];
   for (let page = 1; ; page += 1) {
     const answer = await backend.call<EventPage>("executions.events", {
       execution_id: executionId,
@@ -146,16 +122,6 @@ async function readEvents(
       return { ...answer, events: found.slice(0, wanted) };
     }
   }
-}
-
-function eventRow(event: Record<string, Json>): string[] {
-  const text = (value: Json | undefined) => (typeof value === "string" ? value : "");
-  const meta = event["meta"] as Record<string, Json> | null | undefined;
-  const marks = ["iter_index", "attempt", "delivery"].flatMap(key =>
-    meta?.[key] === undefined ? [] : [`${key}=${JSON.stringify(meta[key])}`],
-  );
-  const type = text(event["event_type"]);
-  return [localTime(text(event["created_at"])), type, text(event["node_name"]), marks.join(" ")];
 }
 
 /** How long a cancel is watched; usually it is done within a second. */

@@ -1,12 +1,28 @@
 // The actions every actor service has: claims, outcomes and releases from workers, messages, and
 // wake-ups.
 import type { Context, ActionSchema, ServiceBroker } from "moleculer";
+import type { z } from "zod";
+import {
+  BATCH_MAX,
+  claimBatch,
+  claimEntry,
+  outcomeEntry,
+  readEntry,
+  releaseBatch,
+  releaseEntry,
+  reportBatch,
+  wakeBatch,
+  wakeEntry,
+} from "../schemas/actor-requests.ts";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "../schemas/command.ts";
 import type { ActorKind, Address, MessageInput, Ring } from "../schemas/decider.ts";
 import { errorType } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
+import { validated } from "../schemas/requests.ts";
 import type { ActorHost, ActorOptions } from "./actor.ts";
 import type { StreamName } from "./event-store.ts";
+import { createForward } from "./forwarding.ts";
+import { jsonSize, MESSAGE_BYTES_MAX, splitBySize } from "./json-size.ts";
 import { callOwner, ownedId } from "./routing.ts";
 import type { Runtime } from "./runtime.ts";
 
@@ -28,6 +44,9 @@ export type Reply<T = object> =
   | ({ command_id: string; status: "ok" } & T)
   | { command_id: string; status: "refused"; reason: string; message: string }
   | { command_id: string; status: "failed"; error: string };
+
+/** A worker that does not say in this time what it holds has said nothing. */
+const HOLDS_MS = 2_000;
 
 type AnyHost = ActorHost<never, { grant?: Grant }>;
 
@@ -58,18 +77,21 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
         params: { to, input },
         timeoutMs: 30_000,
       }),
-    async holds(nodeID: string, incarnation: string, command_ids: string[]) {
+    async holds(nodeID: string, incarnation: string, commandIds: string[]) {
       try {
-        const params = { incarnation, command_ids };
-        return await broker.call<string[], object>("worker.holds", params, {
-          nodeID,
-          timeout: 2_000,
-        });
+        const held: string[] = [];
+        for (const command_ids of splitBySize(commandIds, MESSAGE_BYTES_MAX, BATCH_MAX)) {
+          const params = { incarnation, command_ids };
+          const options = { nodeID, timeout: HOLDS_MS };
+          held.push(...(await broker.call<string[], object>("worker.holds", params, options)));
+        }
+        return held;
       } catch {
         // Silence proves nothing: only the worker's row in `runtime` says that it is dead.
         return undefined;
       }
     },
+    forward: createForward(broker, kind),
     committed: feed.push,
     warn(error: unknown, stream: StreamName) {
       const type = errorType(error);
@@ -81,62 +103,106 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
   } satisfies Partial<ActorOptions<unknown, never, unknown>>;
 }
 
+/** Grants of one answer that crosses NATS, whose messages have at most 1 MB by default. */
+export const ANSWER_BYTES_MAX = MESSAGE_BYTES_MAX;
+
+type Entry = StreamName & { command_id: string };
+type Send = (stream: StreamName, input: object) => Promise<{ grant?: Grant }>;
+
+/** Every entry by itself: one that is bad, or whose stream fails, has no neighbours. */
+function each<Shape extends z.ZodType<Entry>>(
+  send: Send,
+  entries: unknown[],
+  shape: Shape,
+  toInput: (entry: z.output<Shape>) => object,
+): Promise<Reply[]> {
+  return Promise.all(
+    entries.map(async (raw, index): Promise<Reply> => {
+      const asked = (raw as { command_id?: unknown } | null)?.command_id;
+      const command_id = typeof asked === "string" ? asked : "";
+      try {
+        const entry = readEntry(shape, raw, index);
+        const { execution_id, stream_id } = entry;
+        const answer = await send({ execution_id, stream_id }, toInput(entry));
+        return { command_id, status: "ok", ...(answer.grant && { grant: answer.grant }) };
+      } catch (error) {
+        return toReply(command_id, error);
+      }
+    }),
+  );
+}
+
+/**
+ * An answer that fits into a message: grants that have no room are asked for again, and are the
+ * same then (design §5 rule 4). The first one goes out however large it is.
+ */
+export function fitting(replies: Reply<{ grant?: Grant }>[]): Reply<{ grant?: Grant }>[] {
+  let bytes = 0;
+  return replies.map(reply => {
+    if (reply.status !== "ok" || !reply.grant) return reply;
+    const size = jsonSize(reply.grant);
+    if (bytes > 0 && bytes + size > ANSWER_BYTES_MAX) {
+      const { command_id } = reply;
+      return { command_id, status: "failed", error: "the answer is full: ask again" };
+    }
+    bytes += size;
+    return reply;
+  });
+}
+
 /** The actions by which workers, other actors and the reaper reach the streams of one kind. */
 export function actorActions(host: () => unknown): Record<string, ActionSchema> {
-  const streams = host as () => AnyHost;
+  /** The meta of a request says whether another node has sent its inputs on. */
+  function sender({ meta }: Context): Send {
+    const { forwarded } = meta as { forwarded?: unknown };
+    return (stream, input) =>
+      (host() as AnyHost).send(stream, input as never, undefined, forwarded === true);
+  }
 
-  async function each<T extends StreamName & { command_id: string }>(
-    items: T[],
-    toInput: (item: T) => object,
-  ): Promise<Reply[]> {
-    return Promise.all(
-      items.map(async (item): Promise<Reply> => {
-        const { execution_id, stream_id, command_id } = item;
-        try {
-          const answer = await streams().send({ execution_id, stream_id }, toInput(item) as never);
-          return { command_id, status: "ok", ...(answer.grant && { grant: answer.grant }) };
-        } catch (error) {
-          return toReply(command_id, error);
-        }
-      }),
-    );
+  /** Inside one process an answer has no limit. */
+  function answered(ctx: Context, replies: Reply[]): Reply[] {
+    return ctx.nodeID === ctx.broker.nodeID ? replies : fitting(replies);
   }
 
   return {
     claim: {
       visibility: "public",
       tracing: false,
-      async handler(ctx: Context<ClaimBatch>) {
-        const { worker_id, incarnation, claim_id, claims } = ctx.params;
-        return each(claims, ({ command_id }) => {
-          return { type: "claim", command_id, worker_id, incarnation, claim_id };
+      handler: validated(claimBatch, async (ctx: Context, { claims, ...claimant }) => {
+        const replies = await each(sender(ctx), claims, claimEntry, ({ command_id }) => {
+          return { type: "claim", command_id, ...claimant };
         });
-      },
+        return answered(ctx, replies);
+      }),
     },
     report: {
       visibility: "public",
       tracing: false,
-      async handler(ctx: Context<{ outcomes: OutcomeRequest[] }>) {
-        return each(ctx.params.outcomes, outcome => ({ ...outcome, type: "outcome" }));
-      },
+      handler: validated(reportBatch, async (ctx: Context, { outcomes }) => {
+        const replies = await each(sender(ctx), outcomes, outcomeEntry, outcome => {
+          return { ...outcome, type: "outcome" };
+        });
+        return answered(ctx, replies);
+      }),
     },
     release: {
       visibility: "public",
       tracing: false,
-      async handler(ctx: Context<{ releases: ReleaseRequest[] }>) {
-        return each(ctx.params.releases, release => ({ ...release, type: "release" }));
-      },
+      handler: validated(releaseBatch, (ctx: Context, { releases }) =>
+        each(sender(ctx), releases, releaseEntry, release => ({ ...release, type: "release" })),
+      ),
     },
     wake: {
       visibility: "public",
       tracing: false,
-      async handler(ctx: Context<{ streams: StreamName[] }>) {
-        const woken = ctx.params.streams.map(({ execution_id, stream_id }) =>
-          streams().send({ execution_id, stream_id }, { type: "wake" } as never),
+      handler: validated(wakeBatch, async (ctx: Context, { streams }) => {
+        const send = sender(ctx);
+        const woken = streams.map(async (entry, index) =>
+          send(readEntry(wakeEntry, entry, index), { type: "wake" }),
         );
         const ends = await Promise.allSettled(woken);
         return { woken: ends.filter(end => end.status === "fulfilled").length };
-      },
+      }),
     },
   };
 }
@@ -144,6 +210,7 @@ export function actorActions(host: () => unknown): Record<string, ActionSchema> 
 function toReply(command_id: string, error: unknown): Reply {
   const message = error instanceof Error ? error.message : String(error);
   if (errorType(error) !== "REJECTED") return { command_id, status: "failed", error: message };
-  const data = (error as { data?: { reason?: string } }).data;
-  return { command_id, status: "refused", reason: data?.reason ?? "refused", message };
+  const { data, code } = error as { data?: { reason?: string }; code?: number };
+  const reason = data?.reason ?? (code === 422 ? "malformed" : "refused");
+  return { command_id, status: "refused", reason, message };
 }

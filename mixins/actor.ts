@@ -13,6 +13,7 @@ import type { ResultReference, StoredEvent } from "../schemas/events.ts";
 import type { IdSource } from "../schemas/ids.ts";
 import type { Clock } from "./clock.ts";
 import type { EventStore, StreamName } from "./event-store.ts";
+import type { Forward } from "./forwarding.ts";
 import { Mailbox } from "./mailbox.ts";
 import type { StartRow } from "./postgres/event.ts";
 
@@ -39,9 +40,11 @@ export interface ActorPorts<State, Input, Answer> {
   deliver(to: Address, input: MessageInput): Promise<unknown>;
   /** Of these commands, those a worker says it holds; undefined when it cannot be asked. */
   holds(workerId: string, incarnation: string, commandIds: string[]): Promise<string[] | undefined>;
-  /** Told of every commit, in order per stream: the projection's hint. */
-  committed(events: StoredEvent[]): void;
+  /** Told of every commit, in order per stream, with the state after it: the projection's hint. */
+  committed(events: StoredEvent[], state: State): void;
   mustProve?(input: Input): boolean;
+  /** Sends entries to the node that decided last; gives back what has to be decided here. */
+  forward?: Forward;
   warn(error: unknown, stream: StreamName): void;
   failed(error: unknown, stream: StreamName, failures: number): void;
   stopping(): boolean;
@@ -70,8 +73,11 @@ const IDLE_MS = 60_000;
 
 export interface ActorHost<Input, Answer, State = unknown> {
   readonly counters: ActorCounters;
-  /** Resolves once the input's facts are committed, or were already there. */
-  send(stream: StreamName, input: Input, start?: StartRow): Promise<Answer>;
+  /**
+   * Resolves once the input's facts are committed, or were already there. What another node has
+   * forwarded is decided here, however many rivals there are.
+   */
+  send(stream: StreamName, input: Input, start?: StartRow, forwarded?: boolean): Promise<Answer>;
   /** Calls `changed` with the state after commits of a stream; the returned function stops that. */
   watch(stream: StreamName, changed: (state: State) => void): () => void;
   size(): number;
@@ -85,7 +91,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
 ): ActorHost<Input, Answer, State> {
   type Box = Mailbox<State, Input, Answer>;
   const boxes = new Map<string, Box>();
-  const names = new WeakMap<Box, string>();
+  const keys = new WeakMap<Box, string>();
   const counters = { conflicts: 0, refusals: 0, loads: 0 };
   let stopped = false;
   let graceFrom = options.clock.now();
@@ -103,14 +109,14 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
   };
 
   function drop(box: Box): void {
-    const id = names.get(box);
-    if (id !== undefined && boxes.get(id) === box) boxes.delete(id);
+    const key = keys.get(box);
+    if (key !== undefined && boxes.get(key) === box) boxes.delete(key);
   }
 
   function forgetIdle(olderThanMs: number): void {
     const before = options.clock.now() - olderThanMs;
-    for (const [id, box] of boxes) {
-      if (box.idle && box.usedAt <= before) boxes.delete(id);
+    for (const [key, box] of boxes) {
+      if (box.idle && box.usedAt <= before) boxes.delete(key);
       if (olderThanMs === 0 && boxes.size <= MAILBOXES_MAX * 0.9) break;
     }
   }
@@ -121,21 +127,23 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
     if (!stopped) cancelSweep = options.clock.after(IDLE_MS, sweep);
   }
 
-  function boxOf(stream: StreamName): Box {
-    let box = boxes.get(stream.stream_id);
+  function boxOf({ execution_id, stream_id }: StreamName): Box {
+    // A stream under the name of another execution is not that stream: it is refused when loaded.
+    const key = `${execution_id}/${stream_id}`;
+    let box = boxes.get(key);
     if (!box) {
       counters.loads += 1;
-      box = new Mailbox(options.machine, ports, stream);
-      names.set(box, stream.stream_id);
-      boxes.set(stream.stream_id, box);
+      box = new Mailbox(options.machine, ports, { execution_id, stream_id });
+      keys.set(box, key);
+      boxes.set(key, box);
     }
     return box;
   }
 
   return {
     counters,
-    async send(stream, input, start) {
-      return boxOf(stream).push(input, start);
+    async send(stream, input, start, forwarded) {
+      return boxOf(stream).push(input, start, forwarded);
     },
     watch: (stream, changed) => boxOf(stream).watch(changed),
     size: () => boxes.size,

@@ -1,6 +1,7 @@
 // Appends on their way to Postgres: many streams in one statement, a guilty one told alone.
 import { backoffMs, type Clock } from "./clock.ts";
 import type { AppendOutcome } from "./event-store.ts";
+import { Histogram } from "./metrics.ts";
 import { appendEvents, type StreamAppend } from "./postgres/event.ts";
 import { isRefused, isRepeatable, type Database } from "./postgres/index.ts";
 
@@ -11,6 +12,8 @@ const GROUP_EVENTS_MAX = 4_000;
 const STATEMENTS_MAX = 2;
 /** Deadlocks and serialization failures are repeated this often before a caller hears of them. */
 const REPEATS_MAX = 10;
+/** Upper bounds of the durations that are counted, in seconds. */
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 interface Pending {
   append: StreamAppend;
@@ -41,6 +44,8 @@ export class AppendQueue {
     refused: 0,
     repeats: 0,
   };
+  /** Of statements, in seconds. */
+  readonly seconds = new Histogram(SECONDS);
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #queue: Pending[] = [];
@@ -49,6 +54,11 @@ export class AppendQueue {
   constructor(database: Database, clock: Clock) {
     this.#database = database;
     this.#clock = clock;
+  }
+
+  /** Appends that wait for a statement. */
+  get waiting(): number {
+    return this.#queue.length;
   }
 
   /** Throws what the statement threw when nothing is known of its outcome. */
@@ -75,7 +85,9 @@ export class AppendQueue {
   async #write(group: Pending[]): Promise<void> {
     const appends = group.map(one => one.append);
     try {
+      const begun = performance.now();
       const result = await this.#repeat(() => appendEvents(this.#database, appends));
+      this.seconds.observe((performance.now() - begun) / 1_000);
       this.#clock.observe(result.now);
       this.counters.statements += 1;
       for (const one of group) {

@@ -15,6 +15,10 @@ const NEEDS_MAX = 1_000;
 export interface Entry<Input, Answer> {
   input: Input;
   start?: StartRow;
+  /** Of the input as JSON. */
+  bytes: number;
+  /** Another node has sent it on: it is decided here. */
+  forwarded: boolean;
   resolve: (answer: Answer) => void;
   reject: (error: unknown) => void;
 }

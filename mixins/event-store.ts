@@ -1,10 +1,12 @@
 // The event store: appends of many streams in one statement, and everything an actor reads of its
 // stream.
+import type { HeldCommand } from "../schemas/decider.ts";
 import type { Json } from "../schemas/json.ts";
 import type { StoredEvent } from "../schemas/events.ts";
 import { AppendQueue, type StoreCounters } from "./append-queue.ts";
 import { batched } from "./batched.ts";
 import type { Clock } from "./clock.ts";
+import type { Histogram } from "./metrics.ts";
 import type { Database } from "./postgres/index.ts";
 import { readStream, type StreamAppend } from "./postgres/event.ts";
 import { readSeen } from "./postgres/runtime.ts";
@@ -31,7 +33,12 @@ export interface EventStore {
   setWake(streamId: string, version: number, wakeAt: number): Promise<void>;
   end(streamId: string, version: number): Promise<boolean>;
   park(streamId: string, message: string): Promise<void>;
-  readSeen(incarnations: string[]): Promise<Map<string, number>>;
+  /** Milliseconds since anybody in this process met a database that was away; else Infinity. */
+  sinceAwayMs(): number;
+  /** By incarnation: when its worker was last seen, or that it is gone; absent without a row. */
+  readSeen(
+    holders: Pick<HeldCommand, "worker_id" | "incarnation">[],
+  ): Promise<Map<string, number | "gone">>;
 }
 
 export interface StreamName {
@@ -41,6 +48,10 @@ export interface StreamName {
 
 export interface PostgresStore extends EventStore {
   readonly counters: StoreCounters;
+  /** Durations of append statements. */
+  readonly seconds: Histogram;
+  /** Appends that wait for a statement. */
+  waiting(): number;
 }
 
 /** The event store over Postgres. */
@@ -60,6 +71,8 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
 
   return {
     counters: appends.counters,
+    seconds: appends.seconds,
+    waiting: () => appends.waiting,
     append: append => appends.push(append),
     readHead,
     readSnapshot: streamId => readSnapshot(database, streamId),
@@ -71,6 +84,7 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
     },
     end: (streamId, version) => endStream(database, streamId, version),
     park: (streamId, message) => parkStream(database, streamId, message),
-    readSeen: incarnations => readSeen(database, incarnations),
+    sinceAwayMs: () => database.sinceAwayMs(),
+    readSeen: holders => readSeen(database, holders),
   };
 }

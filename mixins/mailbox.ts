@@ -1,26 +1,27 @@
 // One stream's mailbox: takes all inputs that have arrived, decides, appends, lets effects out.
-import { Busy, Conflict, errorType } from "../schemas/errors.ts";
+import { Conflict, errorType } from "../schemas/errors.ts";
 import type { Machine, TurnContext } from "../schemas/decider.ts";
 import type { ActorPorts } from "./actor.ts";
 import { backoffMs } from "./clock.ts";
 import { answer, decide, type Decision, type Entry, type Turn } from "./deciding.ts";
 import type { StreamName } from "./event-store.ts";
+import { Inbox, isWake } from "./inbox.ts";
 import { readLiveness } from "./liveness.ts";
 import { Outbox } from "./outbox.ts";
 import { isForeign, Poison, TurnFailure } from "./poison.ts";
 import type { StartRow } from "./postgres/event.ts";
 import { Replica } from "./replica.ts";
+import { wakeAfterWake, wakeOfAppend } from "./wake-times.ts";
 
-/** More inputs than this waiting on one stream, and the sender hears Busy (design §5). */
-const INPUTS_MAX = 1_000;
 /** Events of one append at most; further inputs wait for the next turn. */
 const TURN_EVENTS_MAX = 2_000;
-/** Conflicts in a row before a turn waits a little, so that one of the rivals gets through. */
+/**
+ * Conflicts in a row before a turn sends its inputs to the rival that wins, or waits a little where
+ * they must stay.
+ */
 const CONFLICTS_MAX = 2;
 /** How long inputs wait for an unreachable database, or for rivals to let them through. */
 const PATIENCE_MS = 60_000;
-/** The longest a stream sleeps when its machine names no deadline. */
-const SLEEP_MAX_MS = 600_000;
 /** What a turn may find out about itself: committed, or to be done again on a fresher state. */
 type Verdict = "done" | "again";
 
@@ -32,7 +33,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   readonly #outbox: Outbox<State>;
   readonly #poison: Poison;
   readonly #watchers = new Set<(state: State) => void>();
-  #queue: Entry<Input, Answer>[] = [];
+  readonly #inbox: Inbox<Input, Answer>;
   #running = false;
   #refusedBefore = false;
   #doubted = false;
@@ -47,13 +48,14 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     this.#machine = machine;
     this.#ports = ports;
     this.#name = name;
-    this.#replica = new Replica(machine, ports.store, name);
+    this.#inbox = new Inbox(name.stream_id);
+    this.#replica = new Replica(machine, ports, name);
     this.#poison = new Poison(ports, name);
     this.#outbox = new Outbox(machine, ports, name, () => void this.#acknowledged());
   }
 
   get busy(): boolean {
-    return this.#running || this.#queue.length > 0;
+    return this.#running || this.#inbox.size > 0;
   }
 
   get idle(): boolean {
@@ -61,30 +63,27 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   }
 
   /** Hands an input to the stream. Rejected, Busy or Unavailable come back as errors. */
-  push(input: Input, start?: StartRow): Promise<Answer> {
-    if (this.#queue.length >= INPUTS_MAX) {
-      throw new Busy(`stream ${this.#name.stream_id} has ${INPUTS_MAX} inputs waiting`, {
-        retry_after_ms: 100,
-      });
-    }
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ input, start, resolve, reject });
-      if (!this.#running) void this.#run();
-    });
+  push(input: Input, start?: StartRow, forwarded?: boolean): Promise<Answer> {
+    const answered = this.#inbox.add(input, start, forwarded);
+    if (!this.#running) void this.#run();
+    return answered;
   }
 
   /** Calls `changed` with the state after every turn until the returned function is called. */
   watch(changed: (state: State) => void): () => void {
     this.#watchers.add(changed);
-    return () => this.#watchers.delete(changed);
+    return () => {
+      this.#watchers.delete(changed);
+      if (this.idle) this.#rest();
+    };
   }
 
   async #run(): Promise<void> {
     this.#running = true;
     // Inputs that arrive in the same turn of the event loop are decided together.
     await Promise.resolve();
-    while (this.#queue.length > 0) {
-      const entries = wakesFirst(this.#queue.splice(0));
+    while (this.#inbox.size > 0) {
+      const entries = this.#inbox.take();
       try {
         await this.#turn(entries);
       } catch (error) {
@@ -93,7 +92,12 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     }
     this.usedAt = this.#ports.clock.now();
     this.#running = false;
-    this.#ports.rested(this, this.#over);
+    this.#rest();
+  }
+
+  /** Of a stream that has ended, or that there is not, nothing is kept. */
+  #rest(): void {
+    this.#ports.rested(this, this.#over || this.#replica.version === 0);
   }
 
   async #turn(entries: Entry<Input, Answer>[]): Promise<void> {
@@ -108,7 +112,10 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
         if (attempt.verdict === "done") continue;
         conflicts += 1;
         if (clock.now() > patientUntil) throw new Conflict("rivals keep appending first");
-        if (conflicts > CONFLICTS_MAX) await clock.sleep(backoffMs(conflicts, 1, 200));
+        if (conflicts > CONFLICTS_MAX) {
+          left = await this.#sendOn(left);
+          if (left.length > 0) await clock.sleep(backoffMs(conflicts, 1, 200));
+        }
         await this.#replica.catchUp();
       } catch (error) {
         if (errorType(error) !== "UNAVAILABLE") throw error;
@@ -121,6 +128,14 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
         await clock.sleep(backoffMs(outages, 50, 2_000));
       }
     }
+  }
+
+  /** To whoever keeps appending first; gives what has to be decided here. */
+  async #sendOn(entries: Entry<Input, Answer>[]): Promise<Entry<Input, Answer>[]> {
+    const { store, owner, forward } = this.#ports;
+    const rival = (await store.readHead(this.#name.stream_id))?.owner;
+    if (!forward || !rival || rival === owner) return entries;
+    return forward(rival, this.#name, entries);
   }
 
   async #attempt(
@@ -171,13 +186,14 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     const events = decisions
       .flatMap(decision => decision.events)
       .map(event => ({ ...event, event_id: ids.next() }));
-    const ended = this.#machine.isOver(draft) && !this.#outbox.owes(draft);
+    const owes = this.#outbox.owes(draft);
+    const ended = this.#machine.isOver(draft) && !owes;
     const outcome = await store.append({
       ...this.#name,
       kind,
       expected,
       events,
-      wake_at: ended ? undefined : this.#wakeAt(draft, context),
+      wake_at: ended ? undefined : wakeOfAppend(this.#machine, draft, context, owes),
       ended,
       owner,
       start: decisions.find(decision => decision.entry.start)?.entry.start,
@@ -199,6 +215,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
         const version = expected + index + 1;
         return { ...event, ...this.#name, version, at: outcome.at };
       }),
+      draft,
     );
     return "done";
   }
@@ -245,19 +262,11 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     const { state } = this.#replica;
     if (state === undefined || !this.#machine.isOver(state) || this.#outbox.owes(state)) return;
     await this.#end().catch(this.#warn);
-    if (this.#over && !this.#running) this.#ports.rested(this, true);
+    if (this.#over && !this.#running) this.#rest();
   }
 
   async #end(): Promise<void> {
     this.#over = await this.#ports.store.end(this.#name.stream_id, this.#replica.version);
-  }
-
-  /** When somebody must look after what is open, at the latest: an append only moves it earlier. */
-  #wakeAt(draft: State, context: TurnContext): number {
-    const { rering_ms, lease_ms } = this.#ports.settings;
-    const look = context.now + (this.#outbox.owes(draft) ? rering_ms : lease_ms);
-    const deadline = this.#machine.deadline(draft, context) ?? Infinity;
-    return roundUp(Math.max(context.now, Math.min(look, deadline)));
   }
 
   /** On wake: the next deadline, which may be later than the last one (design §5 rule 6). */
@@ -265,10 +274,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     const state = this.#replica.state as State;
     const owes = this.#outbox.owes(state);
     if (this.#machine.isOver(state) && !owes) return this.#end();
-    const deadline = this.#machine.deadline(state, context) ?? Infinity;
-    const repeat = owes ? context.now + this.#ports.settings.rering_ms : Infinity;
-    const due = Math.min(deadline, repeat, context.now + SLEEP_MAX_MS);
-    const wakeAt = roundUp(Math.max(context.now + 1_000, due));
+    const wakeAt = wakeAfterWake(this.#machine, state, context, owes);
     await this.#ports.store.setWake(this.#name.stream_id, this.#replica.version, wakeAt);
   }
 
@@ -294,25 +300,10 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     const { guilty, answer: told } = await this.#poison.note(error);
     for (const entry of entries) {
       // Only the input that met the bug fails; its neighbours are decided again without it.
-      if (guilty && entry !== guilty) this.#queue.push(entry);
+      if (guilty && entry !== guilty) this.#inbox.putBack(entry);
       else entry.reject(told);
     }
   }
 
   readonly #warn = (error: unknown): void => this.#ports.warn(error, this.#name);
-}
-
-const isWake = (entry: { input: { type: string } }): boolean => entry.input.type === "wake";
-
-/**
- * Wakes are decided before what came with them: they judge holders by rows that were read for the
- * committed state, in which a claim of this turn is not.
- */
-function wakesFirst<T extends { input: { type: string } }>(entries: T[]): T[] {
-  if (!entries.some(isWake)) return entries;
-  return [...entries.filter(isWake), ...entries.filter(entry => !isWake(entry))];
-}
-
-function roundUp(ms: number): number {
-  return Math.ceil(ms / 1_000) * 1_000;
 }

@@ -4,12 +4,27 @@ import type { Ring } from "../schemas/decider.ts";
 /** A ring that reached this worker; `ack` says that its claim is committed or refused. */
 export type Rung = Ring & { ack(): void };
 
+export interface DoorbellCounters {
+  rung: number;
+  /** Rings that reached nobody: rung again when their stream is woken. */
+  lost: number;
+  /** Messages that are no rings: acknowledged and dropped. */
+  malformed: number;
+}
+
 export interface Doorbell {
+  readonly counters: DoorbellCounters;
   ring(ring: Ring): void;
-  /** Up to `max` rings, at least one; waits until there is one or `signal` aborts (then none). */
+  /**
+   * Up to `max` rings; waits until there is one. None when `signal` aborts, and from a doorbell
+   * over the network also after a silence or while it cannot be reached: then a worker asks the
+   * servers.
+   */
   fetch(max: number, signal: AbortSignal): Promise<Rung[]>;
   /** Rings known to wait for a slot. */
   waiting(): number;
+  /** false while rings reach nobody. */
+  connected(): boolean;
 }
 
 /** Rings kept at most; a ring lost here is rung again from its stream's row. */
@@ -19,6 +34,7 @@ const RINGS_MAX = 100_000;
 export function createLocalDoorbell(): Doorbell {
   const waiting = new Map<string, Ring>();
   const callers: (() => void)[] = [];
+  const counters = { rung: 0, lost: 0, malformed: 0 };
 
   function take(max: number): Rung[] {
     const rings: Rung[] = [];
@@ -31,9 +47,12 @@ export function createLocalDoorbell(): Doorbell {
   }
 
   return {
+    counters,
     waiting: () => waiting.size,
+    connected: () => true,
     ring(ring) {
-      if (waiting.size >= RINGS_MAX) return;
+      if (waiting.size >= RINGS_MAX) return void (counters.lost += 1);
+      counters.rung += 1;
       waiting.set(`${ring.command_id}:${ring.delivery}`, ring);
       callers.shift()?.();
     },

@@ -1,5 +1,7 @@
 // What one process knows of a stream: its state at a version, which is a prefix of the log.
 import type { Machine } from "../schemas/decider.ts";
+import { Rejected } from "../schemas/errors.ts";
+import type { ActorPorts } from "./actor.ts";
 import type { EventStore, StreamName } from "./event-store.ts";
 
 const READ_PAGE = 5_000;
@@ -11,8 +13,11 @@ type Fold<State> = Pick<
   "initial" | "fork" | "evolve" | "freeze" | "thaw"
 >;
 
+type Ports = Pick<ActorPorts<never, never, never>, "kind" | "store">;
+
 export class Replica<State> {
   readonly #machine: Fold<State>;
+  readonly #kind: string;
   readonly #store: EventStore;
   readonly #name: StreamName;
   /** Undefined when nothing is known: the log must be read. */
@@ -20,9 +25,10 @@ export class Replica<State> {
   version = 0;
   #snapshotVersion = 0;
 
-  constructor(machine: Fold<State>, store: EventStore, name: StreamName) {
+  constructor(machine: Fold<State>, ports: Ports, name: StreamName) {
     this.#machine = machine;
-    this.#store = store;
+    this.#kind = ports.kind;
+    this.#store = ports.store;
     this.#name = name;
   }
 
@@ -32,8 +38,21 @@ export class Replica<State> {
     this.version = 0;
   }
 
-  /** Snapshot, then the tail of the log. */
+  /**
+   * Snapshot, then the tail of the log. Throws Rejected 404 when the id is of a stream of another
+   * kind or of another execution: its facts must not be folded here.
+   */
   async load(): Promise<void> {
+    const head = await this.#store.readHead(this.#name.stream_id);
+    if (!head) return this.assumeNew();
+    if (head.kind !== this.#kind || head.execution_id !== this.#name.execution_id) {
+      const { execution_id, stream_id } = this.#name;
+      throw new Rejected(
+        `stream ${stream_id} is not one of the ${this.#kind} of execution ${execution_id}`,
+        404,
+        { reason: "unknown" },
+      );
+    }
     const snapshot = await this.#store.readSnapshot(this.#name.stream_id);
     const state = snapshot ? this.#machine.thaw(snapshot.state) : this.#machine.initial();
     const version = snapshot?.version ?? 0;
@@ -43,7 +62,10 @@ export class Replica<State> {
 
   /** Folds what others appended since. Nothing has changed if the reading fails half-way. */
   async catchUp(): Promise<void> {
-    if (this.state !== undefined) await this.#fold(this.#machine.fork(this.state), this.version);
+    // Somebody has made it since, or there it was: whose it is, is not known yet.
+    if (this.version === 0) await this.load();
+    else if (this.state !== undefined)
+      await this.#fold(this.#machine.fork(this.state), this.version);
   }
 
   async #fold(from: State, since: number): Promise<void> {

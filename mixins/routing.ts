@@ -82,6 +82,14 @@ export function hostsOf(broker: ServiceBroker, service: string): string[] {
   return nodes;
 }
 
+/** Whether a node is up, as far as is known here, and offers this action. */
+export function isOffered(broker: ServiceBroker, action: string, node: string): boolean {
+  const registry = broker.registry as unknown as {
+    getActionEndpointByNodeId(action: string, node: string): object | null | undefined;
+  };
+  return Boolean(registry.getActionEndpointByNodeId(action, node));
+}
+
 /** What Moleculer says of a node that is gone, stalled, or cut off. */
 const UNREACHABLE = new Set([
   "REQUEST_TIMEOUT",
@@ -89,6 +97,16 @@ const UNREACHABLE = new Set([
   "SERVICE_NOT_FOUND",
   "SERVICE_NOT_AVAILABLE",
 ]);
+
+/** No node answered: nothing is said about what was asked. */
+export function isUnreachable(error: unknown): boolean {
+  return UNREACHABLE.has(errorType(error));
+}
+
+/** NATS refused to take a message of this size: nobody has seen it. */
+function isTooLarge(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === "MAX_PAYLOAD_EXCEEDED";
+}
 
 export interface OwnedCall<Params extends object> {
   service: string;
@@ -115,10 +133,15 @@ export async function callOwner<Result, Params extends object>(
   try {
     return await at(owner, Math.min(OWNER_PATIENCE_MS, call.timeoutMs));
   } catch (error) {
-    if (!UNREACHABLE.has(errorType(error))) throw error;
-    suspect(broker, owner);
     const here = hosts.includes(broker.nodeID);
-    const other = here ? broker.nodeID : hosts.find(node => node !== owner);
+    // What fits into no message is decided by who has it, if that can decide at all.
+    if (here && isTooLarge(error)) return at(broker.nodeID, call.timeoutMs);
+    if (!isUnreachable(error)) throw error;
+    suspect(broker, owner);
+    const others = () => hostsOf(broker, call.service).filter(node => node !== owner);
+    const other = here ? broker.nodeID : rendezvous(key, others());
+    // Asking the same node again would only wait longer: who asks tries again, and finds who came.
+    if (other === undefined) throw error;
     return at(other, call.timeoutMs);
   }
 

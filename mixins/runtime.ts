@@ -5,6 +5,9 @@ import { createIds, type IdSource } from "../schemas/ids.ts";
 import { createClock, type Clock } from "./clock.ts";
 import { createEventStore, type PostgresStore } from "./event-store.ts";
 import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { createOffers, type Offers } from "./offers.ts";
+import { countProcess, countShared } from "./process-metrics.ts";
 import { takeNodeNumber } from "./postgres/execution.ts";
 import type { Database } from "./postgres/index.ts";
 import type { ResultStore } from "./result-store/index.ts";
@@ -18,11 +21,15 @@ export interface Runtime {
   store: PostgresStore;
   clock: Clock;
   ids: IdSource;
+  /** Rings that it is given are remembered in `offers` until their commands are claimed. */
   doorbell: Doorbell;
+  offers: Offers;
   results: ResultStore;
   values: ValueStore;
   feed: Feed<StoredEvent[]>;
-  /** Executions whose rows were just written by this process. */
+  /** What this process counts, for whoever scrapes it. */
+  metrics: Metrics;
+  /** Executions whose rows were just written: by this process, or with what it told the holder. */
   shown: Feed<ReadonlySet<string>>;
 }
 
@@ -57,14 +64,37 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   const { node, now } = await takeNodeNumber(options.database);
   clock.observe(now);
   const store = createEventStore(options.database, clock);
+  const offers = createOffers(clock);
+  const feed = createFeed<StoredEvent[]>();
+  feed.subscribe(events => offers.settle(events));
+  const doorbell = offering(options.doorbell ?? createLocalDoorbell(), offers);
+  const metrics = createMetrics();
+  countProcess(metrics, options.nodeId);
+  countShared(metrics, { database: options.database, store, doorbell });
   return {
     ...options,
     clock,
     store,
+    metrics,
     ids: createIds(node, () => clock.now()),
-    doorbell: options.doorbell ?? createLocalDoorbell(),
+    doorbell,
+    offers,
     values: createValues({ database: options.database, results: options.results }),
-    feed: createFeed(),
+    feed,
     shown: createFeed(),
+  };
+}
+
+/** A doorbell whose rings are also remembered, for workers that it does not reach. */
+function offering(doorbell: Doorbell, offers: Offers): Doorbell {
+  return {
+    counters: doorbell.counters,
+    ring(ring) {
+      offers.add(ring);
+      doorbell.ring(ring);
+    },
+    fetch: (max, signal) => doorbell.fetch(max, signal),
+    waiting: () => doorbell.waiting(),
+    connected: () => doorbell.connected(),
   };
 }

@@ -84,6 +84,8 @@ function readAnswer(status: number, text: string, base: string): unknown {
   if (status < 400 && value !== undefined) return value;
   const error = isObject(value) ? value["error"] : undefined;
   if (!isObject(error) || typeof error["message"] !== "string") {
+    // Something in front of the server, such as a proxy, asks for a login of its own.
+    if (status === 401 || status === 403) throw new Rejected(`${base} answers ${status}`, status);
     throw new Unavailable(`${base} answered ${status}, and not as a noetl server does`);
   }
   const details = {

@@ -2,6 +2,7 @@
 import type { ActionSchema, CallingOptions, Context, ServiceBroker } from "moleculer";
 import { z } from "zod";
 import { Busy, Unavailable, errorType } from "../schemas/errors.ts";
+import type { StartCaller } from "../schemas/frozen-scope.ts";
 import { isObject } from "../schemas/json.ts";
 import type { Json, JsonObject } from "../schemas/json.ts";
 import { checked } from "../schemas/requests.ts";
@@ -70,6 +71,8 @@ const toolRequest = z.object({
     attempt: z.number(),
     delivery: z.number(),
     call: z.number().optional(),
+    idempotency_key: z.string().optional(),
+    caller: z.custom<StartCaller>(isObject).optional(),
   }),
 });
 

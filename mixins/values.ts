@@ -5,10 +5,11 @@ import type { Needs } from "../schemas/decider.ts";
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
 import type { Json } from "../schemas/json.ts";
 import { parsePlaybook } from "../schemas/playbook/parse.ts";
+import { fromRanges } from "../schemas/ranges.ts";
 import { CATALOG_PREFIX, LostValue } from "../schemas/playbook/stored-result.ts";
 import type { Values } from "./actor.ts";
 import { findPlaybook } from "./postgres/catalog.ts";
-import { readLoopOutcomes } from "./postgres/event.ts";
+import { readLoopOutcomes, type LoopOutcome } from "./postgres/event.ts";
 import type { Query } from "./postgres/index.ts";
 import type { ResultStore } from "./result-store/index.ts";
 
@@ -20,18 +21,19 @@ const KEPT_MS = 5_000;
 const LOOP_RESULTS_BYTES_MAX = 64 * 1024 * 1024;
 const PLAYBOOK_BYTES = 65_536;
 const LOST_BYTES = 256;
+/** Names of stored values remembered: more than one decision ever asks for (chunks of a loop). */
+const STORED_MAX = 20_000;
+const STORES_AT_ONCE = 8;
 
 export interface ValueStore extends Values {
   /** The value behind a reference, from memory or its tier. */
   load(reference: ResultReference): Promise<Json>;
 }
 
-/** The values of one process. `loaded` and `stored` are read by decisions; `provide` fills them. */
-export function createValues(from: { database: Query; results: ResultStore }): ValueStore {
+/** Values in memory, within a bound; the least recently loaded go first. */
+function createMemory() {
   const loaded = new Map<string, Json | LostValue>();
   const kept = new Map<string, { size: number; until: number }>();
-  const stored = new Map<string, ResultReference>();
-  const loading = new Map<string, Promise<Json>>();
   let bytes = 0;
 
   function keep(ref: string, value: Json | LostValue, size: number): void {
@@ -47,6 +49,15 @@ export function createValues(from: { database: Query; results: ResultStore }): V
       kept.delete(oldest);
     }
   }
+
+  return { loaded, keep };
+}
+
+/** The values of one process. `loaded` and `stored` are read by decisions; `provide` fills them. */
+export function createValues(from: { database: Query; results: ResultStore }): ValueStore {
+  const { loaded, keep } = createMemory();
+  const stored = new Map<string, ResultReference>();
+  const loading = new Map<string, Promise<Json>>();
 
   async function fetch(reference: ResultReference): Promise<Json> {
     const { ref } = reference;
@@ -76,6 +87,13 @@ export function createValues(from: { database: Query; results: ResultStore }): V
     return promise;
   }
 
+  async function keepNew({ name, value }: Needs["store"][number]): Promise<void> {
+    const reference = await from.results.put(name, value);
+    stored.set(name, reference);
+    keep(reference.ref, value, reference.bytes);
+    if (stored.size > STORED_MAX) stored.delete(stored.keys().next().value as string);
+  }
+
   return {
     loaded,
     stored,
@@ -88,11 +106,8 @@ export function createValues(from: { database: Query; results: ResultStore }): V
           keep(reference.ref, new LostValue((error as Error).message), LOST_BYTES);
         });
       }
-      for (const { name, value } of needs.store) {
-        const reference = await from.results.put(name, value);
-        stored.set(name, reference);
-        keep(reference.ref, value, reference.bytes);
-        if (stored.size > 1_000) stored.delete(stored.keys().next().value as string);
+      for (let at = 0; at < needs.store.length; at += STORES_AT_ONCE) {
+        await Promise.all(needs.store.slice(at, at + STORES_AT_ONCE).map(keepNew));
       }
     },
   };
@@ -121,8 +136,8 @@ async function fetchLoopResults(
   const outcomes = await readLoopOutcomes(database, { execution_id, loop_id });
   const results = Array.from<Json>({ length: stats.total ?? 0 }).fill(null);
   let bytes = 0;
-  for (const { iter_index, result } of outcomes) {
-    const outcome = result as unknown as OutcomeResult;
+  for (const row of outcomes) {
+    const outcome = row.result as unknown as OutcomeResult;
     if (outcome.status !== "ok") continue;
     bytes += outcome.reference?.bytes ?? 64;
     if (bytes > LOOP_RESULTS_BYTES_MAX) {
@@ -133,7 +148,15 @@ async function fetchLoopResults(
       );
     }
     const value = outcome.reference ? await load(outcome.reference) : (outcome.context ?? null);
-    results[iter_index] = value;
+    if (row.iter_index !== null) results[row.iter_index] = value;
+    else placeFrame(results, row, value);
   }
   return { ...reference.extract, results, data: results };
+}
+
+/** A frame's results lie in the order of its successful items. */
+function placeFrame(results: Json[], { ok, first, count }: LoopOutcome, value: Json): void {
+  const indexes = fromRanges(ok ?? "", first ?? 0, (first ?? 0) + (count ?? 0)) ?? [];
+  const values = (value as { ok?: Json[] }).ok ?? [];
+  for (const [at, index] of indexes.entries()) results[index] = values[at] ?? null;
 }

@@ -4,9 +4,9 @@
  * the worker's death, and only those count against `max_attempts` (design §4.5, §5 rule 5).
  */
 import { Rejected } from "./errors.ts";
-import type { NewEvent, OutcomeResult } from "./events.ts";
+import type { EventOf, NewEvent, OutcomeResult } from "./events.ts";
 import type { JsonObject } from "./json.ts";
-import type { Effect, HeldCommand, Ring, TurnContext } from "./decider.ts";
+import type { Effect, HeldCommand, Ring } from "./decider.ts";
 
 export interface Command {
   command_id: string;
@@ -14,6 +14,8 @@ export interface Command {
   activation: number;
   attempt: number;
   iter_index?: number;
+  /** The iterations of a command that carries several. */
+  frame?: { first: number; count: number };
   /** Tool kind that decides where it may run. */
   kind: string;
   delivery: number;
@@ -47,10 +49,20 @@ export interface OutcomeInput {
   ctx?: JsonObject;
   /** What the work cost, for readers: task runs and retries inside the command. */
   stats?: { task_runs: number; retries: number; duration_ms: number };
+  /** Of a frame: which of its items this report settles. Without it the command is one item. */
+  frame?: FrameReport;
   /**
    * The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once.
    */
   next?: Omit<ClaimInput, "type" | "command_id">;
+}
+
+/** Items of a frame that are done, as `schemas/ranges.ts` writes sets. */
+export interface FrameReport {
+  ok: string;
+  failed: string;
+  /** The frame is over; items in neither set did not run. */
+  final: boolean;
 }
 
 export interface ReleaseInput {
@@ -68,6 +80,7 @@ export function ofCommand(command: Command) {
     activation: command.activation,
     attempt: command.attempt,
     ...(command.iter_index === undefined ? {} : { iter_index: command.iter_index }),
+    ...command.frame,
   };
 }
 
@@ -112,13 +125,25 @@ function claimOf(
 }
 
 /**
- * Facts of an outcome, and the claim of the first command among them when its worker asks for the
- * next.
+ * Facts of an outcome; the first command among them is issued as held by its worker, when that one
+ * asks for the next.
  */
-export function handOff(events: NewEvent[], outcome: OutcomeInput, loopId?: string): NewEvent[] {
-  const issued = outcome.next && events.find(event => event.event_type === "command.issued");
-  if (!issued || !outcome.next || issued.event_type !== "command.issued") return events;
-  return [...events, claimOf(outcome.next, { ...issued.meta, delivery: 0 }, loopId)];
+export function handOff(events: NewEvent[], { next }: OutcomeInput): NewEvent[] {
+  const place = events.findIndex(event => event.event_type === "command.issued");
+  const issued = events[place];
+  if (!next || issued?.event_type !== "command.issued") return events;
+  return events.with(place, { ...issued, meta: { ...issued.meta, delivery: 1, ...next } });
+}
+
+/** A command as it is issued: waiting, or held by the worker that it was handed to. */
+export function issuedAs(
+  command: Omit<Command, "delivery" | "deaths" | "holder">,
+  { delivery, worker_id, incarnation, claim_id }: EventOf<"command.issued">["meta"],
+  at: number,
+): Command {
+  const fresh: Command = { ...command, delivery: 0, deaths: 0 };
+  if (delivery === undefined || !worker_id || !incarnation || !claim_id) return fresh;
+  return { ...fresh, delivery, holder: { worker_id, incarnation, claim_id, claimed_at: at } };
 }
 
 /** The command that a claim, or the `next` of an outcome, holds by its claim_id. */
@@ -173,57 +198,22 @@ export function releaseOf(command: Command, loopId?: string): NewEvent {
   };
 }
 
-/**
- * Held commands whose worker is known to be gone, or whose lease has passed while the worker's row
- * was not renewed either.
- */
-export function* expired(commands: Iterable<Command>, context: TurnContext): Iterable<Command> {
-  for (const command of commands) {
-    if (!command.holder) continue;
-    const seen = context.seen.get(command.holder.incarnation);
-    const leaseStart = context.now - context.settings.lease_ms;
-    const lapsed = command.holder.claimed_at < leaseStart && (seen ?? 0) < leaseStart;
-    if (seen === undefined || lapsed) yield command;
-  }
+/** Code of a command that was ended because its step had taken too long. */
+export const STEP_TIMEOUT = "STEP_TIMEOUT";
+
+/** The command whose work is of no use to anybody after this fact, and who held it. */
+export function abandoned(
+  event: NewEvent,
+): { command_id: string; worker_id?: string | undefined } | undefined {
+  if (event.event_type === "command.cancelled") return event.meta;
+  const isLate = event.event_type === "command.failed" && event.result.error?.code === STEP_TIMEOUT;
+  return isLate ? event.meta : undefined;
 }
 
-/** Held commands that a living worker does not know of: offered again, uncharged. */
-export function* disowned(commands: Iterable<Command>, context: TurnContext): Iterable<Command> {
-  for (const command of commands) {
-    if (command.holder && context.disowned.has(command.command_id)) yield command;
-  }
-}
-
-/** The fact that a delivery ended by its worker's death. */
-export function expiryOf(command: Command, loopId?: string): NewEvent {
-  const holder = command.holder as Holder;
-  return {
-    event_type: "command.expired",
-    node_name: command.step,
-    meta: {
-      command_id: command.command_id,
-      delivery: command.delivery,
-      worker_id: holder.worker_id,
-      reason: "worker lost",
-      ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: command.iter_index }),
-    },
-  };
-}
-
-/** Code of a command that was given up because its workers died. */
-export const WORKER_LOST = "WORKER_LOST";
-
-/** The outcome of a command that has killed as many workers as it may. */
-export function exhausted(command: Command): OutcomeResult {
-  return {
-    status: "error",
-    error: {
-      kind: "unknown",
-      retryable: false,
-      code: WORKER_LOST,
-      message: `${command.deaths + 1} workers died while they ran this command`,
-    },
-  };
+/** Ids of the fact that a command is dropped, with who held it: that worker is told to stop. */
+export function ofDropped(command: Command) {
+  const { holder } = command;
+  return { ...ofCommand(command), ...(holder && { worker_id: holder.worker_id }) };
 }
 
 /**
@@ -267,21 +257,6 @@ export function* rings(
       ring: { ...stream, command_id, step, kind, delivery },
     };
   }
-}
-
-/** The earliest time at which a held command could be found expired. */
-export function leaseDeadline(
-  commands: Iterable<Command>,
-  context: TurnContext,
-): number | undefined {
-  let earliest: number | undefined;
-  for (const { holder } of commands) {
-    if (!holder) continue;
-    const seen = context.seen.get(holder.incarnation) ?? 0;
-    const due = Math.max(holder.claimed_at, seen) + context.settings.lease_ms;
-    earliest = earliest === undefined ? due : Math.min(earliest, due);
-  }
-  return earliest;
 }
 
 export function* heldOf(commands: Iterable<Command>): Iterable<HeldCommand> {

@@ -48,12 +48,18 @@ export interface TurnContext {
   loaded: ReadonlyMap<string, Json | Interrupt>;
   /** References of values stored before the decision that asked for it, by the name asked for. */
   stored: ReadonlyMap<string, ResultReference>;
-  /** `seen_at` of the workers that hold something here, by incarnation; absent means gone. */
-  seen: ReadonlyMap<string, number>;
+  /** What is known of the holders here, by incarnation; absent when nobody looked in this turn. */
+  seen: ReadonlyMap<string, SignOfLife>;
   /** Commands whose living worker says that it does not hold them: its claim's answer was lost. */
   disowned: ReadonlySet<string>;
   settings: ActorSettings;
 }
+
+/**
+ * What a holder's row in `runtime` says: when it was last renewed; `gone` when the incarnation will
+ * never report again; `silent` for one that has no row, because it sends no beats.
+ */
+export type SignOfLife = number | "gone" | "silent";
 
 export interface ActorSettings {
   lease_ms: number;

@@ -4,6 +4,7 @@
  */
 import { Rejected } from "./errors.ts";
 import type { Issue } from "./errors.ts";
+import { isSecretName } from "./secret-names.ts";
 import type { Setting } from "./setting.ts";
 import { SETTINGS } from "./settings.ts";
 
@@ -37,16 +38,26 @@ export interface SettingLine {
 
 type Environment = Record<string, string | undefined>;
 
+/** Settings given in code, by their environment names. */
+export type SettingRecord = {
+  [name: `${"NOETL" | "NATS" | "POSTGRES" | "DATABASE"}_${string}`]:
+    string | number | boolean | undefined;
+};
+
 const CREDENTIAL_PREFIX = "NOETL_CREDENTIAL_";
 /** What Kubernetes adds for a service called `noetl`; not ours, and no typing mistake. */
 const SERVICE_LINK = /_(SERVICE_(HOST|PORT.*)|PORT_\d+_.*)$/;
 
 /**
- * Reads and checks every setting. An empty variable counts as absent.
+ * Reads and checks every setting. An empty variable counts as absent; what is `given` in code wins.
  * Throws Rejected 422 with one issue per variable; the value of a secret is in none of them.
  */
-export function loadSettings(env: Environment = process.env): Settings {
-  const issues: Issue[] = [];
+export function loadSettings(
+  environment: Environment = process.env,
+  given: SettingRecord = {},
+): Settings {
+  const issues: Issue[] = unknownNames(given);
+  const env = { ...environment, ...asEnvironment(given) };
   const sources: Record<string, SettingSource> = {};
   const values: Record<string, Record<string, unknown>> = {};
   for (const [section, fields] of Object.entries(SETTINGS)) {
@@ -67,6 +78,21 @@ export function loadSettings(env: Environment = process.env): Settings {
   if (issues.length === 0) issues.push(...contradictions(settings));
   if (issues.length > 0) throw refused(issues);
   return settings;
+}
+
+function asEnvironment(given: SettingRecord): Environment {
+  const entries = Object.entries(given).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries.map(([name, value]) => [name, String(value)]));
+}
+
+/** In an environment others may have left such a variable; in code it is a mistake. */
+function unknownNames(given: SettingRecord): Issue[] {
+  const known = knownVariables();
+  return Object.keys(given)
+    .filter(name => !known.has(name) && !name.startsWith(CREDENTIAL_PREFIX))
+    .map(field => {
+      return { field, message: "there is no such setting", expected: "a name of 'noetl config'" };
+    });
 }
 
 /** Every setting with the value in effect and where it came from: what `noetl config` prints. */
@@ -157,11 +183,16 @@ function isJsonObject(text: string): boolean {
   }
 }
 
-function unknownVariables(env: Environment): string[] {
+function knownVariables(): ReadonlySet<string> {
   const known = new Set<string>();
   for (const fields of Object.values(SETTINGS)) {
     for (const field of Object.values(fields) as Setting<unknown>[]) known.add(field.variable);
   }
+  return known;
+}
+
+function unknownVariables(env: Environment): string[] {
+  const known = knownVariables();
   return Object.keys(env)
     .filter(name => name.startsWith("NOETL_") && !name.startsWith(CREDENTIAL_PREFIX))
     .filter(name => !known.has(name) && !SERVICE_LINK.test(name))
@@ -170,7 +201,7 @@ function unknownVariables(env: Environment): string[] {
 
 /** Values that are fine alone and wrong together. */
 function contradictions(settings: SettingValues): Issue[] {
-  const { worker, command, postgresTool, nats, httpTool, http } = settings;
+  const { worker, command, postgresTool, nats, httpTool, http, starts } = settings;
   const rules: [boolean, string, string][] = [
     [
       worker.maxInflightDb < worker.maxInflight || worker.maxInflight === 1,
@@ -213,6 +244,11 @@ function contradictions(settings: SettingValues): Issue[] {
       "http, or nats together with NATS_URL",
     ],
     [http.host !== "", "NOETL_HOST", "an address"],
+    [
+      !starts.metaKeys.some(isSecretName),
+      "NOETL_META_KEYS",
+      "no names of secrets: events keep them",
+    ],
   ];
   return rules
     .filter(([fine]) => !fine)

@@ -3,9 +3,9 @@
  * and fields here are columns and JSON keys for ever: add types and optional fields, never rename.
  *
  * Rows are the currency of the store, so one decision writes as few as say it all:
- * a `command.issued` with `enter` also enters its step (no `step.enter` row), and a terminal of a
- * step's command with `next` also exits it (no `step.exit` row). The events API derives those rows
- * for readers.
+ * a `command.issued` with `enter` also enters its step (no `step.enter` row), with `claim_id` it is
+ * also its first claim (no `command.claimed` row), and a terminal of a step's command with `next`
+ * also exits it (no `step.exit` row). The events API derives those rows for readers.
  */
 import { z } from "zod";
 
@@ -53,8 +53,11 @@ const routing = {
 };
 const ofStep = { step: z.string(), activation: z.number() };
 const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
+/** Of a command that carries several iterations: the first one, and how many. */
+const ofFrame = { first: z.number().optional(), count: z.number().optional() };
 const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional() };
 const delivery = { delivery: z.number(), worker_id: z.string() };
+const claim = { ...delivery, incarnation: z.string(), claim_id: z.string() };
 const stats = z.object({
   total: z.number(),
   success: z.number(),
@@ -85,9 +88,18 @@ const playbookInitialized = event("playbook.initialized", {
   parent_execution_id: z.string().optional(),
   /** Idempotency key of the start; a child's is its parent's command_id. */
   start_key: z.string().optional(),
+  /** Who asked, and in which request. */
+  requested_by: z.string().optional(),
+  request_id: z.string().optional(),
   ...generation,
 }).extend({
-  context: z.object({ workload: jsonMap, execution_id: z.string(), ctx: jsonMap.optional() }),
+  context: z.object({
+    workload: jsonMap,
+    execution_id: z.string(),
+    ctx: jsonMap.optional(),
+    /** What of the asker's ctx.meta goes with the execution (NOETL_META_KEYS). */
+    meta: jsonMap.optional(),
+  }),
 });
 
 export const eventSchema = z.discriminatedUnion("event_type", [
@@ -106,7 +118,9 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("playbook.failed", generation),
   event("execution.cancel_requested", {
     reason: z.string().optional(),
+    /** The key that asked over the API, or anonymous, and in which request. */
     requested_by: z.string().optional(),
+    request_id: z.string().optional(),
   }),
   event("execution.cancelled", generation),
   event("execution.paused", {}),
@@ -115,22 +129,25 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("command.issued", {
     ...ofCommand,
     ...ofLoop,
+    ...ofFrame,
     kind: z.string(),
     enter: z.boolean().optional(),
+    /** Handed to the worker whose outcome let it in: this row is its first claim too. */
+    ...z.object(claim).partial().shape,
   }),
-  event("command.claimed", {
-    command_id: z.string(),
-    ...delivery,
-    incarnation: z.string(),
-    claim_id: z.string(),
-    ...ofLoop,
-  }),
+  event("command.claimed", { command_id: z.string(), ...claim, ...ofLoop }),
   event("command.heartbeat", { command_id: z.string(), ...delivery }),
   outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing }),
   outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing }),
   event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
   event("command.released", { command_id: z.string(), ...delivery, ...ofLoop }),
-  event("command.cancelled", { ...ofCommand, ...ofLoop, ...routing }),
+  event("command.cancelled", {
+    ...ofCommand,
+    ...ofLoop,
+    ...routing,
+    /** Who held it: its work is aborted there. */
+    worker_id: z.string().optional(),
+  }),
   event("loop.started", {
     ...ofStep,
     loop_id: z.string(),
@@ -146,7 +163,18 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     stats,
     status: z.enum(["ok", "failed", "cancelled"]),
   }),
-  event("frame.committed", { command_id: z.string(), loop_id: z.string(), ...delivery }),
+  /** Items of a frame that are done; with `final` it is the terminal of its command. */
+  outcome("frame.committed", {
+    ...ofCommand,
+    loop_id: z.string(),
+    first: z.number(),
+    count: z.number(),
+    final: z.boolean(),
+    /** Indexes as `schemas/ranges.ts` writes them. */
+    ok: z.string(),
+    failed: z.string(),
+    ...delivery,
+  }),
   event("loop.fanout.started", { ...ofStep, loop_id: z.string(), total_shards: z.number() }),
   event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),
   event("loop.shard.done", { loop_id: z.string(), shard_id: z.string() }),

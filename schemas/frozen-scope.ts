@@ -2,8 +2,9 @@
  * What the templates of a step may see, cut to the names they read, as it crosses from actor to
  * worker.
  */
-import type { OutcomeResult } from "./events.ts";
-import type { JsonObject } from "./json.ts";
+import type { RequestedBy } from "./caller.ts";
+import type { OutcomeResult, ResultReference } from "./events.ts";
+import type { Json, JsonObject } from "./json.ts";
 
 /** Which playbook an execution is pinned to. */
 export interface PlaybookPin {
@@ -12,8 +13,13 @@ export interface PlaybookPin {
   hash: string;
 }
 
+/** Who asked for an execution, and what of their context goes with it (NOETL_META_KEYS). */
+export interface StartCaller extends RequestedBy {
+  meta?: JsonObject;
+}
+
 export interface FrozenScope {
-  execution: { id: string; path: string; parent_id?: string };
+  execution: { id: string; path: string; parent_id?: string; caller?: StartCaller };
   workload: JsonObject;
   ctx: JsonObject;
   /** Results by step name, inline or by reference. */
@@ -32,6 +38,36 @@ export interface Grant {
   attempt: number;
   delivery: number;
   playbook: PlaybookPin;
-  scope: FrozenScope;
-  iteration?: { iterator: string; value: unknown; index: number; total: number; loop_id: string };
+  /** What its templates may see: here, or behind `scope_ref` with the loop's `writes` over it. */
+  scope?: FrozenScope;
+  scope_ref?: ResultReference;
+  writes?: JsonObject;
+  iteration?: GrantedIteration;
+  frame?: GrantedFrame;
+}
+
+/** The iteration of a command; of a frame, what its iterations have in common. */
+export interface GrantedIteration {
+  iterator: string;
+  /** The item, when its collection is small; else it is a chunk's behind `collection_ref`. */
+  value?: Json;
+  collection_ref?: ResultReference;
+  /** 0-based; of a frame, its first. */
+  index: number;
+  total: number;
+  loop_id: string;
+}
+
+/** Items of one command that one worker does one after the other. */
+export interface GrantedFrame {
+  first: number;
+  count: number;
+  /** Indexes still to do, as `schemas/ranges.ts` writes sets. */
+  left: string;
+  /** The items of `left`, when their collection is small or a count. */
+  values?: Json[];
+  /** Items that may yet fail before the frame stops. */
+  tolerance: number;
+  /** Later items see the variables that earlier ones wrote. */
+  sequential: boolean;
 }

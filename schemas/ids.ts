@@ -64,12 +64,14 @@ export interface CommandName {
   step: string;
   activation: number;
   iter_index?: number;
+  /** Several iterations of one command: the first one, and how many. */
+  frame?: { first: number; count: number };
   attempt: number;
 }
 
 /**
- * `{execution_id}:{step}:{activation}[:{iter_index}]:{attempt}`, the step percent-encoded (design
- * §4.4).
+ * `{execution_id}:{step}:{activation}[:{iter_index} | :f{first}-{count}]:{attempt}`, the step
+ * percent-encoded (design §4.4).
  */
 export function commandId(name: CommandName): string {
   const parts: (string | number)[] = [
@@ -78,6 +80,7 @@ export function commandId(name: CommandName): string {
     name.activation,
   ];
   if (name.iter_index !== undefined) parts.push(name.iter_index);
+  if (name.frame) parts.push(`f${name.frame.first}-${name.frame.count}`);
   parts.push(name.attempt);
   return parts.join(":");
 }
@@ -87,15 +90,22 @@ export function parseCommandId(id: string): CommandName | undefined {
   const parts = id.split(":");
   if (parts.length !== 4 && parts.length !== 5) return undefined;
   const [executionId, step, ...rest] = parts;
-  if (!isId(executionId) || !rest.every(part => /^[0-9]{1,10}$/.test(part))) return undefined;
   const stepName = decoded(step ?? "");
-  if (!stepName) return undefined;
+  if (!isId(executionId) || !stepName) return undefined;
+  const frame = rest.length === 3 ? frameOf(rest[1] ?? "") : undefined;
+  if (frame) rest.splice(1, 1);
+  if (!rest.every(part => /^[0-9]{1,10}$/.test(part))) return undefined;
   const numbers = rest.map(Number);
   const [activation, second, third] = numbers as [number, number, number | undefined];
-  const name = { execution_id: executionId, step: stepName, activation };
+  const name = { execution_id: executionId, step: stepName, activation, ...(frame && { frame }) };
   return third === undefined
     ? { ...name, attempt: second }
     : { ...name, iter_index: second, attempt: third };
+}
+
+function frameOf(text: string): CommandName["frame"] {
+  const match = /^f([0-9]{1,10})-([0-9]{1,10})$/.exec(text);
+  return match ? { first: Number(match[1]), count: Number(match[2]) } : undefined;
 }
 
 /** Percent-encoded text as it was; undefined when it is not percent-encoded text. */

@@ -3,6 +3,8 @@
  * broker.
  */
 import { z } from "zod";
+import { API_ROLES } from "./access.ts";
+import { ANONYMOUS } from "./caller.ts";
 import { rejectIssues } from "./errors.ts";
 import type { Issue } from "./errors.ts";
 
@@ -16,6 +18,8 @@ export const LIMITS = {
   reasonMaxChars: 1_000,
   pageSizeMax: 1_000,
   listMax: 500,
+  tailMax: 500,
+  seenMaxChars: 64,
   waitMaxMs: 30_000,
 } as const;
 
@@ -23,7 +27,7 @@ export const LIMITS = {
 const ID_MAX = "9223372036854775807";
 
 /** Ids are snowflakes: 64-bit numbers, carried as text because JSON numbers lose digits. */
-const id = z
+export const id = z
   .string({ error: "an id as text (digits)" })
   .regex(/^[1-9]\d{0,18}$/, "an id of 1 to 19 digits, as text")
   // Digits of equal number compare as text.
@@ -74,21 +78,21 @@ const version = z.coerce
 
 export const executionsStart = z
   .strictObject({
-    /** Of a registered playbook; or `playbook`, but not both. */
-    path: path.optional(),
-    /** YAML text, registered under its own path before it starts. */
-    playbook: playbook.optional(),
-    /** Latest when absent. */
-    version: version.optional(),
-    /** Merged over the playbook's workload, key by key. */
-    payload: jsonObject(LIMITS.payloadMaxBytes).optional(),
+    path: path.optional().describe("Of a registered playbook; or `playbook`, but not both"),
+    playbook: playbook
+      .optional()
+      .describe("YAML text, registered under its own path before it starts"),
+    version: version.optional().describe("The newest when absent"),
+    payload: jsonObject(LIMITS.payloadMaxBytes)
+      .optional()
+      .describe("Merged over the playbook's workload, key by key"),
     parent_execution_id: id.optional(),
-    /** The same key with the same request answers the same execution. */
     idempotency_key: z
       .string({ error: "a text" })
       .min(1, "a text that is not empty")
       .max(LIMITS.idempotencyKeyMaxChars, `at most ${LIMITS.idempotencyKeyMaxChars} characters`)
-      .optional(),
+      .optional()
+      .describe("The same key with the same request answers the same execution"),
   })
   .refine(request => (request.path === undefined) !== (request.playbook === undefined), {
     path: ["path"],
@@ -108,13 +112,13 @@ export type ExecutionStatus = (typeof EXECUTION_STATUSES)[number];
 
 export const executionsList = z.strictObject({
   limit: whole(1, LIMITS.listMax, 50),
-  /** Only executions older than this one: the `next` of the page before. */
-  before: id.optional(),
+  before: id.optional().describe("Only older ones: the `next` of the page before"),
   status: z
     .string()
     .transform(text => text.toUpperCase())
     .pipe(z.enum(EXECUTION_STATUSES, { error: `one of ${EXECUTION_STATUSES.join(", ")}` }))
-    .optional(),
+    .optional()
+    .describe(EXECUTION_STATUSES.join(", ")),
   path: path.optional(),
 });
 
@@ -135,31 +139,53 @@ export const executionsCancel = z.strictObject({
 
 export const executionsWait = z.strictObject({
   execution_id: id,
-  /** How long the caller is ready to wait, in milliseconds. */
-  timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000),
-  /** Also wait for every child started below it. */
+  timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
   descendants: z
     .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
       error: "true or false",
     })
-    .default(false),
+    .default(false)
+    .describe("Also wait for every child started below it"),
 });
+
+export const executionsTail = z.strictObject({
+  execution_id: id,
+  after: whole(0, 2_147_483_647, 0).describe(
+    "Version of the execution's own stream up to which its facts are known",
+  ),
+  seen: z
+    .string({ error: "the `seen` of the answer before" })
+    .max(LIMITS.seenMaxChars, "the `seen` of the answer before")
+    .optional()
+    .describe("Of the answer before: another view answers at once. Without it the first does"),
+  timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
+  limit: whole(1, LIMITS.tailMax, 100).describe("Facts of one answer at most"),
+});
+
+/** Of the stream over HTTP: how long it waits and how much it takes at once is its own affair. */
+export const executionsStream = executionsTail.pick({ execution_id: true, after: true });
 
 export const executionsResult = z.strictObject({
   execution_id: id,
-  /** The last step that finished, when absent. */
-  step: z.string({ error: "the name of a step" }).min(1, "the name of a step").optional(),
+  step: z
+    .string({ error: "the name of a step" })
+    .min(1, "the name of a step")
+    .optional()
+    .describe("The last step that finished, when absent"),
 });
 
 export const catalogRegister = z.strictObject({
   content: playbook,
-  /** Shown in errors; nothing is read from it. */
-  file: z.string({ error: "a file name" }).max(4_096, "a shorter file name").optional(),
-  /** What NoETL's own clients send; playbooks are the only resource here. */
+  file: z
+    .string({ error: "a file name" })
+    .max(4_096, "a shorter file name")
+    .optional()
+    .describe("Shown in errors; nothing is read from it"),
   resource_type: z
     .string()
     .refine(text => text.toLowerCase() === "playbook", "Playbook")
-    .optional(),
+    .optional()
+    .describe("What NoETL's own clients send; playbooks are the only resource here"),
 });
 
 export const catalogGet = z.strictObject({ path, version: version.optional() });
@@ -176,6 +202,20 @@ export const credentialsRegister = z.strictObject({
   data: jsonObject(LIMITS.credentialMaxBytes),
 });
 
+const keyName = z
+  .string({ error: "a name" })
+  .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/, "a name of letters, digits, _ . -")
+  .refine(name => name !== ANONYMOUS, `another name: ${ANONYMOUS} is who has no key`);
+
+export const keysCreate = z.strictObject({
+  name: keyName,
+  role: z.enum(API_ROLES, { error: `one of ${API_ROLES.join(", ")}` }),
+});
+
+export const keysRevoke = z.strictObject({ name: keyName });
+
+export const workersList = z.strictObject({ limit: whole(1, LIMITS.listMax, 200) });
+
 export const nothing = z.strictObject({});
 
 export type ExecutionsStart = z.output<typeof executionsStart>;
@@ -183,10 +223,13 @@ export type ExecutionsList = z.output<typeof executionsList>;
 export type ExecutionsEvents = z.output<typeof executionsEvents>;
 export type ExecutionsResult = z.output<typeof executionsResult>;
 export type ExecutionsCancel = z.output<typeof executionsCancel>;
+export type ExecutionsTail = z.output<typeof executionsTail>;
 export type ExecutionsWait = z.output<typeof executionsWait>;
 export type CatalogRegister = z.output<typeof catalogRegister>;
+export type WorkersList = z.output<typeof workersList>;
 export type CatalogGet = z.output<typeof catalogGet>;
 export type CredentialsRegister = z.output<typeof credentialsRegister>;
+export type KeysCreate = z.output<typeof keysCreate>;
 
 /**
  * Wraps an action's handler so that it sees checked parameters, on any broker: nothing depends on

@@ -1,5 +1,13 @@
 /** The HTTP API as a table: which action answers which request, and with what parameters. */
 import type { z } from "zod";
+import type { ApiRole } from "./access.ts";
+import {
+  commandsClaim,
+  commandsGet,
+  commandsReport,
+  commandsReportOne,
+  commandsWaiting,
+} from "./command-requests.ts";
 import { isObject } from "./json.ts";
 import {
   catalogGet,
@@ -12,8 +20,13 @@ import {
   executionsList,
   executionsResult,
   executionsStart,
+  executionsStream,
+  executionsTail,
   executionsWait,
+  keysCreate,
+  keysRevoke,
   nothing,
+  workersList,
 } from "./requests.ts";
 
 export interface ApiRequest {
@@ -27,12 +40,6 @@ export interface ApiRequest {
   headers: Record<string, string | string[] | undefined>;
 }
 
-/**
- * Who may use a route when keys are asked for: `viewer` reads, `operator` also starts and ends
- * runs, `worker` runs commands, `admin` may do everything.
- */
-export type ApiRole = "viewer" | "operator" | "worker" | "admin";
-
 export interface ApiRoute {
   method: "GET" | "POST";
   /** In the notation of path-to-regexp: `:name` is one segment, `*name` is the rest. */
@@ -42,6 +49,8 @@ export interface ApiRoute {
   serves: readonly string[];
   params: (request: ApiRequest) => Record<string, unknown>;
   status: number;
+  /** Answered by Server-Sent Events for as long as there is something to tell, not by one call. */
+  live?: true;
   /** The roles that may call it; `admin` may call everything. */
   roles: readonly ApiRole[];
   /** One line for the reader of the API's document. */
@@ -55,6 +64,7 @@ const OPERATORS: readonly ApiRole[] = ["operator"];
 const ADMINS: readonly ApiRole[] = ["admin"];
 /** A worker whose commands start children asks for them as an operator does. */
 const STARTERS: readonly ApiRole[] = ["operator", "worker"];
+const WORKERS: readonly ApiRole[] = ["worker"];
 const ALL: readonly ApiRole[] = ["viewer", "operator", "worker"];
 
 /** Below `/api`. Everything else is unknown: no action is reachable by its name. */
@@ -104,6 +114,21 @@ export const API_ROUTES: readonly ApiRoute[] = [
     ...about("The execution when it has ended, or as it is at the timeout", ALL),
   },
   {
+    ...route("GET /executions/:execution_id/tail", "executions.tail", pathAndQuery, executionsTail),
+    ...about("What is new of an execution since a version, or a wait until something is", READERS),
+  },
+  {
+    ...route(
+      "GET /executions/:execution_id/stream",
+      "executions.tail",
+      pathAndQuery,
+      executionsStream,
+    ),
+    ...about("An execution as it goes on: facts, progress and the end", READERS),
+    serves: [],
+    live: true,
+  },
+  {
     ...route(
       "POST /executions/:execution_id/cancel",
       "executions.cancel",
@@ -124,6 +149,26 @@ export const API_ROUTES: readonly ApiRoute[] = [
     status: 202,
   },
   {
+    ...route("GET /commands", "commands.waiting", queryOf, commandsWaiting),
+    ...about("Commands that wait for a worker", WORKERS),
+  },
+  {
+    ...route("GET /commands/:command_id", "commands.get", pathAndQuery, commandsGet),
+    ...about("Who issued a command, and how it ended", ALL),
+  },
+  {
+    ...route("POST /commands/:command_id/claim", "commands.claim", pathAndBody, commandsClaim),
+    ...about("Take a command; the answer is all that its work needs", WORKERS),
+  },
+  {
+    ...route("POST /events", "commands.report_one", bodyObject, commandsReportOne),
+    ...about("One event of a worker: an outcome, a release or a heartbeat", WORKERS),
+  },
+  {
+    ...route("POST /events/batch", "commands.report", bodyObject, commandsReport),
+    ...about("Events of a worker, answered one by one", WORKERS),
+  },
+  {
     ...route("POST /catalog/register", "catalog.register", registerParams, catalogRegister),
     ...about("Put a playbook into the catalog", OPERATORS),
   },
@@ -136,12 +181,32 @@ export const API_ROUTES: readonly ApiRoute[] = [
     ...about("One playbook of the catalog", READERS),
   },
   {
+    ...route("GET /workers", "workers.list", queryOf, workersList),
+    ...about("Workers, their slots, and whether they live", READERS),
+  },
+  {
     ...route("POST /credentials", "credentials.register", bodyObject, credentialsRegister),
     ...about("Store or replace a credential", ADMINS),
   },
   {
     ...route("GET /credentials", "credentials.list", queryOf, nothing),
     ...about("Aliases and types of credentials, never their data", ADMINS),
+  },
+  {
+    ...route("GET /openapi.json", "api.openapi", queryOf, nothing),
+    ...about("This description of the API", ALL),
+  },
+  {
+    ...route("POST /keys", "keys.create", bodyObject, keysCreate),
+    ...about("Make an API key; it is shown in this answer only", ADMINS),
+  },
+  {
+    ...route("GET /keys", "keys.list", queryOf, nothing),
+    ...about("Names, roles and times of API keys", ADMINS),
+  },
+  {
+    ...route("POST /keys/:name/revoke", "keys.revoke", pathAndBody, keysRevoke),
+    ...about("End an API key", ADMINS),
   },
 ];
 

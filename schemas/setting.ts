@@ -120,14 +120,37 @@ export function choice<const T extends string>(
 }
 
 /** Words separated by commas. */
-export function list(variable: string, doc: string) {
+export function list(variable: string, doc: string, fallback: string[] = []) {
   const schema = z.string().transform(value =>
     value
       .split(",")
       .map(part => part.trim())
       .filter(part => part !== ""),
   );
-  return setting<string[]>(variable, [], schema, "words with commas", doc, value =>
+  return setting<string[]>(variable, fallback, schema, "words with commas", doc, value =>
     value.join(","),
+  );
+}
+
+/** Pairs `name=value` separated by commas, in the order given. */
+export function pairs(variable: string, doc: string) {
+  const pair = /^([^\s=]+)\s*=\s*(\S.*)$/;
+  const schema = z
+    .string()
+    .transform(text => text.split(",").map(part => part.trim()))
+    .refine(parts => parts.every(part => part === "" || pair.test(part)))
+    .transform(parts =>
+      parts.flatMap(part => {
+        const [, name, value] = pair.exec(part) ?? [];
+        return name === undefined || value === undefined ? [] : [{ name, value }];
+      }),
+    );
+  return setting<{ name: string; value: string }[]>(
+    variable,
+    [],
+    schema,
+    "name=value pairs with commas",
+    doc,
+    value => value.map(one => `${one.name}=${one.value}`).join(","),
   );
 }

@@ -1,5 +1,6 @@
 /** Every setting of the runtime: one row each, grouped by who reads it. `env.ts` fills it in. */
-import { choice, count, flag, list, optional, seconds, text } from "./setting.ts";
+import { AUTH_MODES } from "./access.ts";
+import { choice, count, flag, list, optional, pairs, seconds, text } from "./setting.ts";
 
 export const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -69,6 +70,23 @@ export const SETTINGS = {
       "Largest request body, bytes",
       1024,
     ),
+    auth: choice(
+      "NOETL_AUTH",
+      "auto",
+      AUTH_MODES,
+      "API keys: required, off, or auto: required when NOETL_HOST is not this machine only",
+    ),
+    allowedHosts: list(
+      "NOETL_ALLOWED_HOSTS",
+      "Names beside localhost in the Host header, while the API is for this machine, without keys",
+    ),
+    liveStreamsMax: count(
+      "NOETL_LIVE_STREAMS_MAX",
+      256,
+      "Executions followed over HTTP at once (GET /api/executions/ID/stream)",
+      1,
+      10_000,
+    ),
     corsOrigins: list(
       "NOETL_CORS_ALLOWED_ORIGINS",
       "Browser origins that may call the API, with commas; * is any; empty is none",
@@ -92,6 +110,12 @@ export const SETTINGS = {
     namespace: text("NOETL_NAMESPACE", "noetl", "Moleculer namespace: nodes of others do not meet"),
     id: optional("NOETL_NODE_ID", "Moleculer node id; absent: host name and process id"),
     dataDir: text("NOETL_DATA_DIR", ".noetl", "Folder of the embedded Postgres and stored results"),
+    storeTier: choice(
+      "NOETL_DEFAULT_STORE_TIER",
+      "auto",
+      ["auto", "local", "postgres"],
+      "Where large results go: local is a folder, auto is postgres when DATABASE_URL is set",
+    ),
     requestTimeoutMs: seconds("NOETL_REQUEST_TIMEOUT_SECONDS", 10, "Longest wait of a broker call"),
     drainMs: seconds("NOETL_DRAIN_SECONDS", 20, "At stop: longest wait for running work", 0),
   },
@@ -183,6 +207,25 @@ export const SETTINGS = {
       "NOETL_TASK_SEQUENCE_MAX_ITERATIONS",
       1_000_000,
       "Task runs of one pipeline",
+    ),
+  },
+  /** How executions start beside a request, and what of its context goes with them. */
+  starts: {
+    events: pairs(
+      "NOETL_EVENT_STARTS",
+      "Moleculer events that start playbooks: order.created=orders/load,user.*=users/sync",
+    ),
+    metaKeys: list(
+      "NOETL_META_KEYS",
+      "Keys of a start's ctx.meta that its actions and children see too",
+      ["tenant_id", "user_id", "locale"],
+    ),
+  },
+  /** The action tool. */
+  actionTool: {
+    allow: list(
+      "NOETL_ACTION_ALLOW",
+      "Actions that playbooks may call (users.*, v2.users.**); empty: all but the runtime's own",
     ),
   },
   /** Pools of the postgres tool to users' databases. */

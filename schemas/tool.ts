@@ -1,4 +1,5 @@
 /** What a worker and a tool say to each other: one action `tool.<kind>.run` each. */
+import type { StartCaller } from "./frozen-scope.ts";
 import type { Json, JsonObject } from "./json.ts";
 
 /** Parameters of `tool.<kind>.run`. Every template in `config` is already rendered. */
@@ -30,6 +31,13 @@ export interface ToolCommand {
    * Which tool call of the command this is, counting from 1: a jump may call one task many times.
    */
   call?: number;
+  /**
+   * The same for every delivery and every retry of one visit of the task; another one for another
+   * item, and for the next visit of a jump loop.
+   */
+  idempotency_key?: string;
+  /** Who asked for the execution. */
+  caller?: StartCaller;
 }
 
 /** Error kinds of playbook-dsl §3.1. */
@@ -114,4 +122,10 @@ export const KNOWN_KINDS = [
 export type ToolKind = (typeof KNOWN_KINDS)[number];
 
 /** Kinds this build runs; the others are parsed, validated, and refused at registration. */
-export const RUNNABLE_KINDS: readonly ToolKind[] = ["http", "postgres", "noop", "playbook"];
+export const RUNNABLE_KINDS: readonly ToolKind[] = [
+  "http",
+  "postgres",
+  "noop",
+  "playbook",
+  "action",
+];

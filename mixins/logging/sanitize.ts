@@ -3,6 +3,7 @@
  * data.
  */
 import { isObject } from "../../schemas/json.ts";
+import { isSecretName, SECRET_WORDS } from "../../schemas/secret-names.ts";
 
 export interface SanitizeLimits {
   /** Longest string, and longest JSON text of one field, in characters. */
@@ -18,16 +19,11 @@ const KEYS_MAX = 40;
 /** A stack is worth more room than a value: about 20 frames. */
 const STACK_MAX_CHARS = 3_000;
 
-/** Words of key names that hold secrets, however they are joined. */
-const SECRET_WORDS = [
-  ...["pass(?:word|wd|phrase)", "secret", "authorization", "cookie", "connection[-_]?string"],
-  ...["api[-_]?key", "access[-_]?key", "private[-_]?key", "encryption[-_]?key"],
-].join("|");
-const SECRET_KEY = new RegExp(`${SECRET_WORDS}|token$|dsn$|^auth$|^pwd$`, "i");
-
 /** `scheme://user:password@host`: everything before the @ goes. */
 const USER_INFO = /\b([a-z][a-z0-9+.-]*:\/\/)[^\s/?#@"']+@/gi;
 const SCHEME_TOKEN = /\b(Bearer|Basic|Token|Digest)\s+[A-Za-z0-9._~+/=-]{4,}/gi;
+/** A key of our own API, wherever it appears. */
+const API_KEY = /noetl_[\w-]{43,}/g;
 /** `password=x`, `"api_key": "x"`, `?token=x`, in the middle of a text. */
 const ASSIGNED = new RegExp(
   `(["']?\\b[\\w-]*(?:${SECRET_WORDS}|token)["']?\\s*[=:]\\s*)` +
@@ -42,6 +38,7 @@ export function sanitizeText(text: string, maxChars: number): string {
   const masked = bounded
     .replace(USER_INFO, `$1${MASK}@`)
     .replace(SCHEME_TOKEN, `$1 ${MASK}`)
+    .replace(API_KEY, `noetl_${MASK}`)
     .replace(ASSIGNED, `$1${MASK}`);
   if (masked.length <= maxChars && bounded === text) return masked;
   return `${masked.slice(0, maxChars)}…(${text.length} chars)`;
@@ -59,7 +56,7 @@ export function sanitizeFields(
 
 function safeField(fields: Record<string, unknown>, key: string, limits: SanitizeLimits): unknown {
   try {
-    if (SECRET_KEY.test(key) && isSecretValue(fields[key])) return MASK;
+    if (isSecretName(key) && isSecretValue(fields[key])) return MASK;
     const value = fields[key];
     if (value instanceof Error) return describeError(value, limits);
     return cutField(sanitizeValue(value, limits, 0), limits);
@@ -104,7 +101,7 @@ function sanitizeObject(
   const safe: Record<string, unknown> = {};
   const keys = Object.keys(value);
   for (const key of keys.slice(0, KEYS_MAX)) {
-    const secret = SECRET_KEY.test(key) && isSecretValue(value[key]);
+    const secret = isSecretName(key) && isSecretValue(value[key]);
     safe[key] = secret ? MASK : sanitizeValue(value[key], limits, depth + 1);
   }
   if (keys.length > KEYS_MAX) safe["…"] = `${keys.length} keys`;

@@ -1,6 +1,7 @@
 // noetl.event: the grouped append, and the ways to read the log.
 import { EVENT_TYPES, type NewEvent, type StoredEvent } from "../../schemas/events.ts";
 import { Unavailable } from "../../schemas/errors.ts";
+import { encode } from "./encode.ts";
 import type { Query, Row } from "./index.ts";
 
 /** The facts one decision adds to one stream, and what they do to its head. */
@@ -139,19 +140,7 @@ export async function appendEvents(query: Query, appends: StreamAppend[]): Promi
   return { accepted, now: Number(result.rows[0]?.now), at: Number(result.rows[0]?.at) };
 }
 
-/**
- * JSON for Postgres. jsonb holds neither NUL nor lone surrogates; a tool's result may have them,
- * and must not park its stream for it, so they become U+FFFD.
- */
-export function encode(value: unknown): string {
-  const text = JSON.stringify(value);
-  if (!text.includes("\\u0000") && !/\\ud[89a-f]/i.test(text)) return text;
-  return text.replace(/\\(?:\\|u0000|ud[89a-f][0-9a-f]{2})/gi, escape =>
-    escape === "\\\\" ? escape : "\ufffd",
-  );
-}
-
-interface EventRow extends Row {
+export interface EventRow extends Row {
   execution_id: string;
   stream_id: string;
   version: number;
@@ -186,46 +175,6 @@ export async function readStream(
   return rows.map(toEvent);
 }
 
-/** A place in the log: everything at or before it has been read. */
-export interface LogPosition {
-  tx: string;
-  event_id: string;
-}
-
-/**
- * Events after `position` and below the watermark: no older transaction can commit behind a
- * reader's back. Of contexts and results only what the projection folds is read; the rest may be
- * large.
- */
-export async function followLog(
-  query: Query,
-  position: LogPosition,
-  limit: number,
-): Promise<{ events: StoredEvent[]; position: LogPosition }> {
-  const { rows } = await query.query<EventRow & { tx: string }>(
-    `select execution_id, stream_id, version, event_id, event_type, node_name, meta, tx,
-            extract(epoch from created_at) * 1000 as at,
-            case when context ? 'stats' then jsonb_build_object('stats', context->'stats')
-                 when context ? 'collection_ref'
-                 then jsonb_build_object('collection_ref', context->'collection_ref')
-            end as context,
-            case when event_type in ('playbook.completed', 'playbook.failed') then result
-                 when event_type = 'command.failed'
-                 then jsonb_build_object('error',
-                        jsonb_build_object('code', result->'error'->'code'))
-            end as result
-     from noetl.event
-     where (tx, event_id) > ($1::xid8, $2::bigint) and tx < pg_snapshot_xmin(pg_current_snapshot())
-     order by tx, event_id limit $3`,
-    [position.tx, position.event_id, limit],
-  );
-  const last = rows.at(-1);
-  return {
-    events: rows.map(toEvent),
-    position: last ? { tx: last.tx, event_id: last.event_id } : position,
-  };
-}
-
 /** The newest result of a finished step, undefined when it never finished. */
 export async function readStepResult(
   query: Query,
@@ -250,19 +199,27 @@ export async function readExecution(query: Query, executionId: string): Promise<
   return rows.map(toEvent);
 }
 
+/** What one item, or the items `ok` of a frame, came to. */
+export interface LoopOutcome {
+  iter_index: number | null;
+  ok: string | null;
+  first: number | null;
+  count: number | null;
+  result: Record<string, unknown> | null;
+}
+
 /** Accepted outcomes of a loop's iterations, in input order: its results live nowhere else. */
 export async function readLoopOutcomes(
   query: Query,
   loop: { execution_id: string; loop_id: string },
-): Promise<{ iter_index: number; result: Record<string, unknown> | null }[]> {
-  const { rows } = await query.query<{
-    iter_index: number;
-    result: Record<string, unknown> | null;
-  }>(
-    `select (meta->>'iter_index')::integer as iter_index, result from noetl.event
+): Promise<LoopOutcome[]> {
+  const { rows } = await query.query<LoopOutcome & Row>(
+    `select (meta->>'iter_index')::integer as iter_index, meta->>'ok' as ok,
+            (meta->>'first')::integer as first, (meta->>'count')::integer as count, result
+     from noetl.event
      where execution_id = $1 and stream_id = $2
-       and event_type in ('command.completed', 'command.failed')
-     order by 1, version`,
+       and event_type in ('command.completed', 'command.failed', 'frame.committed')
+     order by version`,
     [loop.execution_id, loop.loop_id],
   );
   return rows;
@@ -291,7 +248,8 @@ export async function pageEvents(
   return { total, events: rows.map(({ total: _total, ...row }) => row) };
 }
 
-function toEvent(row: EventRow): StoredEvent {
+/** The fact in a row. Throws Unavailable for a type that only a newer build knows. */
+export function toEvent(row: EventRow): StoredEvent {
   if (!EVENT_TYPES.has(row.event_type)) {
     throw new Unavailable(
       `stream ${row.stream_id} holds an event of type '${row.event_type}', unknown to this build`,

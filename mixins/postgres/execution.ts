@@ -1,6 +1,7 @@
 // noetl.execution: the projection's rows, its checkpoint, and start requests.
 import type { JsonObject } from "../../schemas/json.ts";
-import { encode, type LogPosition } from "./event.ts";
+import { encode } from "./encode.ts";
+import type { LogPosition } from "./follow.ts";
 import type { Query, Row } from "./index.ts";
 
 /** A row of the projection as the fold sees it; times are milliseconds since 1970. */
@@ -175,6 +176,15 @@ async function restamp(query: Query): Promise<void> {
     `update noetl.projection_checkpoint set tx = '0'::xid8, event_id = 0,
        system_identifier = (select system_identifier::text from pg_control_system())`,
   );
+}
+
+/** Who keeps a projection shard at present; undefined while nobody does. */
+export async function readShardHolder(query: Query, shard: number): Promise<string | undefined> {
+  const { rows } = await query.query<{ holder: string | null }>(
+    "select holder from noetl.projection_checkpoint where shard = $1 and lease_until > now()",
+    [shard],
+  );
+  return rows[0]?.holder ?? undefined;
 }
 
 /** Moves a checkpoint forward; a writer with an old epoch changes nothing. */

@@ -20,6 +20,8 @@ export interface Database extends Query {
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>;
   /** Connections in use, idle, and callers waiting for one. */
   stats(): { total: number; idle: number; waiting: number };
+  /** Milliseconds since a statement last met a server that was away; Infinity when none has. */
+  sinceAwayMs(): number;
   close(): Promise<void>;
 }
 
@@ -51,12 +53,17 @@ export function openDatabase(options: DatabaseOptions): Database {
   // An idle connection that dies is replaced by the next query; without a listener it would end the
   // process.
   pool.on("error", () => undefined);
+  let awayAt = -Infinity;
+  function noteAway(error: unknown): never {
+    if (errorType(error) === "UNAVAILABLE") awayAt = performance.now();
+    throw error;
+  }
   return {
     async query<R extends Row>(text: string, values?: unknown[]) {
-      return run<R>(pool, text, values);
+      return run<R>(pool, text, values).catch(noteAway);
     },
     async transaction(work) {
-      const client = await pool.connect().catch(fail);
+      const client = await pool.connect().catch(fail).catch(noteAway);
       let broken: Error | undefined;
       client.on("error", noteBroken);
       function noteBroken(error: Error) {
@@ -71,13 +78,14 @@ export function openDatabase(options: DatabaseOptions): Database {
         // A connection that answers no more is dropped, and the server rolls back by itself.
         if (errorType(error) === "UNAVAILABLE") noteBroken(error as Error);
         else await client.query("rollback").catch(noteBroken);
-        throw error;
+        return noteAway(error);
       } finally {
         client.off("error", noteBroken);
         client.release(broken);
       }
     },
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    sinceAwayMs: () => performance.now() - awayAt,
     close: () => pool.end(),
   };
 }

@@ -11,7 +11,7 @@ const FOLDER = new URL("./migrations/", import.meta.url);
  * migrated.
  */
 export async function migrate(database: Database): Promise<string[]> {
-  const files = (await readdir(FOLDER)).filter(name => name.endsWith(".sql")).sort();
+  const files = await migrationFiles();
   const applied = await appliedNames(database);
   if (files.every(file => applied.has(file))) {
     refuseNewer(applied, files);
@@ -35,6 +35,23 @@ export async function migrate(database: Database): Promise<string[]> {
   });
 }
 
+/** What this build would apply, and what a newer one has applied. Reads only. */
+export async function migrationState(
+  query: Query,
+): Promise<{ applied: number; missing: string[]; newer: string[] }> {
+  const files = await migrationFiles();
+  const applied = await appliedNames(query);
+  return {
+    applied: applied.size,
+    missing: files.filter(file => !applied.has(file)),
+    newer: newerNames(applied, files),
+  };
+}
+
+async function migrationFiles(): Promise<string[]> {
+  return (await readdir(FOLDER)).filter(name => name.endsWith(".sql")).sort();
+}
+
 async function appliedNames(query: Query): Promise<Set<string>> {
   const there = await query.query("select to_regclass('noetl.migration') is not null as there");
   if (!there.rows[0]?.["there"]) return new Set();
@@ -43,12 +60,16 @@ async function appliedNames(query: Query): Promise<Set<string>> {
 }
 
 function refuseNewer(applied: Set<string>, files: string[]): void {
-  const newest = files.at(-1) ?? "";
-  const newer = [...applied].filter(name => name > newest);
+  const newer = newerNames(applied, files);
   if (newer.length > 0) {
     throw new Rejected(
       `this database was migrated by a newer build (${newer.join(", ")}); use that or a later one`,
       409,
     );
   }
+}
+
+function newerNames(applied: Set<string>, files: string[]): string[] {
+  const newest = files.at(-1) ?? "";
+  return [...applied].filter(name => name > newest);
 }

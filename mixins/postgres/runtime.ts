@@ -1,6 +1,6 @@
 // noetl.runtime: one row per worker, and whose beats have stopped.
 import type { JsonObject } from "../../schemas/json.ts";
-import { encode } from "./event.ts";
+import { encode } from "./encode.ts";
 import type { Query } from "./index.ts";
 
 export interface WorkerRow {
@@ -58,15 +58,43 @@ export async function listOnMachine(
 }
 
 /**
- * When each incarnation was last seen, milliseconds of the database's clock; gone ones are absent.
+ * What the workers' rows say of holders, by incarnation: when it was last seen (milliseconds of the
+ * database's clock), or that it is gone: marked so, or another incarnation took its name. A holder
+ * whose worker has no row at all is absent.
  */
-export async function readSeen(query: Query, incarnations: string[]): Promise<Map<string, number>> {
-  const { rows } = await query.query<{ incarnation: string; seen: string }>(
-    `select incarnation, extract(epoch from seen_at) * 1000 as seen from noetl.runtime
-     where incarnation = any ($1) and status <> 'gone'`,
-    [incarnations],
+export async function readSeen(
+  query: Query,
+  holders: { worker_id: string; incarnation: string }[],
+): Promise<Map<string, number | "gone">> {
+  const { rows } = await query.query<{ incarnation: string; seen: string | null }>(
+    `select h.incarnation,
+            case when r.incarnation = h.incarnation and r.status <> 'gone'
+                 then extract(epoch from r.seen_at) * 1000 end as seen
+     from unnest($1::text[], $2::text[]) as h(worker_id, incarnation)
+     join noetl.runtime r on r.worker_id = h.worker_id`,
+    [holders.map(one => one.worker_id), holders.map(one => one.incarnation)],
   );
-  return new Map(rows.map(row => [row.incarnation, Number(row.seen)]));
+  return new Map(rows.map(row => [row.incarnation, row.seen === null ? "gone" : Number(row.seen)]));
+}
+
+export interface SeenWorker extends Omit<WorkerRow, "pid"> {
+  status: "ready" | "draining" | "gone";
+  /** ISO 8601. */
+  seen_at: string;
+  /** Since then, by the database's clock. */
+  silent_ms: number;
+}
+
+/** Workers by name, those that are gone last, at most `limit`. */
+export async function listWorkers(query: Query, limit: number): Promise<SeenWorker[]> {
+  const { rows } = await query.query(
+    `select worker_id, incarnation, machine, status, capacity,
+            to_char(seen_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as seen_at,
+            round(extract(epoch from now() - seen_at) * 1000)::float8 as silent_ms
+     from noetl.runtime order by status = 'gone', worker_id limit $1`,
+    [limit],
+  );
+  return rows as unknown as SeenWorker[];
 }
 
 /** Forgets workers that were last seen longer ago than any lease can last. */

@@ -1,6 +1,6 @@
 // noetl.snapshot: the state of a stream at a version, so that a load reads only the tail.
 import type { Json } from "../../schemas/json.ts";
-import { encode } from "./event.ts";
+import { encode } from "./encode.ts";
 import type { Query } from "./index.ts";
 
 export interface Snapshot {

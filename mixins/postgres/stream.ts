@@ -146,6 +146,17 @@ export async function listParked(
   return rows as never;
 }
 
+/** How many streams are parked, up to `max`. */
+export async function countParked(query: Query, max: number): Promise<number> {
+  const { rows } = await query.query<{ count: string }>(
+    `select count(*) as count from (
+       select from noetl.stream where status = 'open' and failures > 0 limit $1
+     ) parked`,
+    [max],
+  );
+  return Number(rows[0]?.count ?? 0);
+}
+
 /**
  * Wakes the open streams that the given nodes decided last: those nodes are gone. Heads are locked
  * in stream order as every append does, so that neither waits for the other in a circle.

@@ -1,5 +1,5 @@
 /** Pools to users' databases: one per target, bounded in size, waiters, time and number. */
-import { createHash, createHmac, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import pg from "pg";
 import { Busy } from "../../schemas/errors.ts";
 import { acquire } from "./target-acquire.ts";
@@ -89,6 +89,11 @@ export function targetId({ host, port, database, user, sslmode }: Target): strin
   return createHash("sha256").update(parts).digest("hex").slice(0, 12);
 }
 
+/** Tells pools apart, two passwords too: never shown, unlike the id. */
+function keyOf({ host, port, database, user, sslmode, password }: Target): string {
+  return [host, port, database, user, sslmode, password].join("\0");
+}
+
 /**
  * The pools of this process. Safe behind PgBouncer in transaction mode: no named statements, no
  * startup options.
@@ -100,7 +105,6 @@ export class TargetPools {
    */
   readonly #pools = new Map<string, Entry>();
   readonly #direct: DirectConnections;
-  readonly #salt = randomBytes(16);
   readonly #sweeper: NodeJS.Timeout;
   #closed = false;
 
@@ -171,11 +175,7 @@ export class TargetPools {
   }
 
   #entry(target: Target, tuning: PoolTuning): Entry {
-    const id = targetId(target);
-    const secret = createHmac("sha256", this.#salt)
-      .update(target.password ?? "")
-      .digest("hex");
-    const key = `${id}:${secret}`;
+    const key = keyOf(target);
     const found = this.#pools.get(key);
     if (found) {
       this.#pools.delete(key);
@@ -183,13 +183,14 @@ export class TargetPools {
       return found;
     }
     this.#makeRoom();
-    const entry = this.#open(id, target, tuning);
+    const entry = this.#open(target, tuning);
     this.#pools.set(key, entry);
     return entry;
   }
 
-  #open(id: string, target: Target, tuning: PoolTuning): Entry {
+  #open(target: Target, tuning: PoolTuning): Entry {
     const options = this.#options;
+    const id = targetId(target);
     const max = Math.max(1, atMost(options.poolMax, tuning.max));
     const pool = new pg.Pool({
       ...clientOptions(target),

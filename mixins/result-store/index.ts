@@ -27,26 +27,38 @@ export interface Tier {
 /** Scalars of at most this many characters are copied into the reference. */
 const EXTRACT_TEXT_MAX = 128;
 const EXTRACT_KEYS_MAX = 24;
+/** Of a value's hash, in its key. */
+const HASH_CHARS = 16;
 
 export const REFERENCE_PREFIX = "noetl://execution/";
 
-/** A result store over one tier. Values are JSON, checked by their hash when they are read. */
-export function createResultStore(tier: Tier): ResultStore {
+/**
+ * A result store that writes to one tier and reads from the one a reference names. Values are JSON,
+ * checked by their hash when they are read.
+ */
+export function createResultStore(tier: Tier, others: Tier[] = []): ResultStore {
+  const tiers = new Map([tier, ...others].map(one => [one.name, one]));
   return {
     async put(name, value) {
       const bytes = Buffer.from(JSON.stringify(value));
-      await tier.write(name, bytes);
+      const sha256 = createHash("sha256").update(bytes).digest("hex");
+      // Two that keep different values under one name (rivals, before one of them is refused) must
+      // not overwrite each other.
+      const key = `${name}-${sha256.slice(0, HASH_CHARS)}`;
+      await tier.write(key, bytes);
       return {
-        ref: `${REFERENCE_PREFIX}${name}`,
-        sha256: createHash("sha256").update(bytes).digest("hex"),
+        ref: `${REFERENCE_PREFIX}${key}`,
+        sha256,
         bytes: bytes.length,
         tier: tier.name,
         extract: extractScalars(value),
       };
     },
     async get(reference) {
-      const bytes = await tier.read(reference.ref.slice(REFERENCE_PREFIX.length));
       const { sha256, ref } = reference;
+      const from = tiers.get(reference.tier);
+      if (!from) throw new Rejected(`the result '${ref}' is in tier '${reference.tier}'`, 409);
+      const bytes = await from.read(ref.slice(REFERENCE_PREFIX.length));
       if (sha256 !== undefined && createHash("sha256").update(bytes).digest("hex") !== sha256) {
         throw new Rejected(`the result '${ref}' is not what was stored there`, 409, { ref });
       }

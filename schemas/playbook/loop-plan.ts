@@ -5,12 +5,14 @@
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
+import { chunksOf, type ChunkIndex } from "./collection.ts";
 import { isObject, type Json, type JsonObject } from "../json.ts";
+import { partsOf } from "./kept-roots.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
-import { createScope } from "./scope.ts";
+import { createScope, type Scope } from "./scope.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
-import { fits, needPlaybook, partsOf, LostValue } from "./stored-result.ts";
+import { fits, needPlaybook, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
 
 /** What a loop keeps of its opening besides its items. */
@@ -24,6 +26,10 @@ export interface LoopPlan {
   kind: string;
   /** Iterations that may fail without failing the loop. */
   tolerance: number;
+  /** Items one command may carry; absent: each is a command of its own. */
+  frame_max?: number;
+  /** The items are 0 … size-1 themselves: nothing is kept. */
+  counted?: boolean;
 }
 
 export interface OpenedLoop {
@@ -47,6 +53,9 @@ const SCOPE_BYTES_MAX = 16_384;
  * Iterations of one loop at most; what a loop remembers of them is bounded by it (design §4.11).
  */
 export const ITEMS_MAX = 1_000_000;
+/** Items of a frame when `spec.frame.max_rows` does not say, and the most it may say. */
+const FRAME_ITEMS_DEFAULT = 50;
+const FRAME_ITEMS_MAX = 1_000;
 const TOLERATE_ALL = Number.MAX_SAFE_INTEGER;
 
 interface Opening {
@@ -68,13 +77,18 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   const scope = keep("scope", cut, fits(cut, SCOPE_BYTES_MAX), opening, context);
   try {
     const templates = createScope(partsOf(cut, context.loaded));
-    const items = counted(normalise(renderValue(loop.in, templates, "typed") as Json));
+    const items = normalise(renderValue(loop.in, templates, "typed") as Json);
+    const size = counted(typeof items === "number" ? items : items.length);
     const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
-    const inline = items.length <= COLLECTION_ITEMS_MAX && fits(items, COLLECTION_BYTES_MAX);
-    const collection = keep("collection", items, inline, opening, context);
-    const tolerance = toleranceOf(step, loop, items.length);
-    const plan = planOf(step, loop, { size: items.length, window, tolerance });
-    return { plan, items, scope: cut, kept: { ...scope, ...collection } };
+    const plan = {
+      ...planOf(step, loop, { size, window, tolerance: toleranceOf(step, loop, size) }),
+      ...frameOf(loop, size, window, templates),
+    };
+    if (typeof items === "number")
+      return { plan: { ...plan, counted: true }, scope: cut, kept: scope };
+    const inline = size <= COLLECTION_ITEMS_MAX && fits(items, COLLECTION_BYTES_MAX);
+    const collection = inline ? { collection: items } : keepChunks(items, opening, context);
+    return { plan, ...(inline && { items }), scope: cut, kept: { ...scope, ...collection } };
   } catch (error) {
     const typed = [TemplateError, LoopError, LostValue].some(type => error instanceof type);
     if (!typed) throw error;
@@ -98,13 +112,27 @@ function logicError(error: Error): OutcomeResult["error"] {
   return { kind: "logic", retryable: false, code: "LOOP", message: error.message };
 }
 
-/** playbook-dsl §1.11 *Collection normalisation*. */
-function normalise(value: Json): Json[] {
-  if (Array.isArray(value)) return value;
-  if (typeof value === "number" && Number.isInteger(value) && value >= 0) {
-    if (value > ITEMS_MAX) throw tooMany(value);
-    return Array.from({ length: value }, (_, index) => index);
+/**
+ * Many quick items travel in one command (design §9). A loop whose items all fit into two windows
+ * is never framed: nothing would be gained.
+ */
+function frameOf(loop: Loop, size: number, window: number, templates: Scope) {
+  if (loop.exec !== "local" || size <= 2 * window) return {};
+  const asked =
+    renderValue(loop.frame?.["max_rows"] ?? null, templates, "typed") ?? FRAME_ITEMS_DEFAULT;
+  const most = Number(asked);
+  if (!Number.isInteger(most) || most < 1) {
+    throw new LoopError(
+      `loop.spec.frame.max_rows gave ${JSON.stringify(asked)}, expected a whole number ≥ 1`,
+    );
   }
+  return most > 1 ? { frame_max: Math.min(most, FRAME_ITEMS_MAX) } : {};
+}
+
+/** playbook-dsl §1.11 *Collection normalisation*; a count stays one. */
+function normalise(value: Json): Json[] | number {
+  if (Array.isArray(value)) return value;
+  if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;
   if (typeof value === "string") return fromText(value);
   if (isObject(value)) {
     return Object.entries(value).map(([key, member]) => ({ key, value: member }));
@@ -116,9 +144,9 @@ function normalise(value: Json): Json[] {
   );
 }
 
-function counted(items: Json[]): Json[] {
-  if (items.length > ITEMS_MAX) throw tooMany(items.length);
-  return items;
+function counted(size: number): number {
+  if (size > ITEMS_MAX) throw tooMany(size);
+  return size;
 }
 
 function tooMany(count: number): LoopError {
@@ -156,6 +184,21 @@ function toleranceOf(step: Step, loop: Loop, size: number): number {
   // Multiplied first: 29 / 100 is a little less than 0.29.
   const share = Math.floor(((loop.toleratedFailurePercent ?? 0) * size) / 100);
   return Math.max(loop.toleratedFailureCount ?? 0, share);
+}
+
+/** The collection in chunks, and the index that names them, all stored before the loop starts. */
+function keepChunks(items: Json[], opening: Opening, context: TurnContext): JsonObject {
+  const name = `${opening.execution_id}/loop/${opening.loop_id}/collection`;
+  const index: ChunkIndex = { size: items.length, chunks: [] };
+  const store: Needs["store"] = [];
+  for (const { first, items: part } of chunksOf(items)) {
+    const key = `${name}/${first}`;
+    const reference = context.stored.get(key);
+    if (reference) index.chunks.push({ first, count: part.length, reference });
+    else store.push({ name: key, value: part });
+  }
+  if (store.length > 0) throw new Needs({ store });
+  return keep("collection", index, false, opening, context);
 }
 
 /** By value when it fits, else stored under the loop's name and kept by reference. */

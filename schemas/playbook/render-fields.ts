@@ -35,6 +35,7 @@ const TEXT_FIELDS: Partial<Record<ToolKind, readonly string[]>> = {
   artifact: ["action", "uri"],
   gcs: [...FILES, "bucket", "source", "destination"],
   container: SHELL,
+  action: ["action", "node"],
 };
 
 /** How a field of a tool is rendered. */

@@ -25,6 +25,7 @@ const REQUIRED: Partial<Record<ToolKind, readonly string[]>> = {
   playbook: ["path", "catalog_id"],
   shell: ["cmds", "cmd", "command", "commands", "script"],
   nats: ["operation"],
+  action: ["action"],
 };
 
 /** The fields of which `config` lacks all, or undefined when one is there and not empty. */

@@ -121,7 +121,7 @@ type Reader = (parts: ScopeParts) => unknown;
 
 /** Names that mean the same everywhere, whatever a playbook calls its own things. */
 const WORDS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
-  ["workload", parts => parts.workload],
+  ["workload", parts => new LayeredView([parts.workload])],
   ["ctx", parts => new LayeredView([parts.ctx, parts.workload])],
   ["iter", iterView],
   ["input", parts => parts.input],

@@ -3,7 +3,7 @@
  */
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult, ResultReference } from "../events.ts";
-import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
+import type { PlaybookPin } from "../frozen-scope.ts";
 import type { Json } from "../json.ts";
 import type { Playbook } from "./model.ts";
 import { viewOfResult } from "./scope-views.ts";
@@ -81,19 +81,6 @@ export function envelopeOf(result: OutcomeResult, loaded: Loaded): Record<string
     ref: result.reference?.ref ?? null,
     error: result.error ?? null,
     ...(result.envelope ?? {}),
-  };
-}
-
-/** Parts of a scope that come from a frozen scope. */
-export function partsOf(scope: FrozenScope, loaded: Loaded) {
-  const steps: Record<string, unknown> = {};
-  for (const [name, result] of Object.entries(scope.steps)) steps[name] = dataOf(result, loaded);
-  return {
-    execution: scope.execution,
-    workload: scope.workload,
-    ctx: scope.ctx,
-    steps,
-    ...(scope.upstream === undefined ? {} : { result: steps[scope.upstream] }),
   };
 }
 

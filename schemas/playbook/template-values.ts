@@ -81,7 +81,8 @@ export function truthy(raw: unknown): boolean {
 }
 
 /** How a value prints: JSON for lists and maps, `true`/`false`, nothing for none and undefined. */
-export function toText(value: unknown): string {
+export function toText(raw: unknown): string {
+  const value = unwrap(raw);
   if (typeof value === "string") return value;
   if (value === undefined || value === null) return "";
   if (typeof value === "object") return toJson(value);

@@ -5,14 +5,29 @@ import type { AddressInfo } from "node:net";
 import ApiGateway from "moleculer-web";
 import type { Service, ServiceSchema } from "moleculer";
 import type { Settings } from "../../schemas/env.ts";
+import { createMetrics } from "../../mixins/metrics.ts";
+import type { Runtime } from "../../mixins/runtime.ts";
+import { keysRequired } from "../../schemas/access.ts";
+import { requestedBy } from "../../schemas/caller.ts";
 import { Unavailable } from "../../schemas/errors.ts";
+import { nothing, validated } from "../../schemas/requests.ts";
+import { admission, createGate } from "./auth.ts";
+import { countRequests } from "./counts.ts";
+import { LiveStreams } from "./live.ts";
+import { openApiDocument } from "./openapi.ts";
 import { problemOf } from "./problems.ts";
 import { apiRoute, healthRoute } from "./routes.ts";
 import type { Gateway, WebRequest } from "./routes.ts";
 
 /** Requests that still run when the server stops get this long, in milliseconds. */
 const STOP_GRACE_MS = 5_000;
+const STOP_LOOK_MS = 20;
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
+
+/** `metrics` is where it counts, and what GET /metrics shows; /health looks at the others. */
+export interface ApiOptions extends Partial<Pick<Runtime, "metrics" | "database" | "doorbell">> {
+  settings: Settings;
+}
 
 function asGateway(service: Service): Gateway {
   return service as unknown as Gateway;
@@ -22,20 +37,30 @@ function asGateway(service: Service): Gateway {
  * Service `api`: listens on NOETL_HOST:NOETL_PORT (port 0 picks a free one). Action `api.address`
  * → {host, port, url} tells where. start() fails with Unavailable when the port is taken.
  */
-export default function apiService({ settings }: { settings: Settings }): ServiceSchema {
-  const { http } = settings;
+export default function apiService(options: ApiOptions): ServiceSchema {
+  const { http } = options.settings;
+  const metrics = options.metrics ?? createMetrics();
   const cors = corsSettings(http.corsOrigins);
+  const gate = createGate(http);
+  const live = new LiveStreams({ max: http.liveStreamsMax });
+  const counts = countRequests(metrics, live);
+  const { database, doorbell, settings } = options;
+  const parts = { database, doorbell, nats: settings.nats.url !== undefined };
+  const shared = { gate, live, metrics, parts };
+  let document: object | undefined;
   return {
     name: "api",
-    mixins: [ApiGateway],
+    mixins: [ApiGateway, admission(gate)],
     settings: {
       // Its own server would end the process when the port is taken; ours refuses to start.
       server: false,
       logRouteRegistration: false,
+      // `stopped` lets requests finish by itself; a stream would keep the broker waiting.
+      rootCallOptions: { tracking: false },
       ...(cors && { cors }),
       routes: [
-        apiRoute({ bodyMaxBytes: http.bodyMaxBytes, cors }),
-        healthRoute({ bodyMaxBytes: http.bodyMaxBytes, cors }),
+        apiRoute({ bodyMaxBytes: http.bodyMaxBytes, cors }, shared),
+        healthRoute({ bodyMaxBytes: http.bodyMaxBytes, cors }, shared),
       ],
     },
     actions: {
@@ -48,6 +73,14 @@ export default function apiService({ settings }: { settings: Settings }): Servic
           return addressOf(asGateway(this).server);
         },
       },
+      /** The API's description: OpenAPI 3.1. */
+      openapi: {
+        visibility: "public",
+        handler: validated(
+          nothing,
+          () => (document ??= openApiDocument({ keys: keysRequired(http) })),
+        ),
+      },
     },
     methods: {
       errorHandler,
@@ -58,12 +91,16 @@ export default function apiService({ settings }: { settings: Settings }): Servic
     },
     async started(this: Service) {
       const gateway = asGateway(this);
-      const server = createServer((req, res) => void serve(gateway, req, res));
+      const server = createServer((req, res) => {
+        counts.watch(res, () => routeOf(req as WebRequest));
+        void serve(gateway, req, res);
+      });
       gateway.server = server;
       await listen(server, http.host, http.port);
       this.logger.info(addressOf(server), "api.listening");
     },
     async stopped(this: Service) {
+      live.close();
       await close(asGateway(this).server);
     },
   } as ServiceSchema;
@@ -72,12 +109,24 @@ export default function apiService({ settings }: { settings: Settings }): Servic
 function corsSettings(origins: readonly string[]) {
   if (origins.length === 0) return undefined;
   return {
-    origin: origins.includes("*") ? "*" : [...origins],
+    // moleculer-web would take a listed origin's beginning for the origin itself.
+    origin: origins.includes("*") ? "*" : (origin: string) => origins.includes(origin),
     methods: ["GET", "POST", "OPTIONS"],
-    allowedHeaders: ["Content-Type", "Idempotency-Key", "X-Request-ID"],
-    exposedHeaders: ["X-Request-ID", "Retry-After"],
+    allowedHeaders: [
+      "Content-Type",
+      "Idempotency-Key",
+      "Last-Event-ID",
+      "X-Request-ID",
+      "Authorization",
+      "X-API-Key",
+    ],
+    exposedHeaders: ["X-Request-ID", "Retry-After", "WWW-Authenticate"],
     maxAge: 600,
   };
+}
+
+function routeOf({ $alias: found }: WebRequest): string | undefined {
+  return found && `${found.method} ${found.fullPath}`;
 }
 
 async function serve(gateway: Gateway, req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -138,8 +187,8 @@ function logResponse(this: Gateway, req: WebRequest, res: ServerResponse): void 
     body_bytes: Number(req.headers["content-length"] ?? 0),
   };
   const response = { status: res.statusCode, duration_ms: Math.round(seconds * 1e3 + nanos / 1e6) };
-  const request_id = req.$ctx?.requestID;
-  this.logger.debug({ request_id, request_meta: request, response_meta: response }, "http.request");
+  const fields = { request_meta: request, response_meta: response };
+  this.logger.debug({ ...requestedBy(req.$ctx ?? {}), ...fields }, "http.request");
 }
 
 async function listen(server: Server, host: string, port: number): Promise<void> {
@@ -164,9 +213,9 @@ function addressOf(server: Server | undefined) {
 async function close(server: Server | undefined): Promise<void> {
   if (!server?.listening) return;
   const lastCall = setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS);
-  await new Promise(resolve => {
-    server.close(resolve);
-    server.closeIdleConnections();
-  });
+  // A connection that is kept alive is idle only when its last answer has gone.
+  const sweep = setInterval(() => server.closeIdleConnections(), STOP_LOOK_MS);
+  await new Promise(resolve => server.close(resolve));
   clearTimeout(lastCall);
+  clearInterval(sweep);
 }

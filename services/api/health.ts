@@ -1,11 +1,17 @@
 /** What probes ask: is the process alive, and can it do its work. */
+import { ping } from "../../mixins/postgres/database.ts";
+import type { Runtime } from "../../mixins/runtime.ts";
 import { packageVersion } from "../../mixins/version.ts";
 import { errorType } from "../../schemas/errors.ts";
 
 export interface Health {
-  status: "ok" | "unavailable";
+  /**
+   * `degraded`: work goes on, with less than was configured; `unavailable`: requests would fail.
+   */
+  status: "ok" | "degraded" | "unavailable";
   version: string;
   uptime_seconds: number;
+  /** By what was checked: `ok`, or what is wrong. */
   checks?: Record<string, string>;
 }
 
@@ -17,16 +23,53 @@ export function liveness(): Health {
   return { status: "ok", version: packageVersion(), uptime_seconds: Math.round(process.uptime()) };
 }
 
-/** Ready: the store answers a small read of the executions, through the same way as any request. */
-export async function readiness(
-  call: (action: string, params: object, options: { timeout: number }) => Promise<unknown>,
-): Promise<Health> {
-  let executions = "ok";
+export interface Checked extends Partial<Pick<Runtime, "database" | "doorbell">> {
+  /** Whether NATS is configured: without it there is nothing to check. */
+  nats: boolean;
+  call(action: string, params: object, options: { timeout: number }): Promise<unknown>;
+}
+
+/**
+ * Ready: the database answers, and executions answer a small read, the way of any request. Without
+ * NATS it is still ready: workers find their commands over HTTP, and that must stay open to them.
+ */
+export async function readiness({ database, doorbell, nats, call }: Checked): Promise<Health> {
+  const [stored, read] = await Promise.all([
+    database && outcome(inTime(ping(database))),
+    outcome(call("executions.list", { limit: 1 }, { timeout: CHECK_TIMEOUT_MS })),
+  ]);
+  const isRinging = !nats || !doorbell || doorbell.connected();
+  const isServing = read === "ok" && (stored ?? "ok") === "ok";
+  return {
+    ...liveness(),
+    status: !isServing ? "unavailable" : isRinging ? "ok" : "degraded",
+    checks: {
+      ...(stored !== undefined && { database: stored }),
+      ...(nats && doorbell && { nats: isRinging ? "ok" : "UNAVAILABLE" }),
+      executions: read,
+    },
+  };
+}
+
+async function outcome(check: Promise<unknown>): Promise<string> {
   try {
-    await call("executions.list", { limit: 1 }, { timeout: CHECK_TIMEOUT_MS });
+    await check;
+    return "ok";
   } catch (error) {
-    executions = errorType(error) || "INTERNAL";
+    return errorType(error) || "INTERNAL";
   }
-  const status = executions === "ok" ? "ok" : "unavailable";
-  return { ...liveness(), status, checks: { executions } };
+}
+
+async function inTime(check: Promise<void>): Promise<void> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(Object.assign(new Error("no answer in time"), { type: "REQUEST_TIMEOUT" })),
+    CHECK_TIMEOUT_MS,
+  );
+  try {
+    await Promise.race([check, late.promise]);
+  } finally {
+    clearTimeout(timer);
+    check.catch(() => undefined);
+  }
 }

@@ -83,6 +83,7 @@ function problem(
     extra["retry_after_ms"] = retryAfterMs;
     headers["Retry-After"] = String(Math.ceil(retryAfterMs / 1000));
   }
+  if (status === 401) headers["WWW-Authenticate"] = 'Bearer realm="noetl"';
   // The rest of a body that is too large stays unread, so this connection cannot serve another
   // request.
   if (status === 413) headers["Connection"] = "close";

@@ -3,18 +3,26 @@
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Context, Service } from "moleculer";
+import { CONTENT_TYPE, type Metrics } from "../../mixins/metrics.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import { API_ROUTES } from "../../schemas/routes.ts";
 import type { ApiRequest, ApiRoute } from "../../schemas/routes.ts";
+import { openTo } from "./auth.ts";
+import type { Gate } from "./auth.ts";
 import { liveness, readiness } from "./health.ts";
-import type { Health } from "./health.ts";
+import type { Checked, Health } from "./health.ts";
+import type { LiveStreams } from "./live.ts";
 
+/** Prometheus can send a key; which executions there are is in none of the numbers. */
+const SCRAPERS = ["viewer", "operator"] as const;
 const YAML_TYPES = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
 
 export type WebRequest = IncomingMessage & {
   $ctx?: Context<unknown, Record<string, unknown>>;
   $params: { params?: Record<string, string>; query?: Record<string, unknown>; body?: unknown };
   $startTime?: [number, number];
+  /** The address that moleculer-web has found. */
+  $alias?: { method: string; fullPath: string };
   originalUrl?: string;
 };
 type Next = (error?: unknown) => void;
@@ -30,6 +38,15 @@ export interface Gateway extends Omit<Service, "settings"> {
   writeCorsHeaders(from: object, req: IncomingMessage, res: ServerResponse, pre: boolean): void;
 }
 
+/** What the routes share. */
+export interface Shared {
+  metrics: Metrics;
+  /** What /health looks at, beside asking for executions. */
+  parts: Omit<Checked, "call">;
+  gate: Pick<Gate, "recheck">;
+  live: LiveStreams;
+}
+
 export interface RouteLimits {
   bodyMaxBytes: number;
   /** CORS settings of moleculer-web; undefined lets no other origin in. */
@@ -37,13 +54,14 @@ export interface RouteLimits {
 }
 
 /** Everything below /api. */
-export function apiRoute(limits: RouteLimits) {
-  return routeSettings("/api", aliasesOf(API_ROUTES), limits);
+export function apiRoute(limits: RouteLimits, shared: Shared) {
+  return routeSettings("/api", aliasesOf(API_ROUTES, shared), limits);
 }
 
-/** /health and /health/live, without the prefix, where probes look for them. */
-export function healthRoute(limits: RouteLimits) {
-  return routeSettings("/", healthAliases(), limits);
+/** /health, /health/live and /metrics, without the prefix, where probes look for them. */
+export function healthRoute(limits: RouteLimits, { metrics, parts }: Shared) {
+  const aliases = { ...healthAliases(parts), "GET /metrics": openTo(SCRAPERS, scrape(metrics)) };
+  return routeSettings("/", aliases, limits);
 }
 
 function routeSettings(path: string, aliases: object, { bodyMaxBytes: limit, cors }: RouteLimits) {
@@ -56,16 +74,24 @@ function routeSettings(path: string, aliases: object, { bodyMaxBytes: limit, cor
     mergeParams: false,
     bodyParsers: { json: { limit, strict: true }, text: { limit, type: YAML_TYPES } },
     use: [refuseForeignPages, refuseOtherContent],
+    // The service's `authorize` compares the caller's role with the roles of the alias.
+    authorization: true,
     ...(cors && { cors }),
   };
 }
 
-function aliasesOf(routes: readonly ApiRoute[]): Record<string, unknown> {
+function aliasesOf(routes: readonly ApiRoute[], shared: Shared): Record<string, unknown> {
   const entries = routes.map(route => [
     `${route.method} ${route.path}`,
-    function answer(this: Gateway, req: WebRequest, res: ServerResponse, next: Next) {
-      callAction(this, route, req, res).catch(next);
-    },
+    openTo(
+      route.roles,
+      function answer(this: Gateway, req: WebRequest, res: ServerResponse, next: Next) {
+        const answered = route.live
+          ? follow(this, shared, req, res)
+          : callAction(this, route, req, res);
+        answered.catch(next);
+      },
+    ),
   ]);
   return Object.fromEntries(entries) as Record<string, unknown>;
 }
@@ -76,32 +102,64 @@ async function callAction(
   req: WebRequest,
   res: ServerResponse,
 ): Promise<void> {
-  const request: ApiRequest = {
-    path: req.$params.params ?? {},
-    query: req.$params.query ?? {},
-    body: hasBody(req) ? req.$params.body : undefined,
-    headers: req.headers,
-  };
+  const request = requestOf(req);
   const data = await req.$ctx?.call(route.action(request), route.params(request));
   res.statusCode = route.status;
   gateway.sendResponse(req, res, data);
   gateway.logResponse(req, res);
 }
 
-function healthAliases(): Record<string, unknown> {
+async function follow(
+  gateway: Gateway,
+  { live, gate }: Shared,
+  req: WebRequest,
+  res: ServerResponse,
+): Promise<void> {
+  const request = {
+    ...requestOf(req),
+    call: <T>(action: string, params: object) => req.$ctx?.call(action, params) as Promise<T>,
+    recheck: () => gate.recheck(req),
+  };
+  await live.follow(request, res);
+  gateway.logResponse(req, res);
+}
+
+function requestOf(req: WebRequest): ApiRequest {
+  return {
+    path: req.$params.params ?? {},
+    query: req.$params.query ?? {},
+    body: hasBody(req) ? req.$params.body : undefined,
+    headers: req.headers,
+  };
+}
+
+function healthAliases(parts: Shared["parts"]): Record<string, unknown> {
   function live(this: Gateway, req: WebRequest, res: ServerResponse): void {
     sendHealth(this, req, res, liveness());
   }
   function ready(this: Gateway, req: WebRequest, res: ServerResponse, next: Next): void {
-    readiness((action, params, options) => this.broker.call(action, params, options))
+    const call: Checked["call"] = (...asked) => this.broker.call(...asked);
+    readiness({ ...parts, call })
       .then(health => sendHealth(this, req, res, health))
       .catch(next);
   }
-  return { "GET /health": ready, "GET /health/live": live };
+  return { "GET /health": openTo("anyone", ready), "GET /health/live": openTo("anyone", live) };
+}
+
+function scrape(metrics: Metrics) {
+  return function answer(this: Gateway, _req: WebRequest, res: ServerResponse, next: Next): void {
+    metrics
+      .render()
+      .then(text => {
+        res.setHeader("Content-Type", CONTENT_TYPE);
+        res.end(text);
+      })
+      .catch(next);
+  };
 }
 
 function sendHealth(gateway: Gateway, req: WebRequest, res: ServerResponse, health: Health): void {
-  res.statusCode = health.status === "ok" ? 200 : 503;
+  res.statusCode = health.status === "unavailable" ? 503 : 200;
   gateway.sendResponse(req, res, health);
 }
 

@@ -2,6 +2,7 @@
 import type { Runtime } from "../../mixins/runtime.ts";
 import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import { adoptExecution } from "../../mixins/postgres/stream.ts";
+import type { RequestedBy } from "../../schemas/caller.ts";
 import { Unavailable, errorType } from "../../schemas/errors.ts";
 import type { ExecutionsCancel } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
@@ -11,9 +12,12 @@ import { readExecution } from "./read.ts";
 const CHILDREN_MAX = 500;
 
 /** Asks an execution to end. Its status is RUNNING until loops and children have acknowledged. */
-export async function cancelExecution(host: ExecutionHost, request: ExecutionsCancel) {
-  const { execution_id, reason } = request;
-  const answer = await host.send(streamOf(execution_id), { type: "cancel", reason });
+export async function cancelExecution(
+  host: ExecutionHost,
+  { execution_id, reason }: ExecutionsCancel,
+  asked: RequestedBy,
+) {
+  const answer = await host.send(streamOf(execution_id), { type: "cancel", reason, asked });
   return { execution_id, status: answer.status, cancel_requested: true };
 }
 

@@ -1,5 +1,5 @@
 // The fold of an execution's facts. Total: it never throws, logs or asks the time.
-import { evolveCommand } from "../../schemas/command.ts";
+import { evolveCommand, issuedAs } from "../../schemas/command.ts";
 import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { FrozenScope } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
@@ -60,12 +60,19 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
 
 function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
   const { path, playbook_version: version, hash, parent_execution_id, generation } = event.meta;
+  const { requested_by, request_id } = event.meta;
   const context = event.context;
+  const caller = {
+    ...(requested_by !== undefined && { requested_by }),
+    ...(request_id !== undefined && { request_id }),
+    ...(context.meta && { meta: context.meta }),
+  };
   return {
     status: "running",
     execution_id: context.execution_id,
     playbook: { path, version, hash },
     ...(parent_execution_id === undefined ? {} : { parent_execution_id }),
+    ...(Object.keys(caller).length > 0 && { caller }),
     generation,
     workload: context.workload,
     ctx: event.context.ctx ?? {},
@@ -83,15 +90,8 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): E
     if (isOld(state, event.meta)) return state;
     enter(state, event.meta, at, { command_id });
   }
-  state.commands.set(command_id, {
-    command_id,
-    step,
-    activation,
-    attempt,
-    kind,
-    delivery: 0,
-    deaths: 0,
-  });
+  const command = { command_id, step, activation, attempt, kind };
+  state.commands.set(command_id, issuedAs(command, event.meta, at));
   return state;
 }
 
@@ -184,11 +184,14 @@ function over(
   status: "completed" | "failed" | "cancelled",
   event: EventOf<"playbook.completed" | "playbook.failed" | "execution.cancelled">,
 ): ExecutionState {
-  const { execution_id, generation } = state;
+  const { execution_id, generation, parent_execution_id } = state;
   return {
     status,
     execution_id,
     generation,
+    path: state.playbook.path,
+    ...(parent_execution_id === undefined ? {} : { parent_execution_id }),
+    steps: [...state.activations.values()].reduce((sum, entries) => sum + entries, 0),
     ...(event.result && { result: event.result }),
   };
 }

@@ -1,26 +1,42 @@
 // Executions: start, read, wait for and cancel runs of playbooks; the actor of each run.
 import type { ActionSchema, Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
 import { createActorHost } from "../../mixins/actor.ts";
+import { countActors } from "../../mixins/actor-metrics.ts";
 import { actorActions, actorPorts } from "../../mixins/actor-service.ts";
+import { abortsOf } from "../../mixins/cancelled-work.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import type { Address } from "../../schemas/decider.ts";
+import { executionsDeliver, type ExecutionsDeliver } from "../../schemas/actor-requests.ts";
+import { requestedBy } from "../../schemas/caller.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import {
+  LIMITS,
   executionId,
   executionsCancel,
   executionsEvents,
   executionsList,
   executionsResult,
   executionsStart,
+  executionsTail,
   executionsWait,
   validated,
 } from "../../schemas/requests.ts";
+import { announcements } from "./announce.ts";
 import { cancelChildren, cancelExecution, resumeExecution } from "./control.ts";
-import { executionMachine, type ExecutionInput } from "./machine.ts";
+import { countExecutions } from "./count.ts";
+import { executionMachine } from "./machine.ts";
 import { listEvents, listRows, readExecution, readResult, readStatus } from "./read.ts";
 import type { ExecutionHost } from "./host.ts";
 import { startExecution } from "./start.ts";
-import { waitForExecution } from "./wait.ts";
+import type { ExecutionState } from "./state.ts";
+import { tailExecution } from "./tail.ts";
+import { endedHere, waitForExecution } from "./wait.ts";
+
+/** The default of a call is shorter than what these callers may ask to wait for. */
+const PATIENT = {
+  timeout: LIMITS.waitMaxMs + 5_000,
+  // Whoever waits costs nothing: the bulkhead of an app must not make others wait for them.
+  bulkhead: { enabled: false },
+};
 
 /** The service `executions` over a process's runtime. */
 export default function executionsService(runtime: Runtime): ServiceSchema {
@@ -36,7 +52,7 @@ export default function executionsService(runtime: Runtime): ServiceSchema {
       deliver: {
         visibility: "public",
         tracing: false,
-        handler: (ctx: Context<Delivery>) => deliver(runtime, host, ctx.params),
+        handler: validated(executionsDeliver, (_ctx: Context, p) => deliver(runtime, host, p)),
       },
     },
     created(this: Service) {
@@ -60,6 +76,13 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
     },
     list: { handler: validated(executionsList, (_ctx: Context, p) => listRows(runtime, p)) },
     events: { handler: validated(executionsEvents, (_ctx: Context, p) => listEvents(runtime, p)) },
+    /** What is new since the caller's last look, or a wait until something is. */
+    tail: {
+      ...PATIENT,
+      handler: validated(executionsTail, (ctx: Context, p) =>
+        tailExecution(runtime, p, () => ctx.broker.stopping),
+      ),
+    },
     /** The result of a step that has finished, or of the last one. */
     result: {
       handler: validated(executionsResult, (_ctx: Context, p) => readResult(runtime, p)),
@@ -78,13 +101,25 @@ function requests(runtime: Runtime, host: () => ExecutionHost): Record<string, A
     },
     /** Answers when the run has ended, or at the timeout with its status then. */
     wait: {
-      handler: validated(executionsWait, (_ctx: Context, p) =>
-        waitForExecution(runtime, host(), p),
+      ...PATIENT,
+      handler: validated(executionsWait, ({ broker }: Context, p) =>
+        waitForExecution({ runtime, host: host(), broker }, p),
+      ),
+    },
+    /** The same at the owner of the run, for a node that is waited at. */
+    ended: {
+      ...PATIENT,
+      visibility: "public",
+      tracing: false,
+      handler: validated(executionsWait, ({ broker }: Context, p) =>
+        endedHere({ runtime, host: host(), broker }, p),
       ),
     },
     /** Asks a run to end; it is CANCELLED when nothing of it can start any more. */
     cancel: {
-      handler: validated(executionsCancel, (_ctx: Context, p) => cancelExecution(host(), p)),
+      handler: validated(executionsCancel, (ctx: Context, p) =>
+        cancelExecution(host(), p, requestedBy(ctx)),
+      ),
     },
     /** Makes this node go on with an execution that was left, and its descendants. */
     resume: {
@@ -95,43 +130,36 @@ function requests(runtime: Runtime, host: () => ExecutionHost): Record<string, A
   };
 }
 
-interface Delivery {
-  to: Address;
-  input: ExecutionInput | { type: "cancel_children" };
-}
-
-async function deliver(runtime: Runtime, host: ExecutionHost, { to, input }: Delivery) {
+async function deliver(runtime: Runtime, host: ExecutionHost, { to, input }: ExecutionsDeliver) {
   const { execution_id, stream_id } = to;
   if (input.type === "cancel_children") return cancelChildren(runtime, host, execution_id);
   const answer = await host.send({ execution_id, stream_id }, input);
   return { changed: answer.changed };
 }
 
+/**
+ * Reads, and messages that find nothing to change where they are not expected yet: the owner may
+ * only not know what another node has decided.
+ */
+const PROVED: ReadonlySet<string> = new Set(["describe", "loop_done", "children_gone"]);
+
 function createHost(runtime: Runtime, broker: ServiceBroker): ExecutionHost {
   const ports = actorPorts(runtime, broker, "executions");
-  return createActorHost({
+  const abort = abortsOf(broker);
+  const count = countExecutions(runtime.metrics);
+  const host = createActorHost({
     ...ports,
     machine: executionMachine,
-    mustProve: input => input.type === "describe",
-    committed(events: StoredEvent[]) {
+    mustProve: input => PROVED.has(input.type),
+    committed(events: StoredEvent[], state: ExecutionState) {
       ports.committed(events);
-      announce(events, (name, payload) => {
+      count(events);
+      abort(events);
+      for (const { name, payload } of announcements(events, state)) {
         void broker.broadcast(name, payload).catch(() => undefined);
-      });
+      }
     },
   });
-}
-
-const ANNOUNCED = new Map([
-  ["playbook.completed", "execution.completed"],
-  ["playbook.failed", "execution.failed"],
-  ["execution.cancelled", "execution.cancelled"],
-]);
-
-/** The end of a run, told to every Moleculer service that listens: ids only. */
-function announce(events: StoredEvent[], broadcast: (name: string, payload: object) => void): void {
-  for (const event of events) {
-    const name = ANNOUNCED.get(event.event_type);
-    if (name !== undefined) broadcast(name, { execution_id: event.execution_id, at: event.at });
-  }
+  countActors(runtime.metrics, "executions", host);
+  return host;
 }

@@ -1,5 +1,5 @@
 // Exits: a command's outcome or a loop's report ends a step, and what follows is decided with it.
-import { ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
+import { STEP_TIMEOUT, ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
@@ -76,7 +76,7 @@ export function timeoutError(token: Pick<Token, "step" | "timed_out_ms">): Failu
   return {
     kind: "timeout",
     retryable: false,
-    code: "STEP_TIMEOUT",
+    code: STEP_TIMEOUT,
     message: `step '${token.step}' did not end within ${token.timed_out_ms} ms`,
   };
 }

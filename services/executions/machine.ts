@@ -1,4 +1,5 @@
 // The execution: tokens walk the playbook's steps; every decision and every fact of a run is here.
+import type { RequestedBy } from "../../schemas/caller.ts";
 import {
   decideClaim,
   decideRelease,
@@ -6,26 +7,21 @@ import {
   handOff,
   heldBy,
   heldOf,
-  leaseDeadline,
-  ofCommand,
+  ofDropped,
   rings,
   settled,
   type ClaimInput,
   type OutcomeInput,
   type ReleaseInput,
 } from "../../schemas/command.ts";
+import { leaseDeadline } from "../../schemas/lease.ts";
 import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { Grant, PlaybookPin } from "../../schemas/frozen-scope.ts";
-import { isObject, type JsonObject } from "../../schemas/json.ts";
-import type { Playbook } from "../../schemas/playbook/model.ts";
-import { renderValue } from "../../schemas/playbook/render.ts";
-import { createScope } from "../../schemas/playbook/scope.ts";
+import type { Grant, StartCaller } from "../../schemas/frozen-scope.ts";
 import { cutScope } from "../../schemas/playbook/step-reads.ts";
 import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
-import { TemplateError } from "../../schemas/playbook/template-error.ts";
-import { enterAll } from "./enter.ts";
+import { start, type ExecutionStart } from "./begin.ts";
 import { evolve } from "./evolve.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { loopDone, settle, timeoutError } from "./exit.ts";
@@ -42,22 +38,13 @@ import {
 } from "./state.ts";
 import { earliestTimeout, wake } from "./wake.ts";
 
-export interface ExecutionStart {
-  type: "start";
-  execution_id: string;
-  playbook: PlaybookPin;
-  payload: JsonObject;
-  parent_execution_id?: string;
-  start_key?: string;
-}
-
 export type ExecutionInput =
   | ExecutionStart
   | ClaimInput
   | OutcomeInput
   | ReleaseInput
   | LoopReport
-  | { type: "cancel"; reason?: string; requested_by?: string }
+  | { type: "cancel"; reason?: string; asked?: RequestedBy }
   | { type: "children_gone" }
   | { type: "describe" }
   | { type: "wake" };
@@ -68,6 +55,8 @@ export interface ExecutionAnswer {
   /** A cancel was requested and is not complete. */
   cancelling: boolean;
   grant?: Grant;
+  /** Told to a `describe` while the run lives: a child is asked for by who asked for its parent. */
+  caller?: StartCaller;
 }
 
 function decide(input: ExecutionInput, state: ExecutionState, context: TurnContext): NewEvent[] {
@@ -131,66 +120,15 @@ function refuseClaim(input: ClaimInput): never {
   });
 }
 
-function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
-  const playbook = needPlaybook(input.playbook, context);
-  const { path, version, hash } = input.playbook;
-  const initialized: NewEvent = {
-    event_type: "playbook.initialized",
-    node_name: playbook.entry,
-    meta: {
-      path,
-      playbook_version: version,
-      hash,
-      generation: 0,
-      ...(input.parent_execution_id && { parent_execution_id: input.parent_execution_id }),
-      ...(input.start_key && { start_key: input.start_key }),
-    },
-    context: {
-      workload: workloadOf(input, playbook),
-      execution_id: input.execution_id,
-      // A payload's own `ctx` starts the variables.
-      ...(isObject(input.payload["ctx"]) && { ctx: input.payload["ctx"] }),
-    },
-  };
-  const state = evolve({ status: "none" }, initialized, context.now) as Running;
-  return [initialized, ...enterAll(state, playbook, context)];
-}
-
-/**
- * Defaults rendered, then the payload over them, key by key: the payload is data and never
- * rendered.
- */
-function workloadOf(input: ExecutionStart, playbook: Playbook): JsonObject {
-  const parts = {
-    execution: { id: input.execution_id, path: input.playbook.path },
-    workload: { ...(playbook.workload as JsonObject), ...input.payload },
-    ctx: {},
-    steps: {},
-  };
-  try {
-    const scope = createScope(parts);
-    const defaults = renderValue(playbook.workload, scope, "typed") as JsonObject;
-    return { ...defaults, ...input.payload };
-  } catch (error) {
-    if (!(error instanceof TemplateError)) throw error;
-    throw new Rejected(`the workload of '${playbook.path}' has no value: ${error.message}`, 422, {
-      reason: "workload",
-    });
-  }
-}
-
-function cancel(input: { reason?: string; requested_by?: string }, state: Running): NewEvent[] {
+function cancel(input: { reason?: string; asked?: RequestedBy }, state: Running): NewEvent[] {
   const requested: NewEvent = {
     event_type: "execution.cancel_requested",
-    meta: {
-      ...(input.reason && { reason: input.reason }),
-      ...(input.requested_by && { requested_by: input.requested_by }),
-    },
+    meta: { ...(input.reason && { reason: input.reason }), ...input.asked },
   };
   const open = [...state.commands.values()].map((command): NewEvent => ({
     event_type: "command.cancelled",
     node_name: command.step,
-    meta: { ...ofCommand(command), next: [], step_status: "cancelled" },
+    meta: { ...ofDropped(command), next: [], step_status: "cancelled" },
   }));
   return [requested, ...open];
 }
@@ -206,6 +144,7 @@ function answer(
   changed: boolean,
 ): ExecutionAnswer {
   const told = { changed, status: statusWord(state), cancelling: state.status === "cancelling" };
+  if (input.type === "describe" && isLive(state)) return { ...told, caller: state.caller };
   if (!isLive(state) || (input.type !== "claim" && input.type !== "outcome")) return told;
   const command = granted(input, state);
   if (!command) return told;

@@ -46,7 +46,7 @@ type RowReader = (executionId: string) => Promise<ExecutionRow | undefined>;
 const readers = new WeakMap<Runtime, RowReader>();
 
 /** The row of an execution; reads of many callers go out together. Throws Rejected 404. */
-async function rowOf(runtime: Runtime, executionId: string): Promise<ExecutionRow> {
+export async function rowOf(runtime: Runtime, executionId: string): Promise<ExecutionRow> {
   let reader = readers.get(runtime);
   if (!reader) {
     reader = batched(async (ids: string[]) => {
@@ -58,7 +58,11 @@ async function rowOf(runtime: Runtime, executionId: string): Promise<ExecutionRo
   }
   const row = await reader(executionId);
   if (row) return row;
-  throw new Rejected(`there is no execution ${executionId}`, 404, { execution_id: executionId });
+  throw unknownExecution(executionId);
+}
+
+export function unknownExecution(executionId: string): Rejected {
+  return new Rejected(`there is no execution ${executionId}`, 404, { execution_id: executionId });
 }
 
 async function shownResult(runtime: Runtime, row: ExecutionRow): Promise<unknown> {
@@ -77,7 +81,7 @@ async function shownResult(runtime: Runtime, row: ExecutionRow): Promise<unknown
   }
 }
 
-function toView(row: ExecutionRow, now: number): ExecutionView {
+export function toView(row: ExecutionRow, now: number): ExecutionView {
   const { start_time, end_time, state } = row;
   return {
     execution_id: row.execution_id,
@@ -153,7 +157,7 @@ export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
     execution_id,
     status: row.status,
     path: row.path,
-    events: events.map(event => withCommandId(event, row)),
+    events: events.map(event => forReaders(event, row)),
     pagination: { page, page_size, total, has_next: offset + events.length < total },
   };
 }
@@ -161,7 +165,7 @@ export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
 /**
  * Readers look for the command's id in the context and the parent beside it (playbook-dsl §3.1).
  */
-function withCommandId(event: Record<string, unknown>, row: ExecutionRow) {
+export function forReaders(event: Record<string, unknown>, row: ExecutionRow) {
   const meta = event["meta"] as { command_id?: string };
   const context = (event["context"] ?? {}) as JsonObject;
   return {

@@ -3,15 +3,10 @@ import type { TurnContext } from "../../schemas/decider.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { Arc, Playbook, Step } from "../../schemas/playbook/model.ts";
+import { keepRoots, partsOf, viewOfRoots } from "../../schemas/playbook/kept-roots.ts";
 import { readPaths, renderSet } from "../../schemas/playbook/render.ts";
 import { createScope, type ScopeParts } from "../../schemas/playbook/scope.ts";
-import {
-  dataOf,
-  envelopeOf,
-  LostValue,
-  partsOf,
-  type Loaded,
-} from "../../schemas/playbook/stored-result.ts";
+import { dataOf, envelopeOf, LostValue } from "../../schemas/playbook/stored-result.ts";
 import { guardSource, isTrue, TemplateError } from "../../schemas/playbook/template.ts";
 import { wholeScope, type Failure, type Running } from "./state.ts";
 
@@ -49,7 +44,7 @@ export function routeExit(
   const tolerated = failed && step.failureMode === "best_effort";
   const failure = failed ? failureOf(finished) : undefined;
   try {
-    const routing = new Routing(finished, state, context.loaded);
+    const routing = new Routing(finished, state, context);
     if (!failed) routing.apply(step.set);
     const arcs =
       failed && !tolerated ? step.next.arcs.filter(arc => namesFailure(arc)) : step.next.arcs;
@@ -70,17 +65,23 @@ export function routeExit(
 class Routing {
   ctx: JsonObject;
   readonly #parts: ScopeParts;
-  readonly #before: JsonObject;
+  readonly #context: TurnContext;
+  /** Under which the large values written here are kept. */
+  readonly #name: string;
+  #writes = 0;
 
-  constructor(finished: Finished, state: Running, loaded: Loaded) {
+  constructor(finished: Finished, state: Running, context: TurnContext) {
+    const { loaded } = context;
     const whole = wholeScope(state);
     const steps = Object.fromEntries(whole.results);
     const parts = partsOf(
       { ...whole, steps: { ...steps, [finished.step]: finished.result } },
       loaded,
     );
+    const { step, activation } = finished;
+    this.#context = context;
+    this.#name = `${state.execution_id}/ctx/${encodeURIComponent(step)}/${activation}/exit`;
     this.ctx = finished.ctx;
-    this.#before = whole.ctx;
     this.#parts = {
       ...parts,
       output: envelopeOf(finished.result, loaded),
@@ -91,13 +92,16 @@ class Routing {
   }
 
   scope() {
-    return createScope({ ...this.#parts, ctx: { ...this.#before, ...this.ctx } });
+    const written = viewOfRoots(this.ctx, this.#context.loaded);
+    return createScope({ ...this.#parts, ctx: { ...this.#parts.ctx, ...written } });
   }
 
   apply(set: Record<string, unknown>): void {
     if (Object.keys(set).length === 0) return;
     const writes = renderSet(set, this.scope());
-    this.ctx = { ...this.ctx, ...writes.ctx, ...writes.local };
+    const name = `${this.#name}-${(this.#writes += 1)}`;
+    const kept = keepRoots({ ...writes.ctx, ...writes.local }, name, this.#context);
+    this.ctx = { ...this.ctx, ...kept };
   }
 }
 

@@ -8,7 +8,9 @@ import { Conflict, Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { ExecutionsStart } from "../../schemas/requests.ts";
+import { askerOf } from "./asker.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
+import type { ExecutionAnswer } from "./machine.ts";
 
 /** How long an idempotency key answers with its execution. */
 const KEY_TTL_SECONDS = 7 * 24 * 3_600;
@@ -32,13 +34,23 @@ export async function startExecution(
   const playbook = await pin(ctx, request);
   const execution_id = ownedId(runtime.ids, ctx.broker, "executions");
   const { parent_execution_id, idempotency_key: key } = request;
-  if (parent_execution_id !== undefined) await refuseOrphan(host, parent_execution_id);
+  const parent =
+    parent_execution_id === undefined ? undefined : await liveParent(host, parent_execution_id);
+  const caller = askerOf(ctx, runtime.settings.starts.metaKeys, parent?.caller);
   const payload = (request.payload ?? {}) as JsonObject;
   const request_hash = hashOf([playbook.path, playbook.hash, payload, parent_execution_id ?? null]);
   try {
     const answer = await host.send(
       streamOf(execution_id),
-      { type: "start", execution_id, playbook, payload, parent_execution_id, start_key: key },
+      {
+        type: "start",
+        execution_id,
+        playbook,
+        payload,
+        parent_execution_id,
+        start_key: key,
+        caller,
+      },
       {
         path: playbook.path,
         playbook_version: playbook.version,
@@ -56,9 +68,9 @@ export async function startExecution(
 }
 
 /** A parent that is being cancelled has no new children: they would be left behind. */
-async function refuseOrphan(host: ExecutionHost, parentId: string): Promise<void> {
+async function liveParent(host: ExecutionHost, parentId: string): Promise<ExecutionAnswer> {
   const parent = await host.send(streamOf(parentId), { type: "describe" });
-  if (parent.status !== "CANCELLED" && !parent.cancelling) return;
+  if (parent.status !== "CANCELLED" && !parent.cancelling) return parent;
   throw new Rejected(`parent execution ${parentId} is cancelled`, 409, { status: "CANCELLED" });
 }
 

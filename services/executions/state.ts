@@ -2,7 +2,7 @@
 // say.
 import type { Command } from "../../schemas/command.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
-import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { FrozenScope, PlaybookPin, StartCaller } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { WholeScope } from "../../schemas/playbook/step-reads.ts";
 
@@ -30,6 +30,7 @@ export interface Live {
   execution_id: string;
   playbook: PlaybookPin;
   parent_execution_id?: string;
+  caller?: StartCaller;
   generation: number;
   workload: JsonObject;
   ctx: JsonObject;
@@ -59,6 +60,11 @@ export type ExecutionState =
       execution_id: string;
       generation: number;
       result?: JsonObject;
+      /** Absent in snapshots of an older build. */
+      path?: string;
+      parent_execution_id?: string;
+      /** How often steps were entered, all together. */
+      steps?: number;
     };
 
 export type Running = Extract<ExecutionState, Live>;
@@ -92,6 +98,7 @@ export function wholeScope(state: Running, upstream?: string): WholeScope {
     id: state.execution_id,
     path: state.playbook.path,
     ...(state.parent_execution_id === undefined ? {} : { parent_id: state.parent_execution_id }),
+    ...(state.caller && { caller: state.caller }),
   };
   return {
     execution,

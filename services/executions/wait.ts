@@ -1,4 +1,6 @@
 // Waiting for the end of a run: answered by the owner of its stream, not by polling its row.
+import type { ServiceBroker } from "moleculer";
+import { hostsOf, isOffered, isUnreachable, rendezvous } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import type { ExecutionsWait } from "../../schemas/requests.ts";
@@ -11,16 +13,27 @@ const LOOK_MS = 500;
 /** How long a row may lag behind its stream before the owner's word is given instead. */
 const ROW_LAG_MS = 2_000;
 const ROW_LOOK_MS = 100;
+/** Another node is asked to wait so long; one that has died meanwhile does not answer. */
+const ASK_MS = 2_000;
+const ANSWER_MS = 500;
+const ENDED_ACTION = "executions.ended";
+
+/** Who waits: on any node, for a stream that any node may own. */
+export interface Waiter {
+  runtime: Runtime;
+  host: ExecutionHost;
+  broker: ServiceBroker;
+}
 
 /** The execution when it has ended, or as it is at the timeout. Throws Rejected 404. */
 export async function waitForExecution(
-  runtime: Runtime,
-  host: ExecutionHost,
+  waiter: Waiter,
   request: ExecutionsWait,
 ): Promise<ExecutionView> {
+  const { runtime } = waiter;
   const { execution_id, timeout_ms, descendants } = request;
   const until = runtime.clock.now() + timeout_ms;
-  const end = await ended(runtime, host, execution_id, until);
+  const end = await ended(waiter, execution_id, until);
   if (end && descendants) await familyEnded(runtime, execution_id, until);
   return end ? caughtUp(runtime, execution_id, end) : readExecution(runtime, execution_id);
 }
@@ -31,10 +44,44 @@ interface End {
   justNow: boolean;
 }
 
+/** For another node: the status of a run that has ended, once its row says so too. */
+export async function endedHere(
+  waiter: Waiter,
+  { execution_id, timeout_ms }: ExecutionsWait,
+): Promise<{ status?: string }> {
+  const { runtime } = waiter;
+  const end = await watched(waiter, execution_id, runtime.clock.now() + timeout_ms);
+  if (!end) return {};
+  await caughtUp(runtime, execution_id, end);
+  return { status: end.status };
+}
+
 /** The end, or undefined when time ran out. */
-async function ended(
-  runtime: Runtime,
-  host: ExecutionHost,
+async function ended(waiter: Waiter, executionId: string, until: number): Promise<End | undefined> {
+  const { broker, runtime } = waiter;
+  while (until > runtime.clock.now()) {
+    const owner = rendezvous(executionId, hostsOf(broker, "executions"));
+    if (owner === undefined || owner === broker.nodeID) break;
+    if (!isOffered(broker, ENDED_ACTION, owner)) break;
+    try {
+      const timeout_ms = Math.ceil(Math.min(ASK_MS, until - runtime.clock.now()));
+      const { status } = await broker.call<{ status?: string }, object>(
+        ENDED_ACTION,
+        { execution_id: executionId, timeout_ms },
+        { nodeID: owner, timeout: timeout_ms + ROW_LAG_MS + ANSWER_MS },
+      );
+      if (status !== undefined) return { status, justNow: false };
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+      break;
+    }
+  }
+  return watched(waiter, executionId, until);
+}
+
+/** The same, seen from here: at once when this node commits it, else when its stream is read. */
+async function watched(
+  { runtime, host }: Waiter,
   executionId: string,
   until: number,
 ): Promise<End | undefined> {

@@ -1,12 +1,6 @@
 // What time does to an execution: commands of dead workers, and steps that are late.
-import {
-  disowned,
-  exhausted,
-  expired,
-  expiryOf,
-  releaseOf,
-  type Command,
-} from "../../schemas/command.ts";
+import { releaseOf, type Command } from "../../schemas/command.ts";
+import { disowned, exhausted, expired, expiryOf } from "../../schemas/lease.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import type { Playbook } from "../../schemas/playbook/model.ts";
@@ -60,8 +54,9 @@ function timeOut(token: Token, state: Running, context: TurnContext): NewEvent[]
   const timed_out_ms = needPlaybook(state.playbook, context).steps[step]?.timeoutMs ?? 0;
   const command = state.commands.get(token.command_id ?? "");
   if (command) {
-    const error = timeoutError({ step, timed_out_ms });
-    return settle(command, { result: { status: "error", error }, worker_id: "" }, state, context);
+    const result = { status: "error" as const, error: timeoutError({ step, timed_out_ms }) };
+    const worker_id = command.holder?.worker_id ?? "";
+    return settle(command, { result, worker_id }, state, context);
   }
   return [
     {

@@ -1,7 +1,7 @@
 // Going on with a loop: the next iterations to issue, the terminal of one, and the one loop.done.
 import { ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
-import { commandId } from "../../schemas/ids.ts";
+import { commandId, type CommandName } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import type { Running } from "./state.ts";
@@ -26,31 +26,49 @@ export function tallyOf(state: Running): Tally {
 export function goOn(state: Running, tally: Tally): NewEvent[] {
   const { plan, stopReason } = state;
   const failed = tally.failed > plan.tolerance;
-  const left = failed || stopReason !== undefined ? 0 : plan.size - state.next;
-  const room = Math.min(plan.window - tally.open, left);
-  const issued: NewEvent[] = [];
-  for (let offset = 0; offset < room; offset += 1) issued.push(issue(state, state.next + offset));
+  const goesOn = !failed && stopReason === undefined;
+  const issued = goesOn ? issueUpTo(plan.window - tally.open, state) : [];
   if (issued.length > 0 || tally.open > 0) return issued;
   if (failed) return [done(state, tally, "failed", tally.error)];
   const isWhole = tally.success + tally.failed === plan.size;
   return [isWhole ? done(state, tally, "ok") : cut(state, tally, stopReason ?? "stopped")];
 }
 
-function issue(state: Running, index: number): NewEvent {
-  const { execution_id, step, activation, loop_id } = state;
-  const command_id = commandId({ execution_id, step, activation, iter_index: index, attempt: 1 });
+/** The attempt of an item whose frame was given up: the item of its own is another command. */
+const AGAIN = 2;
+
+/** What was given up first, one by one, then the next frames or items. */
+function issueUpTo(room: number, state: Running): NewEvent[] {
+  const issued = state.again
+    .slice(0, Math.max(0, room))
+    .map(iter_index => issue(state, { iter_index, attempt: AGAIN }));
+  let next = state.next;
+  while (issued.length < room && next < state.plan.size) {
+    const count = sizeOfFrame(state, next);
+    const item = count > 1 ? { frame: { first: next, count } } : { iter_index: next };
+    issued.push(issue(state, { ...item, attempt: 1 }));
+    next += count;
+  }
+  return issued;
+}
+
+/** Near the end frames shrink, so that no slot waits for the last long one. */
+function sizeOfFrame({ plan, frame_size }: Running, next: number): number {
+  if (plan.frame_max === undefined) return 1;
+  return Math.max(1, Math.min(frame_size, Math.ceil((plan.size - next) / (2 * plan.window))));
+}
+
+function issue(
+  { execution_id, step, activation, loop_id, plan }: Running,
+  item: Pick<CommandName, "iter_index" | "frame" | "attempt">,
+): NewEvent {
+  const { iter_index, frame, attempt } = item;
+  const command_id = commandId({ execution_id, step, activation, ...item });
+  const place = iter_index === undefined ? frame : { iter_index };
   return {
     event_type: "command.issued",
     node_name: step,
-    meta: {
-      command_id,
-      step,
-      activation,
-      attempt: 1,
-      kind: state.plan.kind,
-      loop_id,
-      iter_index: index,
-    },
+    meta: { command_id, step, activation, attempt, kind: plan.kind, loop_id, ...place },
   };
 }
 

@@ -1,6 +1,6 @@
 // The fold of a loop's facts. Total: it never throws, logs or asks the time.
 import { Bitmap } from "../../schemas/bitmap.ts";
-import { evolveCommand } from "../../schemas/command.ts";
+import { evolveCommand, issuedAs, type Command } from "../../schemas/command.ts";
 import type {
   EventOf,
   LoopStats,
@@ -12,6 +12,7 @@ import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import { countOf, fromRanges } from "../../schemas/ranges.ts";
 import type { LoopState, Running } from "./state.ts";
 
 /**
@@ -31,7 +32,7 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
   if (state.status !== "running") return state;
   switch (event.event_type) {
     case "command.issued":
-      return issued(state, event);
+      return issued(state, event, at);
     case "command.claimed":
     case "command.expired":
     case "command.released": {
@@ -42,8 +43,10 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "command.completed":
     case "command.failed":
       return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event);
+    case "frame.committed":
+      return committed(state, event);
     case "command.cancelled":
-      state.open.delete(event.meta.command_id);
+      giveUp(state, event.meta.command_id);
       return state;
     case "execution.cancel_requested":
       state.stopReason = event.meta.reason ?? "the execution asked for it";
@@ -82,18 +85,82 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     failed: Bitmap.ofSize(collection_size),
     doneCount: 0,
     failedCount: 0,
+    again: [],
+    frame_size: 1,
     overlay: {},
   };
 }
 
-function issued(state: Running, event: EventOf<"command.issued">): Running {
-  const { command_id, step, activation, attempt, iter_index = 0, kind } = event.meta;
-  // Issued in order: a lower index was folded before.
-  if (iter_index < state.next) return state;
-  const ids = { command_id, step, activation, attempt, iter_index };
-  state.open.set(command_id, { ...ids, kind, delivery: 0, deaths: 0 });
-  state.next = iter_index + 1;
+function issued(state: Running, event: EventOf<"command.issued">, at: number): Running {
+  const { command_id, step, activation, attempt, iter_index, first, count, kind } = event.meta;
+  const index = first ?? iter_index ?? 0;
+  const isAgain = state.again[0] === index;
+  // Issued in order: a lower index was folded before, or is issued again.
+  if (index < state.next && !isAgain) return state;
+  const item =
+    first === undefined || count === undefined ? { iter_index } : { frame: { first, count } };
+  const ids = { command_id, step, activation, attempt, ...item };
+  state.open.set(command_id, issuedAs({ ...ids, kind }, event.meta, at));
+  if (isAgain) state.again.shift();
+  else state.next = index + (count ?? 1);
   return state;
+}
+
+/** A frame that is dropped leaves its items to be issued one by one, if the loop goes on. */
+function giveUp(state: Running, id: string): void {
+  const command = state.open.get(id);
+  state.open.delete(id);
+  if (command?.frame) leaveAgain(state, command.frame);
+}
+
+function leaveAgain(state: Running, { first, count }: NonNullable<Command["frame"]>): void {
+  for (let index = first; index < first + count; index += 1) {
+    if (!state.done.has(index) && !state.failed.has(index)) state.again.push(index);
+  }
+  state.again.sort((one, other) => one - other);
+}
+
+function committed(state: Running, event: EventOf<"frame.committed">): Running {
+  const { command_id, first, count, ok, failed, final } = event.meta;
+  // After the frame's last report its items are settled, or issued again.
+  if (!state.open.has(command_id)) return state;
+  const end = first + count;
+  for (const index of fromRanges(ok, first, end) ?? []) {
+    if (state.done.has(index) || state.failed.has(index)) continue;
+    state.done.add(index);
+    state.doneCount += 1;
+  }
+  for (const index of fromRanges(failed, first, end) ?? []) {
+    if (state.done.has(index) || state.failed.has(index)) continue;
+    state.failed.add(index);
+    state.failedCount += 1;
+  }
+  if (event.result.error) state.firstError ??= event.result.error;
+  merge(state, event);
+  if (!final) return state;
+  pace(state, countOf(ok) + countOf(failed), event);
+  state.open.delete(command_id);
+  leaveAgain(state, { first, count });
+  return state;
+}
+
+/** A frame may take this long; its size doubles while it takes less. */
+const FRAME_MS_MAX = 1_000;
+
+/** How many items the next frame may carry, from how long the last one's took. */
+function pace(state: Running, items: number, event: NewEvent): void {
+  const { stats } = (event.context ?? {}) as { stats?: { duration_ms?: number } };
+  const most = state.plan.frame_max;
+  if (most === undefined || items === 0 || stats?.duration_ms === undefined) return;
+  const measured = stats.duration_ms / items;
+  state.item_ms = state.item_ms === undefined ? measured : (state.item_ms + measured) / 2;
+  const inTime = Math.floor(FRAME_MS_MAX / Math.max(state.item_ms, 0.01));
+  state.frame_size = Math.max(1, Math.min(most, inTime, state.frame_size * 2));
+}
+
+function merge(state: Running, event: NewEvent): void {
+  const writes = event.context?.["ctx"] as JsonObject | undefined;
+  if (writes) state.overlay = { ...state.overlay, ...writes };
 }
 
 function settle(
@@ -112,8 +179,8 @@ function settle(
   } else {
     state.doneCount += 1;
   }
-  const writes = event.context?.["ctx"] as JsonObject | undefined;
-  if (writes) state.overlay = { ...state.overlay, ...writes };
+  merge(state, event);
+  pace(state, 1, event);
   return state;
 }
 

@@ -1,10 +1,13 @@
 // Loops: one stream per activation of a loop step.
 import type { Context, Service, ServiceSchema } from "moleculer";
 import { createActorHost, type ActorHost } from "../../mixins/actor.ts";
+import { countActors } from "../../mixins/actor-metrics.ts";
 import { actorActions, actorPorts } from "../../mixins/actor-service.ts";
+import { abortsOf } from "../../mixins/cancelled-work.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import type { Address } from "../../schemas/decider.ts";
+import { loopsDeliver } from "../../schemas/actor-requests.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
+import { validated } from "../../schemas/requests.ts";
 import { loopMachine, type LoopAnswer, type LoopInput } from "./machine.ts";
 
 /** The service `loops` over a process's runtime. */
@@ -19,21 +22,23 @@ export default function loopsService(runtime: Runtime): ServiceSchema {
       deliver: {
         visibility: "public",
         tracing: false,
-        async handler(ctx: Context<{ to: Address; input: LoopInput }>) {
-          const { execution_id, stream_id } = ctx.params.to;
-          const answer = await host?.send({ execution_id, stream_id }, ctx.params.input);
+        handler: validated(loopsDeliver, async (_ctx: Context, { to, input }) => {
+          const { execution_id, stream_id } = to;
+          const answer = await host?.send({ execution_id, stream_id }, input);
           return { changed: answer?.changed ?? false };
-        },
+        }),
       },
     },
     created(this: Service) {
       const ports = actorPorts(runtime, this.broker, "loops");
       const broker = this.broker;
+      const abort = abortsOf(broker);
       host = createActorHost({
         ...ports,
         machine: loopMachine,
         committed(events: StoredEvent[]) {
           ports.committed(events);
+          abort(events);
           for (const event of events) {
             if (event.event_type !== "loop.done") continue;
             const { execution_id, meta } = event;
@@ -41,6 +46,7 @@ export default function loopsService(runtime: Runtime): ServiceSchema {
           }
         },
       });
+      countActors(runtime.metrics, "loops", host);
     },
     async stopped() {
       await host?.stop();

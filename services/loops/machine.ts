@@ -2,16 +2,11 @@
 import {
   decideClaim,
   decideRelease,
-  disowned,
-  exhausted,
-  expired,
-  expiryOf,
   fenced,
   handOff,
   heldBy,
   heldOf,
-  leaseDeadline,
-  ofCommand,
+  ofDropped,
   releaseOf,
   rings,
   settled,
@@ -20,15 +15,17 @@ import {
   type OutcomeInput,
   type ReleaseInput,
 } from "../../schemas/command.ts";
+import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
 import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
-import type { NewEvent, ResultReference } from "../../schemas/events.ts";
+import type { NewEvent } from "../../schemas/events.ts";
 import type { FrozenScope, Grant, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import { parseCommandId } from "../../schemas/ids.ts";
 import type { Json } from "../../schemas/json.ts";
 import { openLoop } from "../../schemas/playbook/loop-plan.ts";
-import { needValue } from "../../schemas/playbook/stored-result.ts";
 import { cut, done, end, goOn, tallyOf } from "./advance.ts";
+import { decideFrame, split } from "./frame.ts";
+import { grantOf } from "./grant.ts";
 import { evolve } from "./evolve.ts";
 import { fork, freeze, thaw, type LoopState, type Running } from "./state.ts";
 
@@ -66,12 +63,10 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
     case "start":
       return [];
     case "claim":
-      needGrant(state, context);
       return decideClaim(input, state.open.get(input.command_id), state.loop_id);
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
-      if (input.next) needGrant(state, context);
       return decideOutcome(input, state);
     case "cancel":
       return cancel(input.reason, state);
@@ -143,11 +138,17 @@ function start(input: LoopStart, context: TurnContext, endReason?: string): NewE
 function decideOutcome(input: OutcomeInput, state: Running): NewEvent[] {
   // The same report again: its answer, with the next command, was lost.
   if (heldBy(state.open.values(), input.next?.claim_id)) return [];
+  if (input.frame) return decideFrame(input, input.frame, state);
   const name = parseCommandId(input.command_id);
   const index = name?.iter_index ?? -1;
   if (state.done.has(index) || state.failed.has(index)) throw settled(input.command_id);
   const command = fenced(input, state.open.get(input.command_id));
-  return handOff(end(command, input, state), input, state.loop_id);
+  if (command.frame) {
+    throw new Rejected(`${input.command_id} is a frame: its report names items`, 422, {
+      reason: "malformed",
+    });
+  }
+  return handOff(end(command, input, state), input);
 }
 
 /**
@@ -171,6 +172,7 @@ function expireAll(state: Running, context: TurnContext): NewEvent[] {
 
 function expire(command: Command, state: Running, context: TurnContext): NewEvent[] {
   const lost = expiryOf(command, state.loop_id);
+  if (command.frame) return split(command, lost, state);
   if (command.deaths + 1 < context.settings.max_attempts) return [lost];
   const worker_id = command.holder?.worker_id ?? "";
   return [lost, ...end(command, { result: exhausted(command), worker_id }, state)];
@@ -197,25 +199,8 @@ function cancelled(commands: Iterable<Command>, { step, loop_id }: Running): New
   return [...commands].map(command => ({
     event_type: "command.cancelled",
     node_name: step,
-    meta: { ...ofCommand(command), loop_id },
+    meta: { ...ofDropped(command), loop_id },
   }));
-}
-
-function itemsOf(state: Running, context: TurnContext): Json[] {
-  return (
-    state.collection ?? (needValue(state.collection_ref as ResultReference, context) as Json[])
-  );
-}
-
-function scopeOf(state: Running, context: TurnContext): FrozenScope {
-  const { scope, scope_ref } = state;
-  return scope ?? (needValue(scope_ref as ResultReference, context) as unknown as FrozenScope);
-}
-
-/** Asks in the decision for what the answer needs: an answer cannot wait. */
-function needGrant(state: Running, context: TurnContext): void {
-  itemsOf(state, context);
-  scopeOf(state, context);
 }
 
 /**
@@ -231,38 +216,13 @@ function granted(input: ClaimInput | OutcomeInput, state: Running): Command | un
 function answer(
   input: LoopInput,
   state: LoopState,
-  context: TurnContext,
+  _context: TurnContext,
   changed: boolean,
 ): LoopAnswer {
   if (state.status !== "running") return { changed };
   if (input.type !== "claim" && input.type !== "outcome") return { changed };
   const command = granted(input, state);
-  if (!command) return { changed };
-  const scope = scopeOf(state, context);
-  const index = command.iter_index ?? 0;
-  const { execution_id, loop_id, step, activation, playbook, plan } = state;
-  const seesWrites = plan.window === 1 && Object.keys(state.overlay).length > 0;
-  return {
-    changed,
-    grant: {
-      command_id: command.command_id,
-      execution_id,
-      stream_id: loop_id,
-      step,
-      activation,
-      attempt: command.attempt,
-      delivery: command.delivery,
-      playbook,
-      scope: seesWrites ? { ...scope, ctx: { ...scope.ctx, ...state.overlay } } : scope,
-      iteration: {
-        iterator: plan.iterator,
-        value: itemsOf(state, context)[index],
-        index,
-        total: plan.size,
-        loop_id,
-      },
-    },
-  };
+  return command ? { changed, grant: grantOf(command, state) } : { changed };
 }
 
 function* pending(state: LoopState): Iterable<Effect> {

@@ -28,6 +28,11 @@ interface Progress {
   failed: Bitmap;
   doneCount: number;
   failedCount: number;
+  /** Items of frames that were given up with their worker: issued again, each by itself. */
+  again: number[];
+  /** Items the next frame may carry, and what one takes, in milliseconds. */
+  frame_size: number;
+  item_ms?: number;
   overlay: JsonObject;
   firstError?: OutcomeResult["error"];
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
@@ -48,7 +53,8 @@ export function fork(state: LoopState): LoopState {
   if (state.status !== "running") return state;
   const open = new Map<string, Command>();
   for (const [id, command] of state.open) open.set(id, { ...command });
-  return { ...state, open, done: state.done.copy(), failed: state.failed.copy() };
+  const { done, failed, again } = state;
+  return { ...state, open, done: done.copy(), failed: failed.copy(), again: [...again] };
 }
 
 export function freeze(state: LoopState): Json {

@@ -1,9 +1,18 @@
 // The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it
 // replaces.
-import { WORKER_LOST } from "../../schemas/command.ts";
-import type { EventOf, NewEvent, StoredEvent, OutcomeResult } from "../../schemas/events.ts";
+import { WORKER_LOST } from "../../schemas/lease.ts";
+import {
+  EXECUTION_TERMINALS,
+  type EventOf,
+  type NewEvent,
+  type OutcomeResult,
+  type StoredEvent,
+} from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { countOf } from "../../schemas/ranges.ts";
+
+const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
 
 /** Progress of a step's newest loop activation, in `state.loop.<step>`. */
 export interface LoopProgress {
@@ -32,7 +41,8 @@ export function foldNext(row: ExecutionRow, event: StoredEvent): ExecutionRow | 
   return expected === event.version ? foldEvent(row, event) : "gap";
 }
 
-function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" {
+/** The version that must come next in the event's stream; "old" when this one is passed. */
+export function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" {
   if (event.stream_id === event.execution_id) {
     return event.version <= row.version ? "old" : row.version + 1;
   }
@@ -41,8 +51,8 @@ function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" 
   const shown = loopsOf(row)[event.node_name ?? ""];
   if (!shown) return 1;
   // Loops are made by many nodes, so their ids do not say which is newer; their activations do.
-  if (event.event_type === "loop.started")
-    return event.meta.activation > shown.activation ? 1 : "old";
+  const { activation } = event.meta as { activation?: number };
+  if (activation !== undefined) return activation > shown.activation ? 1 : "old";
   return BigInt(shown.loop_id) > BigInt(event.stream_id) ? "old" : 1;
 }
 
@@ -136,6 +146,8 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
 function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgress> {
   const { done, failed, in_flight } = progress;
   switch (event.event_type) {
+    case "command.issued":
+      return event.meta.claim_id === undefined ? {} : { in_flight: in_flight + 1 };
     case "command.claimed":
       return { in_flight: in_flight + 1 };
     case "command.expired":
@@ -145,6 +157,13 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
       return { ...ended(progress, event), done: done + 1 };
     case "command.failed":
       return { ...ended(progress, event), failed: failed + 1 };
+    case "frame.committed":
+      return {
+        done: done + countOf(event.meta.ok),
+        failed: failed + countOf(event.meta.failed),
+        retries: progress.retries + retriesOf(event),
+        in_flight: Math.max(0, in_flight - (event.meta.final ? 1 : 0)),
+      };
     case "loop.done":
       return {
         completed: true,
@@ -166,6 +185,38 @@ function ended(
   const result = event.result as Partial<OutcomeResult> | undefined;
   const held = result?.error?.code === WORKER_LOST ? 0 : 1;
   return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
+}
+
+/** An event with what is folded of it, as `followLog` reads it: the rest may be large. */
+export function foldable({ context, result, ...event }: StoredEvent): StoredEvent {
+  const { stats, collection_ref } = (context ?? {}) as JsonObject;
+  return {
+    ...event,
+    ...(stats !== undefined && { context: { stats } }),
+    ...(collection_ref !== undefined && { context: { collection_ref } }),
+    ...(result && foldableResult(event.event_type, result)),
+  } as StoredEvent;
+}
+
+function foldableResult(type: string, result: NonNullable<StoredEvent["result"]>): object {
+  if (type === "playbook.completed" || type === "playbook.failed") return { result };
+  if (type !== "command.failed") return {};
+  return { result: { error: { code: (result as Partial<OutcomeResult>).error?.code } } };
+}
+
+/** Of each stream the newest event only: the ones before it can be read from the log. */
+export function newestOf(events: StoredEvent[]): StoredEvent[] {
+  const newest = new Map<string, StoredEvent>();
+  for (const event of events) {
+    const known = newest.get(event.stream_id);
+    if (!known || known.version < event.version) newest.set(event.stream_id, event);
+  }
+  return [...newest.values()];
+}
+
+/** The end of a run, for which somebody may wait. */
+export function endsRun({ event_type }: StoredEvent): boolean {
+  return TERMINALS.has(event_type);
 }
 
 /** The row of an execution before any event but its start has been seen. */

@@ -1,8 +1,8 @@
 // The keeper of the projection in one process: hints are written at once, the log is followed
-// surely.
+// surely. While another node keeps it, this one's commits are hinted to that node.
 import type { Service } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { followLog, readExecution, type LogPosition } from "../../mixins/postgres/event.ts";
+import { readExecution } from "../../mixins/postgres/event.ts";
 import {
   deleteExecution,
   holdShard,
@@ -11,12 +11,15 @@ import {
   writeExecutions,
   type ShardClaim,
 } from "../../mixins/postgres/execution.ts";
+import { followLog, type LogPosition } from "../../mixins/postgres/follow.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
-import { EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
+import type { StoredEvent } from "../../schemas/events.ts";
+import { endsRun } from "./fold.ts";
+import type { HintSender, Taken } from "./hints.ts";
 import { Projector, rebuildRow } from "./projector.ts";
 
 /** One shard: every execution. Its holder is fenced by an epoch. */
-const SHARD = 0;
+export const SHARD = 0;
 const LEASE_MS = 5_000;
 /** How often one that does not hold the shard looks whether it is free. */
 const LOOK_MS = 1_000;
@@ -25,12 +28,11 @@ const FOLLOW_MS = 500;
 const WRITE_MS = 40;
 const FOLLOW_PAGE = 2_000;
 
-const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
-
 /** Holds the shard while nobody else does, and keeps its rows true. One loop; `stop` ends it. */
 export class ProjectionKeeper {
   readonly #runtime: Runtime;
   readonly #logger: Service["logger"];
+  readonly #others: Pick<HintSender, "push" | "take">;
   readonly #projector: Projector;
   #claim: ShardClaim | undefined;
   #position: LogPosition = { tx: "0", event_id: "0" };
@@ -41,11 +43,34 @@ export class ProjectionKeeper {
   #running: Promise<void> = Promise.resolve();
   #last: Promise<unknown> = Promise.resolve();
   #unsubscribe = () => {};
+  /** The last page of the log was full. */
+  #isBehind = false;
+  /** Told whether the rows of what is hinted at present were written. */
+  #told = Promise.withResolvers<boolean>();
 
-  constructor(runtime: Runtime, logger: Service["logger"]) {
+  /** `others`: where commits go while another node holds the shard. */
+  constructor(
+    runtime: Runtime,
+    logger: Service["logger"],
+    others: Pick<HintSender, "push" | "take">,
+  ) {
     this.#runtime = runtime;
     this.#logger = logger;
+    this.#others = others;
     this.#projector = new Projector(runtime.database);
+  }
+
+  get holds(): boolean {
+    return this.#claim !== undefined;
+  }
+
+  get counters() {
+    return this.#projector.counters;
+  }
+
+  /** Events that are not folded yet. */
+  get waiting(): number {
+    return this.#projector.waiting;
   }
 
   start(): void {
@@ -60,13 +85,26 @@ export class ProjectionKeeper {
     this.#wake();
     await this.#running;
     await this.#last;
-    if (!this.#claim) return;
+    const claim = this.#claim;
+    if (!claim) return;
     try {
-      await this.#projector.foldQueue();
-      if (await this.#write(this.#claim)) await releaseShard(this.#runtime.database, this.#claim);
+      await this.#keepHints(claim);
+      await releaseShard(this.#runtime.database, claim);
     } catch (error) {
       this.#logger.warn({ err: error }, "projection.stop");
     }
+    this.#claim = undefined;
+    this.#told.resolve(false);
+  }
+
+  /**
+   * Hints of another node; answers when their rows are written, or at once that they are not kept
+   * here.
+   */
+  async take(events: StoredEvent[]): Promise<Taken> {
+    if (!this.#claim || this.#stopped) return { taken: false };
+    this.#hint(events);
+    return { taken: await this.#told.promise };
   }
 
   /** Makes an execution's row anew from its events alone. Throws Rejected 404 and Unavailable. */
@@ -81,7 +119,7 @@ export class ProjectionKeeper {
     if (!claim) throw elsewhere();
     const row = rebuildRow(await readExecution(database, execution_id));
     if (!row) throw new Rejected(`there is no execution ${execution_id}`, 404, { execution_id });
-    this.#projector.forget();
+    this.#projector.forgetRow(execution_id);
     await database.transaction(async query => {
       await deleteExecution(query, execution_id);
       if (!(await writeExecutions(query, claim, [row]))) throw elsewhere();
@@ -98,9 +136,9 @@ export class ProjectionKeeper {
 
   /** Somebody waits for a run's end: that is written without delay; anything else may gather. */
   #hint(events: StoredEvent[]): void {
-    if (!this.#claim) return;
+    if (!this.#claim) return this.#others.push(events);
     this.#projector.hint(events);
-    if (events.some(event => TERMINALS.has(event.event_type))) this.#wake();
+    if (events.some(endsRun)) this.#wake();
   }
 
   async #run(): Promise<void> {
@@ -109,25 +147,35 @@ export class ProjectionKeeper {
         await this.#alone(() => this.#turn());
       } catch (error) {
         this.#logger.warn({ err: error }, "projection.retry_later");
-        // What was folded may not be what was written: start again from the rows.
-        this.#projector.forget();
         await this.#runtime.clock.sleep(FOLLOW_MS);
       }
       await this.#pause();
     }
   }
 
+  /** Hints first: however much of the log is to be followed, what happens now is shown now. */
   async #turn(): Promise<void> {
     const { clock } = this.#runtime;
     if (clock.now() >= this.#renewAt) await this.#renew();
     const claim = this.#claim;
     if (!claim) return;
-    await this.#projector.foldQueue();
-    if (clock.now() >= this.#followAt) {
-      await this.#follow(claim);
-      this.#followAt = clock.now() + FOLLOW_MS;
+    if (!(await this.#keepHints(claim))) return;
+    if (clock.now() >= this.#followAt) await this.#follow(claim);
+  }
+
+  /** Folds and writes what was hinted. What could not be written waits for the next time. */
+  async #keepHints(claim: ShardClaim): Promise<boolean> {
+    const told = this.#told;
+    this.#told = Promise.withResolvers();
+    const events = this.#projector.take();
+    let isKept = false;
+    try {
+      isKept = await this.#keep(claim, events);
+    } finally {
+      told.resolve(isKept);
+      if (!isKept) this.#hint(events);
     }
-    await this.#write(claim);
+    return isKept;
   }
 
   /** Until a run's end is hinted; at most a write's delay when something waits, else a follow's. */
@@ -146,7 +194,7 @@ export class ProjectionKeeper {
         this.#wake = () => {};
         resolve();
       };
-      if (this.#projector.ending) this.#wake();
+      if (this.#projector.ending || this.#isBehind) this.#wake();
     });
   }
 
@@ -157,32 +205,49 @@ export class ProjectionKeeper {
     if (held && this.#claim?.epoch !== held.epoch) {
       this.#projector.forget();
       this.#position = held.position;
+      // What was meant for the holder is for this node now.
+      this.#projector.hint(this.#others.take());
     }
-    this.#claim = held;
+    if (!held) this.#lose();
+    else this.#claim = held;
   }
 
+  /** One page: the next turn goes on when there is more. */
   async #follow(claim: ShardClaim): Promise<void> {
-    const { database } = this.#runtime;
-    while (!this.#stopped) {
-      const page = await followLog(database, this.#position, FOLLOW_PAGE);
-      if (page.events.length === 0) return;
-      await this.#projector.fold(page.events);
-      if (!(await this.#write(claim))) return;
-      await saveCheckpoint(database, claim, page.position);
-      this.#position = page.position;
-      if (page.events.length < FOLLOW_PAGE) return;
+    const { clock, database } = this.#runtime;
+    const page = await followLog(database, this.#position, FOLLOW_PAGE);
+    this.#isBehind = page.events.length === FOLLOW_PAGE;
+    if (!this.#isBehind) this.#followAt = clock.now() + FOLLOW_MS;
+    if (page.events.length === 0) return;
+    if (!(await this.#keep(claim, page.events))) return;
+    await saveCheckpoint(database, claim, page.position);
+    this.#position = page.position;
+  }
+
+  /** Folds events and writes the rows; false when the shard is another's by now. */
+  async #keep(claim: ShardClaim, events: StoredEvent[]): Promise<boolean> {
+    try {
+      await this.#projector.fold(events);
+      const written = await this.#projector.write(claim);
+      if (!written) this.#lose();
+      else if (written.length > 0) this.#runtime.shown.push(new Set(written));
+      return written !== undefined;
+    } catch (error) {
+      // What was folded may not be what was written: start again from the rows.
+      this.#projector.forget();
+      throw error;
     }
   }
 
-  async #write(claim: ShardClaim): Promise<boolean> {
-    const written = await this.#projector.write(claim);
-    if (written) {
-      if (written.length > 0) this.#runtime.shown.push(new Set(written));
-      return true;
-    }
-    this.#projector.forget();
+  /** Another node keeps the shard: what is not written here is for that one. */
+  #lose(): void {
+    if (!this.#claim) return;
     this.#claim = undefined;
-    this.#renewAt = this.#runtime.clock.now() + LEASE_MS;
-    return false;
+    this.#renewAt = this.#runtime.clock.now() + LOOK_MS;
+    this.#isBehind = false;
+    this.#projector.forget();
+    this.#others.push(this.#projector.take());
+    this.#told.resolve(false);
+    this.#told = Promise.withResolvers();
   }
 }

@@ -1,6 +1,6 @@
 // The projector: folds events into rows and writes the changed ones, fenced by its claim on the
 // shard.
-import { EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
+import type { StoredEvent } from "../../schemas/events.ts";
 import type { Database } from "../../mixins/postgres/index.ts";
 import {
   readExecutions,
@@ -8,14 +8,17 @@ import {
   type ExecutionRow,
   type ShardClaim,
 } from "../../mixins/postgres/execution.ts";
-import { emptyRow, foldNext } from "./fold.ts";
+import { readGaps, type Gap } from "../../mixins/postgres/follow.ts";
+import { emptyRow, endsRun, expectedVersion, foldNext, newestOf } from "./fold.ts";
 
-/** Hinted events kept at most; what is dropped comes again with the log. */
+/** Hinted events kept at most; of more than these only the newest of each stream. */
 const QUEUE_MAX = 50_000;
 /** Rows kept in memory between writes. */
 const ROWS_MAX = 10_000;
+/** Streams whose missing versions are read at once, and events of one and of all of them. */
+const GAPS_MAX = 500;
+const GAP_EVENTS = { page: 1_000, all: 5_000 };
 
-const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
 const OVER = new Set(["COMPLETED", "FAILED", "CANCELLED"]);
 
 /** Rows being folded. One caller at a time drains it. */
@@ -24,8 +27,8 @@ export class Projector {
   #queue: StoredEvent[] = [];
   #rows = new Map<string, ExecutionRow>();
   #dirty = new Set<string>();
-  /** Events that did not follow on what is folded: the log brings what is missing. */
-  gaps = 0;
+  /** Events that did not follow on what is folded, and those that were read to fill such gaps. */
+  readonly counters = { early: 0, filled: 0 };
 
   constructor(database: Database) {
     this.#database = database;
@@ -37,36 +40,68 @@ export class Projector {
 
   /** Among what waits is the end of a run. */
   get ending(): boolean {
-    return this.#queue.some(event => TERMINALS.has(event.event_type));
+    return this.#queue.some(endsRun);
   }
 
   hint(events: StoredEvent[]): void {
-    if (this.#queue.length + events.length <= QUEUE_MAX) this.#queue.push(...events);
+    for (const event of events) this.#queue.push(event);
+    if (this.#queue.length > QUEUE_MAX) this.#queue = newestOf(this.#queue).slice(-QUEUE_MAX);
   }
 
+  /** What was hinted and is not folded yet; it is the caller's now. */
+  take(): StoredEvent[] {
+    return this.#queue.splice(0);
+  }
+
+  /** Forgets the rows: they may not be as they were written. */
   forget(): void {
-    this.#queue = [];
     this.#rows.clear();
     this.#dirty.clear();
   }
 
-  /** Folds what was hinted. */
-  async foldQueue(): Promise<void> {
-    await this.fold(this.#queue.splice(0));
+  forgetRow(executionId: string): void {
+    this.#rows.delete(executionId);
+    this.#dirty.delete(executionId);
   }
 
-  /** Folds events, in order per stream; those already folded are passed over. */
+  /**
+   * Folds events, in order per stream; those already folded are passed over. What is missing before
+   * one of them is read from the log: when that is much, the rest of it waits for the next time.
+   */
   async fold(events: StoredEvent[]): Promise<void> {
+    const early = await this.#apply(events);
+    if (early.length === 0) return;
+    this.counters.early += early.length;
+    const found = await readGaps(this.#database, this.#gapsBefore(early), GAP_EVENTS);
+    this.counters.filled += found.length;
+    const left = await this.#apply([...found, ...early]);
+    if (left.length < found.length + early.length) this.hint(left);
+  }
+
+  /** Gives back the events before which others are missing. */
+  async #apply(events: StoredEvent[]): Promise<StoredEvent[]> {
+    const early: StoredEvent[] = [];
     await this.#loadRows(events);
     for (const event of events) {
       const row = this.#rows.get(event.execution_id);
       if (!row) continue;
       const next = foldNext(row, event);
-      if (next === "gap") this.gaps += 1;
+      if (next === "gap") early.push(event);
       if (typeof next === "string") continue;
       this.#rows.set(event.execution_id, next);
       this.#dirty.add(event.execution_id);
     }
+    return early;
+  }
+
+  #gapsBefore(early: StoredEvent[]): Gap[] {
+    const gaps: Gap[] = [];
+    for (const event of newestOf(early)) {
+      const { execution_id, stream_id, version: before } = event;
+      const next = expectedVersion(this.#rows.get(execution_id) as ExecutionRow, event);
+      if (next !== "old") gaps.push({ execution_id, stream_id, after: next - 1, before });
+    }
+    return gaps.slice(0, GAPS_MAX);
   }
 
   /**

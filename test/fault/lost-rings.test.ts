@@ -3,10 +3,8 @@ import { strict as assert } from "node:assert";
 import { chance } from "../support/chance.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound, readLog } from "../support/log-checker.ts";
-import { startMockApi, type MockApi } from "../support/mock-api.ts";
-import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-import { endAll, newFolder, startServer, type Env } from "../support/process.ts";
-import { credentialsFor } from "../support/public-playbooks.ts";
+import { endAll, startServer, type Env } from "../support/process.ts";
+import { setStage, type Stage } from "../support/stage.ts";
 import { ended, longestSilenceMs, statusOf, submit } from "../support/submitted.ts";
 
 /** Rings again after this, plus the second that a wake-up is rounded up to, plus a sweep. */
@@ -15,38 +13,26 @@ const SILENCE_MAX_MS = 5_500;
 
 describe("a ring that is lost", function () {
   this.timeout(60_000);
-  let api: MockApi;
-  let store: TestDatabase;
-  let target: TestDatabase;
+  let stage: Stage;
   let env: Env;
 
   beforeEach(async () => {
-    api = await startMockApi();
-    store = await testDatabase({ migrated: true });
-    target = await testDatabase();
-    env = {
-      NOETL_DATA_DIR: await newFolder(),
-      DATABASE_URL: store.url,
-      NOETL_RERING_SECONDS: String(RERING_SECONDS),
-      ...credentialsFor(target.url),
-    };
+    stage = await setStage();
+    env = { ...stage.env, NOETL_RERING_SECONDS: String(RERING_SECONDS) };
   });
   afterEach(endAll);
-  afterEach(async () => {
-    await api.close();
-    await store.drop();
-    await target.drop();
-  });
+  afterEach(() => stage.close());
 
   /** Commands that were issued and that nobody has claimed. */
   async function unclaimed(id: string): Promise<number> {
-    const { events } = await readLog(store.url, id);
+    const { events } = await readLog(stage.store.url, id);
     const of = (type: string) =>
       new Set(events.filter(e => e.event_type === type).map(e => String(e.meta["command_id"])));
     return of("command.issued").difference(of("command.claimed")).size;
   }
 
   it("because its process was killed between commit and ring: the command still runs", async () => {
+    const { api, store, target } = stage;
     // The first ring is that of the first step; the loop rings its window, eight, one by one.
     const at = chance("killed before ring").between(1, 9);
     const first = await startServer(env, ["die", String(at)]);
@@ -68,6 +54,7 @@ describe("a ring that is lost", function () {
   });
 
   it("on its way: the same process rings again within the interval", async () => {
+    const { api, store, target } = stage;
     const at = chance("rings lost from").between(1, 9);
     const server = await startServer(env, ["lose", String(at)]);
     const id = await submit(server, COPY, { api_url: api.url, n: 40 });

@@ -6,18 +6,11 @@ import { until } from "../support/actors.ts";
 import { chance } from "../support/chance.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
-import { startMockApi, type MockApi } from "../support/mock-api.ts";
+import { assertPftRows, BATCHES, PFT, SMOKE, smokePayload } from "../support/pft.ts";
 import { startServer as startPostgres, type TestServer } from "../support/postgres.ts";
-import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-import { endAll, newFolder, startServer, type Env, type NoetlServer } from "../support/process.ts";
-import {
-  arePublicPlaybooksHere,
-  assertSmokeRows,
-  credentialsFor,
-  embeddedUrl,
-  PFT,
-  smokePayload,
-} from "../support/public-playbooks.ts";
+import { endAll, startServer, type NoetlServer } from "../support/process.ts";
+import { arePublicPlaybooksHere, embeddedUrl } from "../support/public-playbooks.ts";
+import { setStage, type Stage } from "../support/stage.ts";
 import {
   asked,
   countEvents,
@@ -28,26 +21,19 @@ import {
 } from "../support/submitted.ts";
 
 const POSTS = "GET /posts/{id}";
-const BATCHES = "GET /api/v1/pft/batch/{type}";
 /** From a crash to the next fact: the server's own start, and a back-off of at most 2 s. */
 const SILENCE_MAX_MS = 8_000;
 
 describe("a Postgres that crashes under a running server", function () {
   this.timeout(120_000);
-  let api: MockApi;
-  let target: TestDatabase;
-  let env: Env;
+  let postgres: TestServer;
+  let stage: Stage;
 
-  beforeEach(async () => {
-    api = await startMockApi();
-    target = await testDatabase();
-    env = { NOETL_DATA_DIR: await newFolder(), ...credentialsFor(target.url) };
-  });
+  before(async () => void (postgres = await startPostgres()));
+  beforeEach(async () => void (stage = await setStage(postgres)));
   afterEach(endAll);
-  afterEach(async () => {
-    await api.close();
-    await target.drop();
-  });
+  afterEach(() => stage.close());
+  after(() => postgres.remove());
 
   async function assertExact(url: string, id: string, server: NoetlServer, what: string) {
     const { status, tookMs } = await ended(url, id);
@@ -65,21 +51,16 @@ describe("a Postgres that crashes under a running server", function () {
   }
 
   describe("which has a store of its own", () => {
-    let store: TestServer;
-    before(async () => {
-      store = await startPostgres();
-    });
-    after(() => store.remove());
-
     async function crash(id: string): Promise<void> {
-      assert.equal(await statusOf(store.url, id), "RUNNING", "it was over before the crash");
-      await store.kill("immediate");
-      await store.start();
+      assert.equal(await statusOf(stage.store.url, id), "RUNNING", "it was over before the crash");
+      await postgres.kill("immediate");
+      await postgres.start();
     }
 
     it("costs time only: three crashes, and each row is written once", async () => {
+      const { api, store, target, env } = stage;
       const seed = chance("three crashes");
-      const server = await startServer({ ...env, DATABASE_URL: store.url });
+      const server = await startServer(env);
       const id = await submit(server, COPY, { api_url: api.url, pause: 0.02 });
       for (const calls of [seed.between(1, 30), seed.between(31, 60), seed.between(61, 95)]) {
         await asked(api, POSTS, calls);
@@ -92,22 +73,24 @@ describe("a Postgres that crashes under a running server", function () {
 
     it("costs test_pft_flow not one row", async function () {
       if (!arePublicPlaybooksHere(this)) return;
+      const { api, store, target, env } = stage;
       const seed = chance("test_pft_flow, crashes");
-      const server = await startServer({ ...env, DATABASE_URL: store.url });
+      const server = await startServer(env);
       const id = await submit(server, await readFile(PFT, "utf8"), smokePayload(api.url));
       for (const calls of [seed.between(1, 10), seed.between(11, 23)]) {
         await asked(api, BATCHES, calls);
         await crash(id);
       }
       await assertExact(store.url, id, server, "test_pft_flow, crashes");
-      await assertSmokeRows(target.url);
+      await assertPftRows(target.url, SMOKE);
     });
   });
 
   it("is started again by the keeper when it is the embedded one", async () => {
+    const { api, target, embedded } = stage;
     const seed = chance("embedded, killed");
-    const folder = env["NOETL_DATA_DIR"] ?? "";
-    const server = await startServer(env);
+    const folder = embedded["NOETL_DATA_DIR"] ?? "";
+    const server = await startServer(embedded);
     const id = await submit(server, COPY, { api_url: api.url, pause: 0.02 });
     for (const calls of [seed.between(1, 40), seed.between(50, 90)]) {
       await asked(api, POSTS, calls);

@@ -6,10 +6,8 @@ import { setWakes, wakeStreamsOf } from "../../mixins/postgres/stream.ts";
 import { chance } from "../support/chance.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
-import { startMockApi, type MockApi } from "../support/mock-api.ts";
-import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-import { endAll, newFolder, startServer, type Env } from "../support/process.ts";
-import { credentialsFor } from "../support/public-playbooks.ts";
+import { endAll, startServer } from "../support/process.ts";
+import { setStage, type Stage } from "../support/stage.ts";
 import { asked, countEvents, ended, longestSilenceMs, submit } from "../support/submitted.ts";
 
 /** A dead process of the same machine is known by its pid, long before its lease has passed. */
@@ -17,29 +15,14 @@ const SILENCE_MAX_MS = 4_000;
 
 describe("the other of two servers", function () {
   this.timeout(60_000);
-  let api: MockApi;
-  let store: TestDatabase;
-  let target: TestDatabase;
-  let env: Env;
+  let stage: Stage;
 
-  before(async () => {
-    api = await startMockApi();
-    store = await testDatabase({ migrated: true });
-    target = await testDatabase();
-    env = {
-      NOETL_DATA_DIR: await newFolder(),
-      DATABASE_URL: store.url,
-      ...credentialsFor(target.url),
-    };
-  });
+  before(async () => void (stage = await setStage()));
   afterEach(endAll);
-  after(async () => {
-    await api.close();
-    await store.drop();
-    await target.drop();
-  });
+  after(() => stage.close());
 
   it("takes over within seconds what a killed one held", async () => {
+    const { api, store, target, env } = stage;
     const seed = chance("takeover");
     const [first] = await Promise.all([startServer(env), startServer(env)]);
     const id = await submit(first, COPY, { api_url: api.url, pause: 0.05 });
@@ -56,6 +39,7 @@ describe("the other of two servers", function () {
   });
 
   it("is not put to sleep by a turn that read the world before the other died", async () => {
+    const { store } = stage;
     const database = openDatabase({ url: store.url, size: 1 });
     const wakeMs = async (): Promise<number> => {
       const [row] = await ask<{ ms: number }>(

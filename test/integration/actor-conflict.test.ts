@@ -1,6 +1,6 @@
 // Design §5 rules 1 and 2: rivals of one stream lose nothing, and a refusal is proved first.
 import { strict as assert } from "node:assert";
-import type { EventStore, StreamName } from "../../mixins/event-store.ts";
+import type { StreamName } from "../../mixins/event-store.ts";
 import {
   ask,
   logOf,
@@ -8,44 +8,12 @@ import {
   startProcess,
   until,
   wakeNow,
+  type LedgerHost,
   type TestProcess,
 } from "../support/actors.ts";
+import type { LedgerInput } from "../support/ledger.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-
-type StoreWrap = (store: EventStore) => EventStore;
-
-/** Sabotage: a conflict is taken for a commit. */
-const deafToConflict: StoreWrap = store => ({
-  ...store,
-  async append(append) {
-    const outcome = await store.append(append);
-    return outcome.status === "conflict" ? { status: "committed", at: Date.now() } : outcome;
-  },
-});
-
-/** Sabotage: the head is always where this host thinks it is, so nothing is ever proved. */
-const withoutProof: StoreWrap = store => {
-  const known = new Map<string, number>();
-  return {
-    ...store,
-    async append(append) {
-      const outcome = await store.append(append);
-      if (outcome.status === "committed") {
-        known.set(append.stream_id, append.expected + append.events.length);
-      }
-      return outcome;
-    },
-    async readEvents(stream, after, limit) {
-      const events = await store.readEvents(stream, after, limit);
-      known.set(stream.stream_id, events.at(-1)?.version ?? after);
-      return events;
-    },
-    async readHead(streamId) {
-      const head = await store.readHead(streamId);
-      return head && { ...head, version: known.get(streamId) ?? 0 };
-    },
-  };
-};
+import { deafToConflict, withoutProof, type StoreWrap } from "../support/sabotage.ts";
 
 describe("actors: conflict and proof", function () {
   this.timeout(60_000);
@@ -112,18 +80,19 @@ describe("actors: conflict and proof", function () {
     await a.send(stream, { type: "need", id: "second" });
   }
 
+  /** Always later than a rival who has nothing else to do. */
+  const slowly: StoreWrap = store => ({
+    ...store,
+    async append(append) {
+      await new Promise(resolve => setTimeout(resolve, 20));
+      return store.append(append);
+    },
+  });
+
   it("a host slower than its rival waits, and no caller hears of a conflict", async () => {
     const stream = newStream(one);
     const fast = one.ledger();
-    const slow = two.ledger({
-      store: store => ({
-        ...store,
-        async append(append) {
-          await new Promise(resolve => setTimeout(resolve, 20));
-          return store.append(append);
-        },
-      }),
-    });
+    const slow = two.ledger({ store: slowly });
     let over = false;
     const patient = Promise.all(
       Array.from({ length: 20 }, (_, index) =>
@@ -138,6 +107,58 @@ describe("actors: conflict and proof", function () {
     const noted = (await logOf(database.url, stream)).map(row => row.meta["command_id"] as string);
     assert.equal(noted.filter(id => id.startsWith("slow")).length, 20);
     assert.equal(new Set(noted).size, noted.length);
+  });
+
+  /** A host whose rival appends first, so often. */
+  function outrun(rival: LedgerHost, times: number) {
+    const sent: { to: string; count: number; conflicts: number }[] = [];
+    let left = times;
+    const host: LedgerHost = two.ledger({
+      owner: "slow",
+      store: store => ({
+        ...store,
+        async append(append) {
+          left -= 1;
+          if (left >= 0) await rival.send(append, { type: "add", id: `rival-${left}` });
+          return store.append(append);
+        },
+      }),
+      forward(to, stream, entries) {
+        sent.push({ to, count: entries.length, conflicts: host.counters.conflicts });
+        for (const { input, forwarded, resolve, reject } of entries) {
+          if (forwarded) continue;
+          const add = input as unknown as LedgerInput;
+          rival
+            .send(stream, add, undefined, true)
+            .then(resolve as (answer: unknown) => void, reject);
+        }
+        return Promise.resolve(entries.filter(entry => entry.forwarded));
+      },
+    });
+    return { host, sent };
+  }
+
+  it("a host that loses three times sends its inputs on to the winner", async () => {
+    const stream = newStream(one);
+    const fast = one.ledger({ owner: "fast" });
+    await fast.send(stream, { type: "add", id: "first" });
+    const { host, sent } = outrun(fast, 1_000);
+    const ids = Array.from({ length: 20 }, (_, index) => `slow-${index}`);
+    await Promise.all(ids.map(id => host.send(stream, { type: "add", id })));
+    assert.deepEqual(sent, [{ to: "fast", count: 20, conflicts: 3 }]);
+    const noted = (await logOf(database.url, stream)).map(row => row.meta["command_id"] as string);
+    assert.equal(noted.filter(id => id.startsWith("slow")).length, 20);
+  });
+
+  it("what was sent on once is decided where it is, however often that host loses", async () => {
+    const stream = newStream(one);
+    const fast = one.ledger({ owner: "fast" });
+    await fast.send(stream, { type: "add", id: "first" });
+    const { host, sent } = outrun(fast, 6);
+    await host.send(stream, { type: "add", id: "slow" }, undefined, true);
+    assert.deepEqual([host.counters.conflicts, sent.length], [6, 4]);
+    const log = await logOf(database.url, stream);
+    assert.equal(log.at(-1)?.meta["command_id"], "slow");
   });
 
   it("a stale host never refuses what is possible on the newer state", () => staleRefusal());

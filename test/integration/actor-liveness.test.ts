@@ -1,7 +1,7 @@
 // Design §5 rules 4 and 5: claims are repeatable, and only a dead worker's command is lost.
 import { strict as assert } from "node:assert";
 import { randomUUID } from "node:crypto";
-import { beat, markGone } from "../../mixins/postgres/runtime.ts";
+import { beat, forgetWorkers, markGone } from "../../mixins/postgres/runtime.ts";
 import type { EventStore, StreamName } from "../../mixins/event-store.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId } from "../../schemas/ids.ts";
@@ -25,6 +25,7 @@ type LoopHost = TestHost<LoopInput, LoopAnswer, LoopState>;
 type Options = Partial<HostOptions<LoopState, LoopInput, LoopAnswer>>;
 
 const LEASE_MS = 30_000;
+const SILENCE_MS = 300_000;
 const PIN = { path: "demo/one", version: 1, hash: "abc" };
 const LOOPING = `${HEAD}workflow:
   - step: each
@@ -156,7 +157,10 @@ describe("actors: claims and liveness", function () {
 
   it("sabotage: where the row is not asked the command is lost", () =>
     assert.rejects(
-      longWork(inner => ({ ...inner, readSeen: async () => new Map() })),
+      longWork(inner => ({
+        ...inner,
+        readSeen: async holders => new Map(holders.map(one => [one.incarnation, "gone"])),
+      })),
       { name: "AssertionError" },
     ));
 
@@ -182,7 +186,7 @@ describe("actors: claims and liveness", function () {
     assert.rejects(
       deadWorker(inner => ({
         ...inner,
-        readSeen: async ids => new Map(ids.map(id => [id, Date.now() + 1e9])),
+        readSeen: async holders => new Map(holders.map(one => [one.incarnation, Date.now() + 1e9])),
       })),
       { name: "AssertionError" },
     ));
@@ -196,6 +200,47 @@ describe("actors: claims and liveness", function () {
     await wake(at);
     assert.equal(await count(at, "command.expired"), 1);
   });
+
+  it("a command of an incarnation whose name another one has taken expires at once", async () => {
+    const at = await scene();
+    await claim(at, "c1");
+    const restarted = { ...at.worker, incarnation: randomUUID() };
+    await beat(one.database, { ...restarted, machine: "m", pid: 2, capacity: {} }, "ready");
+    await wake(at);
+    assert.equal(await count(at, "command.expired"), 1);
+  });
+
+  /** The worker talks HTTP only: there is no row of it, and there never was. */
+  async function silent(store?: (inner: EventStore) => EventStore): Promise<void> {
+    const at = await scene({ store });
+    await forgetWorkers(one.database, -1);
+    await claim(at, "c1");
+    for (const ms of [0, LEASE_MS + 2_000, SILENCE_MS - 2_000]) {
+      one.clock.shift_ms = ms;
+      await wake(at);
+      assert.equal(await count(at, "command.expired"), 0, `${ms} ms after the claim`);
+    }
+    one.clock.shift_ms = SILENCE_MS + 2_000;
+    await wake(at);
+    assert.equal(await count(at, "command.expired"), 1);
+    await assert.rejects(outcome(at, 1), { data: { reason: "fenced", delivery: 1 } });
+  }
+
+  it("a command whose worker never had a row expires by the hard limit only", () => silent());
+
+  it("sabotage: where no row means gone it is lost in its first wake", () =>
+    assert.rejects(
+      silent(inner => ({
+        ...inner,
+        async readSeen(holders) {
+          const rows = await inner.readSeen(holders);
+          return new Map(
+            holders.map(one => [one.incarnation, rows.get(one.incarnation) ?? "gone"]),
+          );
+        },
+      })),
+      { name: "AssertionError" },
+    ));
 
   it("a claim and a wake of the same turn: the claim's worker is not taken for dead", async () => {
     const at = await scene();
@@ -235,8 +280,8 @@ describe("actors: claims and liveness", function () {
     const at = await scene({
       store: inner => ({
         ...inner,
-        readSeen(ids) {
-          if (!away) return inner.readSeen(ids);
+        readSeen(holders) {
+          if (!away) return inner.readSeen(holders);
           away = false;
           return Promise.reject(Object.assign(new Error("away"), { type: "UNAVAILABLE" }));
         },

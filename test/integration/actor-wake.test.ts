@@ -14,6 +14,7 @@ import {
   type TestProcess,
 } from "../support/actors.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { loadSettings } from "../../schemas/env.ts";
 import reaperService from "../../services/reaper/reaper.service.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 
@@ -206,13 +207,9 @@ describe("actors: wake_at", function () {
         },
       },
     });
-    const { database: sessions, clock } = one;
-    broker.createService(
-      reaperService({ database: sessions, clock } as unknown as Runtime, {
-        scope: "all",
-        sweepMs: 50,
-      }),
-    );
+    const runtime = { database: one.database, clock: one.clock, settings: loadSettings({}) };
+    const options = { scope: "all" as const, sweepMs: 50 };
+    broker.createService(reaperService(runtime as unknown as Runtime, options));
     await setWake(stuck, -1);
     await broker.start();
     await until(() => woken.has(stuck.stream_id));

@@ -3,13 +3,14 @@ import { strict as assert } from "node:assert";
 import pg from "pg";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { loadSettings } from "../../schemas/env.ts";
-import { followLog, readExecution, type LogPosition } from "../../mixins/postgres/event.ts";
+import { readExecution } from "../../mixins/postgres/event.ts";
 import {
   holdShard,
   readExecutions,
   saveCheckpoint,
   writeExecutions,
 } from "../../mixins/postgres/execution.ts";
+import { followLog, type LogPosition } from "../../mixins/postgres/follow.ts";
 import { openDatabase, type Database, type Row } from "../../mixins/postgres/index.ts";
 import { createRuntime, type Runtime } from "../../mixins/runtime.ts";
 import { ProjectionKeeper } from "../../services/projection/keeper.ts";
@@ -38,7 +39,7 @@ async function keeperOver(database: Database, nodeId: string) {
   };
   const settings = loadSettings({});
   const runtime: Runtime = await createRuntime({ settings, nodeId, database, results });
-  const keeper = new ProjectionKeeper(runtime, silent);
+  const keeper = new ProjectionKeeper(runtime, silent, { push() {}, take: () => [] });
   keeper.start();
   return { keeper, runtime };
 }

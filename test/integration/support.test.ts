@@ -1,7 +1,19 @@
 // The instruments of the other tests: databases, servers to break, a network to break.
 import { strict as assert } from "node:assert";
 import pg from "pg";
-import { startServer, testDatabase, type TestServer } from "../support/postgres.ts";
+import {
+  pgBouncerBinary,
+  sayNoPgBouncer,
+  startPgBouncer,
+  type TestPgBouncer,
+} from "../support/pgbouncer.ts";
+import {
+  startServer,
+  testDatabase,
+  type TestDatabase,
+  type TestServer,
+} from "../support/postgres.ts";
+import { leftInSessions } from "../support/session-state.ts";
 import { startProxy } from "../support/tcp-proxy.ts";
 
 async function connected(url: string): Promise<pg.Client> {
@@ -27,7 +39,7 @@ describe("test databases", function () {
     const [one, two] = await Promise.all([testDatabase(), testDatabase()]);
     await ask(one.url, "create table mine (n int)");
     assert.deepEqual(await ask(two.url, "select to_regclass('mine') as found"), [{ found: null }]);
-    const open = await connected(one.url);
+    const open = await connected(one.direct);
     const ended = ending(open);
     await one.drop();
     await ended;
@@ -98,4 +110,49 @@ describe("a server to break", function () {
     await open.end();
     await proxy.close();
   });
+});
+
+describe("a PgBouncer in transaction mode", function () {
+  this.timeout(60_000);
+  let url: string;
+  let database: TestDatabase;
+  let bouncer: TestPgBouncer;
+
+  before(async function () {
+    const binary = pgBouncerBinary();
+    if (binary === undefined) {
+      sayNoPgBouncer();
+      return this.skip();
+    }
+    database = await testDatabase();
+    bouncer = await startPgBouncer(binary, database.direct);
+    url = bouncer.through(database.direct);
+  });
+  after(async () => {
+    await bouncer?.stop();
+    await database?.drop();
+  });
+
+  const LEAVINGS: [string, string | { name: string; text: string }][] = [
+    ["setting lock_timeout", "set lock_timeout = 1000"],
+    ["statement mine", { name: "mine", text: "select 1" }],
+    ["listener news", "listen news"],
+    ["advisory lock 7", "select pg_advisory_lock(7)"],
+    ["cursor held", "declare held cursor with hold for select 1"],
+    ["temporary table mine", "create temporary table mine (n int)"],
+  ];
+
+  it("what a transaction keeps to itself is not found in its sessions", async () => {
+    await ask(url, "begin; set local lock_timeout = 1000; select pg_advisory_xact_lock(7); commit");
+    assert.deepEqual(await leftInSessions(url), []);
+  });
+
+  for (const [left, statement] of LEAVINGS) {
+    it(`finds this in whatever session it lies: ${left}`, async () => {
+      const client = await connected(url);
+      await client.query(statement);
+      await client.end();
+      assert.ok((await leftInSessions(url)).includes(left));
+    });
+  }
 });

@@ -126,9 +126,12 @@ describe("tool.postgres", () => {
   });
 
   it("session state does not reach the next task", async () => {
-    await Promise.all([1, 2, 3].map(() => tool.run({ query: "set search_path = nowhere" })));
-    const paths = await Promise.all([1, 2, 3, 4, 5].map(() => tool.rowsOf("show search_path")));
-    assert.ok(paths.every(([row]) => row?.search_path === '"$user", public'));
+    const ask = (query: string) => tool.run({ query }, tool.direct);
+    await Promise.all([1, 2, 3].map(() => ask("set search_path = nowhere")));
+    const paths = await Promise.all([1, 2, 3, 4, 5].map(() => ask("show search_path")));
+    for (const path of paths) {
+      assert.deepEqual(dataOf(path).rows, [{ search_path: '"$user", public' }]);
+    }
   });
 
   it("a result beyond its limits is an error that names the limit, not a shorter one", async () => {
@@ -143,11 +146,11 @@ describe("tool.postgres", () => {
   });
 
   it("a wrong password is an auth error, a missing database a config error", async () => {
-    const url = new URL(tool.url);
+    const url = new URL(tool.direct);
     url.password = "wrong";
     const auth = await tool.run({ query: "select 1" }, url.href);
     assert.deepEqual([auth.error?.kind, auth.error?.retryable], ["auth", false]);
-    const missing = await tool.run({ query: "select 1" }, tool.url.replace(/[^/]*$/, "nowhere"));
+    const missing = await tool.run({ query: "select 1" }, tool.direct.replace(/[^/]*$/, "nowhere"));
     assert.deepEqual([missing.error?.kind, missing.error?.code], ["config", "3D000"]);
   });
 

@@ -8,14 +8,9 @@ import { RUNNABLE_KINDS } from "../../schemas/tool.ts";
 import { assertSound } from "../support/log-checker.ts";
 import { startMockApi, type MockApi } from "../support/mock-api.ts";
 import { startNode, type TestNode } from "../support/node.ts";
+import { assertPftRows, SMOKE, smokePayload } from "../support/pft.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
-import {
-  arePublicPlaybooksHere,
-  assertSmokeRows,
-  credentialsFor,
-  PUBLIC,
-  smokePayload,
-} from "../support/public-playbooks.ts";
+import { arePublicPlaybooksHere, credentialsFor, PUBLIC } from "../support/public-playbooks.ts";
 
 const BROKEN = "broken_playbooks/should_error_tool_is_required.yaml";
 
@@ -30,7 +25,7 @@ const CASES: Record<string, Case> = {
   "pft_flow_test/test_pft_flow.yaml": {
     payload: api => smokePayload(api.url),
     status: "COMPLETED",
-    check: assertSmokeRows,
+    check: target => assertPftRows(target, SMOKE),
   },
 };
 

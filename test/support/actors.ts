@@ -49,6 +49,7 @@ export interface HostOptions<State, Input, Answer> {
   deliver?: (to: Address, input: MessageInput) => Promise<unknown>;
   holds?: Ports["holds"];
   mustProve?: (input: Input) => boolean;
+  forward?: Ports["forward"];
 }
 
 export interface TestHost<Input, Answer, State> extends ActorHost<Input, Answer, State> {
@@ -109,6 +110,7 @@ function makeHost<State, Input extends { type: string }, Answer>(
     ...basics(process, options),
     machine: options.machine,
     mustProve: options.mustProve,
+    forward: options.forward,
     ring(ring) {
       sent.rings.push(ring);
       options.ring?.(ring);

@@ -18,8 +18,9 @@ import {
   type ExecutionInput,
 } from "../../services/executions/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
-import { decideWith, turnAt } from "./given.ts";
-import { ok, replyOf, type Answers, type Reply } from "./worker-replies.ts";
+import { decideWith, signsOf, turnAt } from "./given.ts";
+import { resultsOf } from "./play-results.ts";
+import { ok, replyOf, statsOf, type Answers, type Reply } from "./worker-replies.ts";
 
 type AnyMachine = Machine<unknown, { type: string }, { changed: boolean; grant?: Grant }>;
 type Input = { type: string } & Record<string, unknown>;
@@ -47,6 +48,8 @@ export class Play {
   readonly lost = new Set<string>();
   /** Workers that live, by incarnation. */
   readonly alive = new Set(["w1", "w2"]);
+  /** Workers without a row: they send no beats. */
+  readonly silent = new Set<string>();
   /** When a worker's row was last renewed; just now when it is not here. */
   readonly lastSeen = new Map<string, number>();
   /** Commands that their living workers say they do not hold. */
@@ -54,6 +57,8 @@ export class Play {
   now = 1_000_000;
   /** Refusals met so far, by reason. */
   readonly refusals: string[] = [];
+  /** Milliseconds that workers say an item took; while they do not say, nothing is framed. */
+  itemMs: number | undefined;
   /** Checks of each turn that cost much: off for long plays. */
   thorough = true;
   readonly settings = turnAt(0).settings;
@@ -176,7 +181,7 @@ export class Play {
       newId: () => String((this.#id += 1n)),
       loaded: this.#loaded,
       stored: this.#stored,
-      seen: new Map([...this.alive].map(one => [one, this.lastSeen.get(one) ?? this.now])),
+      seen: new Map([...this.streams.values()].flatMap(one => signsOf(one, this))),
       disowned: this.disowned,
       settings: this.settings,
     };
@@ -202,12 +207,7 @@ export class Play {
       assert.ok(value !== undefined, `nothing is stored as ${ref}`);
       return value;
     }
-    const size = (extract?.["stats"] as { total: number }).total;
-    const results = Array.from<Json>({ length: size }).fill(null);
-    for (const event of this.eventsOf(loopId)) {
-      if (event.event_type !== "command.completed") continue;
-      results[event.meta.iter_index ?? 0] = event.result.context ?? null;
-    }
+    const results = resultsOf(this.eventsOf(loopId), extract);
     return { ...extract, results, data: results };
   }
 
@@ -271,6 +271,7 @@ export class Play {
       delivery,
       worker_id: worker,
       ...reply,
+      ...statsOf(reply, this.itemMs),
     });
     if (this.thorough) this.deliver();
   }

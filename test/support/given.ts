@@ -3,7 +3,7 @@
  */
 import { strict as assert } from "node:assert";
 import type { ResultReference, NewEvent } from "../../schemas/events.ts";
-import { Needs, type Machine, type TurnContext } from "../../schemas/decider.ts";
+import { Needs, type Machine, type SignOfLife, type TurnContext } from "../../schemas/decider.ts";
 import { errorType } from "../../schemas/errors.ts";
 import type { Json } from "../../schemas/json.ts";
 
@@ -15,7 +15,7 @@ export function turnAt(now: number, more: Partial<TurnContext> = {}): TurnContex
     newId: () => String((id += 1n)),
     loaded: new Map<string, Json>(),
     stored: new Map<string, ResultReference>(),
-    seen: new Map<string, number>(),
+    seen: new Map(),
     disowned: new Set<string>(),
     settings: {
       lease_ms: 30_000,
@@ -25,6 +25,25 @@ export function turnAt(now: number, more: Partial<TurnContext> = {}): TurnContex
     },
     ...more,
   };
+}
+
+/** Who has a row in `runtime` (and since when, if not renewed just now), and who never had one. */
+interface Workers {
+  alive: ReadonlySet<string>;
+  lastSeen: ReadonlyMap<string, number>;
+  silent: ReadonlySet<string>;
+  now: number;
+}
+
+/** What a wake finds out about the holders of one stream's commands; any other worker is gone. */
+export function signsOf<State>(
+  stream: { machine: Pick<Machine<State, never, unknown>, "held">; state: State },
+  { alive, lastSeen, silent, now }: Workers,
+): [incarnation: string, sign: SignOfLife][] {
+  return [...stream.machine.held(stream.state)].map(({ incarnation }) => {
+    const row = alive.has(incarnation) ? (lastSeen.get(incarnation) ?? now) : "gone";
+    return [incarnation, silent.has(incarnation) ? "silent" : row];
+  });
 }
 
 /** The state after facts recorded at `at`, the first as version 1. */

@@ -1,4 +1,5 @@
 // The life of every command of one stream, replayed: issued once, claimed in order, ended once.
+import { fromRanges } from "../../schemas/ranges.ts";
 import type { LogEvent } from "./log-checker.ts";
 
 interface CommandLife {
@@ -66,7 +67,7 @@ function step(replay: Replay, event: LogEvent): void {
     replay.size = Number(meta["collection_size"]);
   } else if (type === "execution.cancel_requested") replay.cancelled = true;
   else if (type === "loop.done") checkStats(replay, event);
-  else if (type.startsWith("command.")) stepCommand(replay, event);
+  else if (type.startsWith("command.") || type === "frame.committed") stepCommand(replay, event);
   if (CLOSES.has(type)) replay.closed = type;
 }
 
@@ -85,15 +86,19 @@ function stepCommand(replay: Replay, event: LogEvent): void {
   else if (type === "command.expired" || type === "command.released") {
     if (life.holder === undefined) fault(replay, `${type} of ${id}, which nobody holds`);
     life.holder = undefined;
-  } else if (TERMINALS.has(type)) terminate(replay, id, life, event);
+  } else if (type === "frame.committed") commit(replay, id, life, event);
+  else if (TERMINALS.has(type)) terminate(replay, id, life, event);
   else fault(replay, `${type} is no event of a command`);
 }
 
 function issue(replay: Replay, id: string, { meta }: LogEvent): void {
-  replay.commands.set(id, { delivery: 0 });
+  const handed = meta["claim_id"] !== undefined;
+  replay.commands.set(
+    id,
+    handed ? { delivery: 1, holder: String(meta["worker_id"]) } : { delivery: 0 },
+  );
   if (replay.cancelled) fault(replay, `${id} is issued after the cancel`);
-  const index = meta["iter_index"];
-  if (typeof index === "number") {
+  for (const index of itemsOf(meta)) {
     const before = replay.issued.get(index);
     if (before !== undefined) fault(replay, `iteration ${index} is issued as ${before} and ${id}`);
     if (replay.size === undefined || index >= replay.size) {
@@ -103,6 +108,13 @@ function issue(replay: Replay, id: string, { meta }: LogEvent): void {
   }
   const open = [...replay.commands.values()].filter(one => !one.terminal).length;
   if (open > replay.window) fault(replay, `${open} commands open, the window is ${replay.window}`);
+}
+
+/** The iterations a command carries. */
+function itemsOf({ iter_index, first, count }: LogEvent["meta"]): number[] {
+  if (typeof iter_index === "number") return [iter_index];
+  if (typeof first !== "number" || typeof count !== "number") return [];
+  return Array.from({ length: count }, (_, at) => first + at);
 }
 
 function claim(replay: Replay, id: string, life: CommandLife, { meta }: LogEvent): void {
@@ -118,7 +130,7 @@ function claim(replay: Replay, id: string, life: CommandLife, { meta }: LogEvent
 function terminate(replay: Replay, id: string, life: CommandLife, event: LogEvent): void {
   const { event_type: type, meta, code } = event;
   life.terminal = type;
-  if (type === "command.cancelled") return;
+  if (type === "command.cancelled") return leave(replay, meta);
   const isOwners = type === "command.failed" && OWNERS_OWN.has(code ?? "");
   if (!isOwners && (meta["delivery"] !== life.delivery || meta["worker_id"] !== life.holder)) {
     const from = `${String(meta["worker_id"])}, delivery ${String(meta["delivery"])}`;
@@ -128,6 +140,30 @@ function terminate(replay: Replay, id: string, life: CommandLife, event: LogEven
   if (typeof index !== "number") return;
   if (replay.accepted.has(index)) fault(replay, `iteration ${index} is accepted twice`);
   replay.accepted.set(index, type === "command.completed");
+}
+
+/** Items of a frame that is over, and were not settled, may be issued again. */
+function leave(replay: Replay, meta: LogEvent["meta"]): void {
+  if (typeof meta["first"] !== "number") return;
+  for (const index of itemsOf(meta)) if (!replay.accepted.has(index)) replay.issued.delete(index);
+}
+
+function commit(replay: Replay, id: string, life: CommandLife, { meta }: LogEvent): void {
+  const isHolders = meta["delivery"] === life.delivery && meta["worker_id"] === life.holder;
+  if (!isHolders) fault(replay, `${id} is committed by ${String(meta["worker_id"])}`);
+  const first = Number(meta["first"]);
+  const end = first + Number(meta["count"]);
+  for (const name of ["ok", "failed"] as const) {
+    const items = fromRanges(String(meta[name]), first, end);
+    if (!items) fault(replay, `${id} commits items that are not its own`);
+    for (const index of items ?? []) {
+      if (replay.accepted.has(index)) fault(replay, `iteration ${index} is accepted twice`);
+      replay.accepted.set(index, name === "ok");
+    }
+  }
+  if (meta["final"] !== true) return;
+  life.terminal = "frame.committed";
+  leave(replay, meta);
 }
 
 /** Every index is exactly one of succeeded, failed and not run (design §4.6). */

@@ -37,6 +37,8 @@ export interface MockApi {
   calls: Record<string, number>;
   /** Replies per HTTP status. */
   statuses: Record<number, number>;
+  /** What a request of a route waits for before it is answered, by route. */
+  waits: Record<string, () => Promise<unknown>>;
   close(): Promise<void>;
 }
 
@@ -58,6 +60,7 @@ export async function startMockApi(options: MockApiOptions = {}): Promise<MockAp
   });
   const calls: Record<string, number> = { total: 0 };
   const statuses: Record<number, number> = {};
+  const waits: MockApi["waits"] = {};
   const server = createServer((request, response) => {
     void serve(request, response).catch(() => response.destroy()); // The client went away.
   });
@@ -67,6 +70,7 @@ export async function startMockApi(options: MockApiOptions = {}): Promise<MockAp
     const route = match(routes, incoming.method!, url);
     calls["total"]!++;
     calls[route.name] = (calls[route.name] ?? 0) + 1;
+    await waits[route.name]?.();
     const { status = 200, headers = {}, body } = await answer(route, url, incoming);
     statuses[status] = (statuses[status] ?? 0) + 1;
     const text = JSON.stringify(body);
@@ -82,6 +86,7 @@ export async function startMockApi(options: MockApiOptions = {}): Promise<MockAp
     url: `http://${settings.host}:${port}`,
     calls,
     statuses,
+    waits,
     async close() {
       const closed = new Promise(resolve => server.close(resolve));
       server.closeAllConnections();

@@ -1,11 +1,11 @@
 // A real nats-server of a test's own, that can be killed and come back empty.
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
-import { atEnd } from "./hooks.ts";
+import { atEnd, atExit } from "./hooks.ts";
 
 export interface TestNats {
   readonly url: string;
@@ -37,17 +37,33 @@ function onPath(): string[] {
   return [...folders, "/usr/sbin"].map(folder => join(folder, "nats-server"));
 }
 
-/** Starts a server with JetStream on a free port of the loopback; it keeps its port. */
-export async function startNats(binary: string): Promise<TestNats> {
+/**
+ * Starts a server, by default with JetStream, on a free loopback port, which it keeps. `maxPayload`
+ * bytes may be in one message; 1 MB when absent.
+ */
+export async function startNats(
+  binary: string,
+  { jetStream = true, maxPayload }: { jetStream?: boolean; maxPayload?: number } = {},
+): Promise<TestNats> {
   const folder = await mkdtemp(join(tmpdir(), "noetl-nats-"));
   let child: ChildProcess | undefined;
   let port = -1;
 
   async function start(): Promise<void> {
-    const args = ["-js", "-sd", folder, "-a", "127.0.0.1", "-p", String(port)];
+    const kept = jetStream ? ["-js", "-sd", folder] : [];
+    if (maxPayload !== undefined) {
+      const config = join(folder, "nats.conf");
+      await mkdir(folder, { recursive: true });
+      await writeFile(config, `max_payload: ${maxPayload}\n`);
+      kept.push("-c", config);
+    }
+    const args = [...kept, "-a", "127.0.0.1", "-p", String(port)];
     const begun = spawn(binary, args, { stdio: ["ignore", "ignore", "pipe"] });
     child = begun;
-    process.once("exit", () => begun.kill("SIGKILL"));
+    begun.once(
+      "exit",
+      atExit(() => begun.kill("SIGKILL")),
+    );
     port = await ready(begun);
   }
 

@@ -11,6 +11,7 @@ export type Answer = ToolEnvelope | Error;
 export interface Call {
   label: string;
   attempt: number;
+  visit: number;
   request: RenderedTask;
 }
 
@@ -73,7 +74,7 @@ export async function play(
   const counts = new Map<string, number>();
   const ports: PipelinePorts = {
     call: (called, request, run) => {
-      const call = { label: called.label, attempt: run.attempt, request };
+      const call = { label: called.label, ...run, request };
       calls.push(call);
       const nth = counts.get(called.label) ?? 0;
       counts.set(called.label, nth + 1);

@@ -9,7 +9,9 @@ import { findRunner } from "../../mixins/postgres/embedded-binaries.ts";
 import { DATABASE, dataFolder, prepareCluster } from "../../mixins/postgres/embedded-cluster.ts";
 import { BoundedLog } from "../../mixins/postgres/embedded-log.ts";
 import { startPostgres, type RunningPostgres } from "../../mixins/postgres/embedded-server.ts";
-import { atEnd } from "./hooks.ts";
+import { atEnd, atExit } from "./hooks.ts";
+import { pgBouncerBinary, startPgBouncer, type TestPgBouncer } from "./pgbouncer.ts";
+import { leftInSessions } from "./session-state.ts";
 
 /** For tests that do not pull the plug: no fsync, more connections. */
 const FAST = { fsync: "off", full_page_writes: "off", max_connections: "300" };
@@ -22,32 +24,46 @@ export interface TestServer {
   kill(how?: "immediate" | "crash"): Promise<void>;
   stop(): Promise<void>;
   start(): Promise<void>;
+  /**
+   * A fresh database. `migrated` copies it from one that has the tables of schema `noetl`, migrated
+   * once per server.
+   */
+  database(options?: { migrated?: boolean }): Promise<TestDatabase>;
   /** Stops it and removes its files. */
   remove(): Promise<void>;
 }
 
 export interface TestDatabase {
+  /** What the product connects to: through PgBouncer where TEST_PGBOUNCER=1 says so. */
   readonly url: string;
+  /** The server itself, for a test that looks at sessions. */
+  readonly direct: string;
+  /** Behind PgBouncer it fails when something was left in a session. */
   drop(): Promise<void>;
 }
 
-let shared: Promise<TestServer> | undefined;
-let template: Promise<string> | undefined;
+/** `npm run test:pgbouncer`: everything goes through one PgBouncer. */
+export const isBehindPgBouncer = process.env["TEST_PGBOUNCER"] === "1";
 
-/**
- * A fresh database on the server that all suites of this process share. `migrated` copies it from
- * one that has the tables of schema `noetl`, migrated once per process.
- */
+let shared: Promise<TestServer> | undefined;
+let bouncer: Promise<TestPgBouncer> | undefined;
+
+/** A fresh database on the server that all suites of this process share. */
 export async function testDatabase(options: { migrated?: boolean } = {}): Promise<TestDatabase> {
   shared ??= startServer({ settings: FAST });
   const server = await shared;
-  const name = `test_${randomBytes(6).toString("hex")}`;
-  if (options.migrated) template ??= migratedTemplate(server);
-  const source = options.migrated ? ` TEMPLATE ${await template}` : "";
-  await asAdmin(server, `CREATE DATABASE ${name}${source}`);
+  const database = await server.database(options);
+  if (!isBehindPgBouncer) return database;
+  bouncer ??= startPgBouncer(pgBouncerBinary() ?? "pgbouncer", server.url);
+  const url = (await bouncer).through(database.direct);
   return {
-    url: databaseUrl(server, name),
-    drop: () => asAdmin(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`),
+    ...database,
+    url,
+    async drop() {
+      const left = await leftInSessions(url);
+      await database.drop();
+      if (left.length > 0) throw new Error(`left in sessions of PgBouncer: ${left.join(", ")}`);
+    },
   };
 }
 
@@ -59,7 +75,7 @@ export async function startServer(
   options: { settings?: Record<string, string> } = {},
 ): Promise<TestServer> {
   const root = await mkdtemp(join(tmpdir(), "noetl-test-"));
-  process.once("exit", () => rmSync(root, { recursive: true, force: true }));
+  atExit(() => rmSync(root, { recursive: true, force: true }));
   const folder = dataFolder(root);
   const runner = await findRunner();
   const log = new BoundedLog(folder.log);
@@ -67,6 +83,7 @@ export async function startServer(
   const begin = (port?: number): Promise<RunningPostgres> =>
     startPostgres({ folder, runner, log, port, settings: options.settings });
   let postgres = await begin();
+  let template: Promise<string> | undefined;
   const { port } = postgres;
 
   const server: TestServer = {
@@ -81,6 +98,15 @@ export async function startServer(
     async start() {
       postgres = await begin(port);
       if (postgres.port !== port) throw new Error(`port ${port} was taken while Postgres was down`);
+    },
+    async database({ migrated = false } = {}) {
+      const name = `test_${randomBytes(6).toString("hex")}`;
+      if (migrated) template ??= migratedTemplate(server);
+      const source = migrated ? ` TEMPLATE ${await template}` : "";
+      await asAdmin(server, `CREATE DATABASE ${name}${source}`);
+      const url = databaseUrl(server, name);
+      const drop = () => asAdmin(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+      return { url, direct: url, drop };
     },
     async remove() {
       await postgres.stop();

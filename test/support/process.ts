@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { atEnd } from "./hooks.ts";
+import { atEnd, atExit } from "./hooks.ts";
 import { ROOT } from "./source-files.ts";
 
 /** No process of a test lives longer; a test that needs more hangs. */
@@ -26,6 +26,10 @@ export interface NoetlProcess {
   signal(name: "SIGINT" | "SIGTERM"): void;
   /** kill -9; resolves when the process is gone. */
   kill(): Promise<void>;
+  /** SIGSTOP: it stands still in the middle of whatever it does, its connections open. */
+  freeze(): void;
+  /** SIGCONT: it goes on as if no time had passed. */
+  thaw(): void;
 }
 
 export interface NoetlServer extends NoetlProcess {
@@ -44,7 +48,7 @@ export type Env = Record<string, string>;
 const alive = new Set<ChildProcess>();
 /** Of this test, for its failure. */
 let begun: { args: string[]; said(): string }[] = [];
-process.once("exit", killAll);
+atExit(killAll);
 
 function killAll(): void {
   for (const child of alive) child.kill("SIGKILL");
@@ -127,6 +131,8 @@ export function begin(args: string[], env: Env, entry = "cli/noetl.ts"): NoetlPr
       child.kill("SIGKILL");
       await ended;
     },
+    freeze: () => void child.kill("SIGSTOP"),
+    thaw: () => void child.kill("SIGCONT"),
   };
 }
 

@@ -73,7 +73,8 @@ function randomStep(random: Random, place: number, count: number): RandomStep {
     guard: pick<Guard>(random, ["always", "always", "always", "never", "if_failed", "if_ok"]),
   }));
   const isLoop = random() < 0.35;
-  const size = Math.floor(random() * 5);
+  // Above two windows items travel in frames.
+  const size = Math.floor(random() * (random() < 0.3 ? 15 : 5));
   const loop = {
     size,
     window: 1 + Math.floor(random() * 3),

@@ -80,6 +80,58 @@ export async function longestSilenceMs(url: string, executionId: string): Promis
   return row?.ms ?? 0;
 }
 
+export interface FlyingCommand {
+  command_id: string;
+  stream_id: string;
+  worker_id: string;
+  delivery: number;
+  /** Of a loop's iteration. */
+  iter_index: number | null;
+}
+
+/** Commands that a worker has claimed and not ended: what a fault would hit now. */
+export function inFlight(url: string, executionId: string): Promise<FlyingCommand[]> {
+  return ask<FlyingCommand>(
+    url,
+    `select command_id, stream_id, worker_id, delivery, iter_index from (
+       select distinct on (meta->>'command_id') event_type, stream_id,
+              meta->>'command_id' as command_id, meta->>'worker_id' as worker_id,
+              (meta->>'delivery')::integer as delivery, (meta->>'iter_index')::integer as iter_index
+       from noetl.event where execution_id = $1 and event_type like 'command.%'
+       order by meta->>'command_id', version desc) last
+     where event_type = 'command.claimed'`,
+    [executionId],
+  );
+}
+
+/** The database's own time, milliseconds since 1970: what events are stamped with. */
+export async function databaseNow(url: string): Promise<number> {
+  const text = "select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms";
+  const [row] = await ask<{ ms: number }>(url, text);
+  return row?.ms ?? NaN;
+}
+
+/**
+ * How long after `sinceMs` the next outcome was accepted, of any command or of one of these, in
+ * milliseconds; undefined when none was.
+ */
+export async function nextOutcomeMs(
+  url: string,
+  executionId: string,
+  sinceMs: number,
+  commands?: FlyingCommand[],
+): Promise<number | undefined> {
+  const [row] = await ask<{ ms: number | null }>(
+    url,
+    `select (extract(epoch from min(created_at)) * 1000 - $2)::float8 as ms from noetl.event
+     where execution_id = $1 and event_type in ('command.completed', 'command.failed')
+       and created_at > to_timestamp($2::float8 / 1000)
+       and ($3::text[] is null or meta->>'command_id' = any ($3))`,
+    [executionId, sinceMs, commands?.map(one => one.command_id)],
+  );
+  return row?.ms ?? undefined;
+}
+
 /** Waits until nobody else is in a database: a killed process's last statement has then ended. */
 export async function deserted(url: string): Promise<void> {
   await until(async () => {

@@ -112,7 +112,8 @@ const imported: Rule[] = [
   {
     name: "only schemas/env.ts reads process.env",
     check(file) {
-      if (isTest(file) || file.path === "schemas/env.ts") return [];
+      const isOtherApp = file.path.startsWith("examples/moleculer-app/");
+      if (isTest(file) || isOtherApp || file.path === "schemas/env.ts") return [];
       return find(file, node => isEnvironment(node) && "reads process.env");
     },
     bad: { path: "cli/run.ts", text: "const url = process.env.DATABASE_URL;" },

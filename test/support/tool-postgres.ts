@@ -20,6 +20,8 @@ const command = {
 
 export interface PostgresToolUnderTest {
   url: string;
+  /** Past PgBouncer, for what is about sessions and log-ins: those of PgBouncer serve anybody. */
+  direct: string;
   broker: ServiceBroker;
   pools: TargetPools;
   /** A session beside the tool's, to look at the server. */
@@ -45,6 +47,7 @@ export async function startPostgresTool(): Promise<PostgresToolUnderTest> {
   };
   return {
     url: database.url,
+    direct: database.direct,
     broker,
     pools,
     admin,

@@ -40,6 +40,42 @@ describe("settings", () => {
     assert.equal(both.logging.level, "warn");
   });
 
+  it("read pairs of an event and a path, and refuse what is no pair", () => {
+    const { starts } = loadSettings({
+      NOETL_EVENT_STARTS: "order.created=orders/load, user.*=a/b,",
+    });
+    assert.deepEqual(starts.events, [
+      { name: "order.created", value: "orders/load" },
+      { name: "user.*", value: "a/b" },
+    ]);
+    for (const wrong of ["order.created", "=a/b", "order.created=", "a b=c"]) {
+      assert.deepEqual(
+        refusalOf({ NOETL_EVENT_STARTS: wrong }).fields,
+        ["NOETL_EVENT_STARTS"],
+        wrong,
+      );
+    }
+  });
+
+  it("carry a start's tenant, user and locale by default, and no secret", () => {
+    assert.deepEqual(loadSettings({}).starts.metaKeys, ["tenant_id", "user_id", "locale"]);
+    assert.deepEqual(loadSettings({ NOETL_META_KEYS: "org" }).starts.metaKeys, ["org"]);
+    assert.deepEqual(refusalOf({ NOETL_META_KEYS: "org,access_token" }).fields, [
+      "NOETL_META_KEYS",
+    ]);
+  });
+
+  it("given in code win over the environment, and a name that there is not is refused", () => {
+    const env = { NOETL_PORT: "1", NATS_URL: "nats://env:4222" };
+    const given = { NOETL_PORT: 0, NATS_URL: undefined, NOETL_POSTGRES_USE_POOL_DEFAULT: false };
+    const { http, nats, postgresTool } = loadSettings(env, given);
+    assert.deepEqual([http.port, nats.url, postgresTool.usePool], [0, "nats://env:4222", false]);
+    assert.throws(() => loadSettings({}, { NATS_ULR: "nats://a:1", NOETL_PROT: 1 }), {
+      code: 422,
+      message: /NOETL_PROT: there is no such setting/,
+    });
+  });
+
   it("count an empty variable as absent", () => {
     assert.equal(loadSettings({ NOETL_PORT: " " }).http.port, 8082);
   });

@@ -50,7 +50,10 @@ describe("the opening of a loop", () => {
 
   it("stores under names of its own loop", () => {
     const { stored } = open(over("mode: parallel"), { items: list(2_000) });
-    assert.deepEqual([...stored.keys()], ["1/loop/2/collection"]);
+    assert.deepEqual(
+      [...stored.keys()],
+      ["1/loop/2/collection/0", "1/loop/2/collection/1000", "1/loop/2/collection"],
+    );
   });
 
   it("tolerates the larger of count and percent, without losing one to rounding", () => {

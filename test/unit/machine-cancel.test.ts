@@ -78,6 +78,22 @@ describe("cancel", () => {
     assert.equal(play.ask({ type: "cancel" }).changed, false);
   });
 
+  it("keeps who asked for it and in which request, and nothing of it when nobody is known", () => {
+    const asked = { requested_by: "night-shift", request_id: "r-1" };
+    for (const [input, meta] of [
+      [
+        { reason: "enough", asked },
+        { reason: "enough", ...asked },
+      ],
+      [{ asked: {} }, {}],
+      [{}, {}],
+    ] as const) {
+      const play = Play.of(BOTH);
+      play.ask({ type: "cancel", ...input });
+      assert.deepEqual(play.all("execution.cancel_requested")[0]?.meta, meta);
+    }
+  });
+
   it("of an execution that has ended is refused with 409", () => {
     for (const reply of [ok(), failed()]) {
       const play = Play.of("- {step: start, tool: {kind: noop}}").run({ start: reply });

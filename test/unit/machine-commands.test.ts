@@ -189,6 +189,40 @@ for (const [name, flow] of [
       assert.equal(play.all("command.expired").length, 1);
     });
 
+    it("waits heartbeat_timeout_ms from its claim for a worker that sends no beats", () => {
+      const play = Play.of(flow);
+      play.silent.add("w1");
+      const grant = play.claim("work", { worker: "w1" });
+      const stream = play.streams.get(grant.stream_id)!;
+      const due = play.now + play.settings.heartbeat_timeout_ms;
+      assert.equal(stream.machine.deadline(stream.state, play.context()), due);
+      for (const now of [play.now, play.now + LEASE_MS + 1, due]) {
+        play.now = now;
+        play.wake(grant.stream_id);
+        assert.equal(play.all("command.expired").length, 0, `after ${now}`);
+      }
+      play.now = due + 1;
+      play.wake(grant.stream_id);
+      assert.equal(play.all("command.expired").length, 1);
+      assert.equal(
+        reasonOf(() => play.report(grant)),
+        "fenced",
+      );
+    });
+
+    it("is not expired, however old, when nobody looked for its worker's row", () => {
+      const play = Play.of(flow);
+      const grant = play.claim("work", { worker: "w1" });
+      const stream = play.streams.get(grant.stream_id)!;
+      const claimedAt = play.now;
+      play.alive.delete("w1");
+      play.now += 100 * LEASE_MS;
+      const unasked = { ...play.context(), seen: new Map() };
+      assert.deepEqual(stream.machine.decide({ type: "wake" }, stream.state, unasked), []);
+      // As soon as somebody could know: the row may say that the worker is dead.
+      assert.equal(stream.machine.deadline(stream.state, unasked), claimedAt + LEASE_MS);
+    });
+
     it("is offered again, uncharged, when its living worker does not know of it", () => {
       const play = Play.of(flow);
       const grant = play.claim("work");

@@ -68,7 +68,10 @@ function plays(): Play[] {
   stopped.finish("side", failed());
   stopped.report(running);
   const fine = Play.of(FLOW).run();
-  return [eventful, cancelled, late, stopped, fine];
+  const framed = Play.of(FLOW.replace("in: 4", "in: 20"));
+  framed.itemMs = 1;
+  framed.run();
+  return [eventful, cancelled, late, stopped, fine, framed];
 }
 
 function streams(): { machine: AnyMachine; events: StoredEvent[] }[] {
@@ -96,6 +99,7 @@ function anyEvents(): NewEvent[] {
     ...{ loop_id: "7", collection_size: 2, mode: "parallel", max_in_flight: 1, generation: 0 },
     ...{ stats: { total: 0, success: 0, failed: 0, not_run: 0 }, status: "ok" },
     ...{ path: "t", playbook_version: 1, hash: "abc", shard_id: "s", total_shards: 1 },
+    ...{ first: 0, count: 2, final: true, ok: "0", failed: "1" },
     ...{ chunk_index: 0, next: ["start", "nowhere"], step_status: "failed" },
   };
   const context = { workload: {}, execution_id: EXECUTION_ID };
@@ -116,7 +120,7 @@ describe("the fold", () => {
       ...["playbook.completed", "playbook.failed", "execution.cancel_requested"],
       ...["execution.cancelled", "command.issued", "command.claimed", "command.completed"],
       ...["command.failed", "command.expired", "command.released", "command.cancelled"],
-      ...["loop.started", "loop.done"],
+      ...["loop.started", "loop.done", "frame.committed"],
     ]) {
       assert.ok(met.has(type as never), type);
     }

@@ -175,7 +175,7 @@ describe("execution: set and ctx", () => {
       { n: "workload" },
     );
     play.finish("start", ok({ n: 1 }));
-    assert.deepEqual(play.claim("end").scope.ctx, { n: 2, route: "2-way" });
+    assert.deepEqual(play.claim("end").scope!.ctx, { n: 2, route: "2-way" });
     assert.deepEqual(play.all("command.completed")[0]?.context?.["ctx"], {
       n: 2,
       total: "workload",
@@ -197,7 +197,7 @@ describe("execution: set and ctx", () => {
         step("end", 'input: {x: "{{ ctx.a }}"}'),
     );
     play.finish("start", ok({}, { a: 7 }));
-    assert.deepEqual(play.claim("end").scope.ctx, { a: 7 });
+    assert.deepEqual(play.claim("end").scope!.ctx, { a: 7 });
   });
 
   it("the upstream result travels with a command that reads it", () => {
@@ -206,8 +206,8 @@ describe("execution: set and ctx", () => {
     );
     play.finish("start", ok({ v: 3 }));
     const { scope } = play.claim("end");
-    assert.equal(scope.upstream, "start");
-    assert.deepEqual(scope.steps["start"]?.context, { v: 3 });
+    assert.equal(scope!.upstream, "start");
+    assert.deepEqual(scope!.steps["start"]?.context, { v: 3 });
   });
 
   it("workload defaults are rendered, the payload is data", () => {
@@ -218,7 +218,7 @@ describe("execution: set and ctx", () => {
       ),
     );
     play.start({ b: "{{ 1 + 1 }}" });
-    assert.deepEqual(play.claim("start").scope.workload, { a: "1000", b: "{{ 1 + 1 }}" });
+    assert.deepEqual(play.claim("start").scope!.workload, { a: "1000", b: "{{ 1 + 1 }}" });
   });
 
   it("a workload default that cannot be rendered refuses the start", () => {
@@ -345,7 +345,7 @@ describe("execution: the final step", () => {
     play.finish("start");
     play.finish("b");
     play.finish("a", ok({ v: "a" }));
-    assert.deepEqual(play.claim("last").scope.steps["a"]?.context, { v: "a" });
+    assert.deepEqual(play.claim("last").scope!.steps["a"]?.context, { v: "a" });
     play.wake();
     play.alive.clear();
     play.wake();

@@ -1,10 +1,13 @@
 // A fresh clone installs and runs on any machine: scripts allowed, Node 24, no private registry.
 import { strict as assert } from "node:assert";
+import { spawnSync } from "node:child_process";
 import { globSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 interface Manifest {
   bin: { noetl: string };
+  types: string;
+  exports: { ".": { types: string; default: string } };
   scripts: Record<string, string>;
   dependencies: Record<string, string>;
   engines: { node: string };
@@ -59,6 +62,23 @@ describe("the package", () => {
     for (const name of ["demo", "start", "test", "check", "bench", "build"]) {
       assert.ok(manifest.scripts[name], name);
     }
+  });
+
+  it("exports to other apps what the build makes of index.ts, with its types", () => {
+    const { include } = read<{ include: string[] }>("tsconfig.build.json");
+    assert.ok(include.includes("index.ts"));
+    const { types, default: code } = manifest.exports["."];
+    assert.deepEqual([code, types], ["./dist/index.js", "./dist/index.d.ts"]);
+    assert.equal(manifest.types, types);
+  });
+
+  it("can be required by an app that is CommonJS: nothing in it awaits at its top", function () {
+    this.timeout(20_000);
+    const index = fileURLToPath(new URL("../../index.ts", import.meta.url));
+    const script = `console.log(typeof require(${JSON.stringify(index)}).createNoetl)`;
+    const args = ["--input-type=commonjs", "-e", script];
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    assert.equal(stdout, "function\n", stderr);
   });
 
   it("has no plain JavaScript beside TypeScript of its name, which the build would lose", () => {

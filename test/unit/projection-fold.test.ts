@@ -1,7 +1,7 @@
 /** The row people read: the same from any order of hints as from the log, with true numbers. */
 import { strict as assert } from "node:assert";
 import type { StoredEvent } from "../../schemas/events.ts";
-import { emptyRow, foldNext, type LoopProgress } from "../../services/projection/fold.ts";
+import { emptyRow, foldable, foldNext, type LoopProgress } from "../../services/projection/fold.ts";
 import { rebuildRow } from "../../services/projection/projector.ts";
 import { Chaos } from "../support/chaos.ts";
 import { EXECUTION_ID, Play } from "../support/execution-play.ts";
@@ -53,6 +53,8 @@ describe("the projection's fold", () => {
       new Chaos(play, { random, answer, turns: 80, mayCancel: seed % 3 === 0 }).run();
       const { row } = hint(start(play.log), byTime(play.log));
       assert.deepEqual(rebuildRow(play.log), row, `seed ${seed}`);
+      const told = JSON.parse(JSON.stringify(byTime(play.log).map(foldable))) as StoredEvent[];
+      assert.deepEqual(hint(start(play.log), told).row, row, `as another node is told, ${seed}`);
       assert.equal(row.status, play.status, `seed ${seed}`);
     }
   });
@@ -132,6 +134,13 @@ describe("the projection's fold", () => {
       status: "ok",
     });
     assert.deepEqual(rebuildRow(log), row);
+    // Without the start of the newer one its facts are early, not old: the start can be found.
+    const headless = log.filter(
+      event => event.event_type !== "loop.started" || event.stream_id !== "17",
+    );
+    const missed = hint(start(headless), headless);
+    assert.ok(missed.gaps > 0);
+    assert.deepEqual(hint(missed.row, log), { row, gaps: 0 });
   });
 
   it("adds up retries, of steps and of iterations", () => {

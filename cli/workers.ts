@@ -1,0 +1,43 @@
+/** `noetl workers`: who takes commands, and whether they live. */
+import { withBackend } from "./context.ts";
+import type { GlobalOptions } from "./context.ts";
+import { EXIT } from "./exit.ts";
+import type { ExitCode } from "./exit.ts";
+import { localTime } from "./tables.ts";
+import { print, printJson, table } from "./terminal.ts";
+
+export interface WorkerRow {
+  worker_id: string;
+  host: string;
+  status: string;
+  seen_at: string;
+  capacity: { slots: number; free: number } | null;
+  in_flight: number | null;
+}
+
+export interface WorkersOptions extends GlobalOptions {
+  limit?: string;
+}
+
+export async function workers(options: WorkersOptions): Promise<ExitCode> {
+  return withBackend(options, ["client"], async backend => {
+    const { limit } = options;
+    const params = limit === undefined ? {} : { limit };
+    const answer = await backend.call<{ workers: WorkerRow[] }>("workers.list", params);
+    if (options.json) printJson(answer);
+    else print(workerTable(answer.workers));
+    return EXIT.completed;
+  });
+}
+
+export function workerTable(rows: WorkerRow[]): string {
+  if (rows.length === 0) return "No workers yet; start one with: noetl start";
+  const lines = rows.map(({ worker_id, host, status, seen_at, capacity, in_flight }) => [
+    worker_id,
+    status,
+    capacity ? `${in_flight} of ${capacity.slots}` : "",
+    localTime(seen_at),
+    host,
+  ]);
+  return table([["WORKER", "STATUS", "BUSY", "LAST SEEN", "HOST"], ...lines]);
+}

@@ -1,0 +1,77 @@
+// Commands that were rung and that nobody has claimed yet, as this process knows them: what is told
+// to a worker whom the doorbell does not reach. A hint like every ring; one lost is rung again.
+import type { Ring } from "../schemas/decider.ts";
+import type { StoredEvent } from "../schemas/events.ts";
+import type { Clock } from "./clock.ts";
+
+/** Commands remembered at most; the oldest go first, and are rung again from their streams. */
+const OFFERS_MAX = 10_000;
+/** One that was just told to a worker is not told to another one: its claim is on its way. */
+const TOLD_MS = 2_000;
+
+export interface Offers {
+  add(ring: Ring): void;
+  /** Forgets what these events say is claimed or over. */
+  settle(events: readonly StoredEvent[]): void;
+  /** Up to `max` that have waited so long, the longest waiting first. */
+  take(max: number, waitedMs: number): Ring[];
+  /** Resolves at the next `add`, or after `ms`. */
+  next(ms: number): Promise<void>;
+}
+
+interface Offer {
+  ring: Ring;
+  since: number;
+  toldAt: number;
+}
+
+const SETTLED: ReadonlySet<string> = new Set([
+  "command.claimed",
+  "command.completed",
+  "command.failed",
+  "command.cancelled",
+]);
+
+export function createOffers(clock: Clock): Offers {
+  const offers = new Map<string, Offer>();
+  let listeners: (() => void)[] = [];
+
+  return {
+    add(ring) {
+      const known = offers.get(ring.command_id);
+      if (known) return void (known.ring = ring);
+      offers.set(ring.command_id, { ring, since: clock.now(), toldAt: -Infinity });
+      if (offers.size > OFFERS_MAX) offers.delete(offers.keys().next().value as string);
+      for (const listener of listeners.splice(0)) listener();
+    },
+    settle(events) {
+      if (offers.size === 0) return;
+      for (const event of events) {
+        if (SETTLED.has(event.event_type)) {
+          offers.delete((event.meta as { command_id: string }).command_id);
+        }
+      }
+    },
+    take(max, waitedMs) {
+      const now = clock.now();
+      const rings: Ring[] = [];
+      for (const offer of offers.values()) {
+        if (rings.length >= max || now - offer.since < waitedMs) break;
+        if (now - offer.toldAt < TOLD_MS) continue;
+        offer.toldAt = now;
+        rings.push(offer.ring);
+      }
+      return rings;
+    },
+    next: ms =>
+      new Promise<void>(resolve => {
+        const finish = () => {
+          cancel();
+          listeners = listeners.filter(listener => listener !== finish);
+          resolve();
+        };
+        const cancel = clock.after(ms, finish);
+        listeners.push(finish);
+      }),
+  };
+}

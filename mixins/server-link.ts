@@ -1,0 +1,190 @@
+// A worker's way to the servers: over the broker, and over HTTP where the broker reaches nobody and
+// NOETL_SERVER_URL names a server.
+import type { ServiceBroker } from "moleculer";
+import type { ActorKind, Ring } from "../schemas/decider.ts";
+import type { Settings } from "../schemas/env.ts";
+import { errorType, Unavailable } from "../schemas/errors.ts";
+import type { Grant } from "../schemas/frozen-scope.ts";
+import type { ClaimBatch, OutcomeRequest, ReleaseRequest, Reply } from "./actor-service.ts";
+import { callOwner, hostsOf, isUnreachable } from "./routing.ts";
+import { createServerClient, type ServerClient } from "./server-client.ts";
+
+/** An owner that does not answer is asked again: a claim and a release take no longer. */
+const CLAIM_MS = 20_000;
+const RELEASE_MS = 5_000;
+/** An owner waits this long for its database before it says that it cannot. */
+const REPORT_MS = 90_000;
+/** A server that does not say at once what waits is passed over. */
+const ASK_MS = 2_000;
+/** One long poll over HTTP. */
+const POLL_MS = 5_000;
+
+export type Granted = Reply<{ grant?: Grant }>;
+
+export interface LinkOptions {
+  broker: ServiceBroker;
+  http: Settings["http"];
+  /** false while NATS is away: HTTP is tried first then. */
+  connected(): boolean;
+}
+
+/** The way of one process; `close` gives its connections back. */
+export class ServerLink {
+  readonly #broker: ServiceBroker;
+  readonly #connected: () => boolean;
+  readonly #clients: ServerClient[];
+
+  constructor({ broker, http, connected }: LinkOptions) {
+    this.#broker = broker;
+    this.#connected = connected;
+    const urls = (http.serverUrl ?? "").split(",").map(url => url.trim());
+    const { apiKey, clientTimeoutMs: timeoutMs } = http;
+    this.#clients = urls
+      .filter(url => url !== "")
+      .map(url => createServerClient({ url, apiKey, timeoutMs }));
+  }
+
+  claim(actor: ActorKind, batch: ClaimBatch): Promise<Granted[]> {
+    return this.#either(
+      () => this.#owner(actor, "claim", batch.claims, batch, CLAIM_MS),
+      client => Promise.all(batch.claims.map(one => claimOverHttp(client, batch, one))),
+    );
+  }
+
+  report(actor: ActorKind, outcomes: OutcomeRequest[]): Promise<Granted[]> {
+    return this.#either(
+      () => this.#owner(actor, "report", outcomes, { outcomes }, REPORT_MS),
+      client => reportOverHttp(client, outcomes),
+    );
+  }
+
+  async release(actor: ActorKind, release: ReleaseRequest): Promise<void> {
+    const releases = [release];
+    await this.#either<unknown>(
+      () => this.#owner(actor, "release", releases, { releases }, RELEASE_MS),
+      client => releaseOverHttp(client, release),
+    );
+  }
+
+  /**
+   * What the servers know to wait for a worker, when the doorbell is silent. Over HTTP it waits for
+   * a while, else it answers at once; never throws.
+   */
+  async waiting(max: number): Promise<Ring[]> {
+    if (this.#connected()) return this.#askNodes(max);
+    return this.#clients.length > 0 ? this.#askHttp(max) : [];
+  }
+
+  /** Any action of a server that the API offers, on whichever node hosts it. */
+  call<T>(action: string, params: Record<string, unknown>, timeoutMs: number): Promise<T> {
+    return this.#either(
+      () => this.#broker.call(action, params, { timeout: timeoutMs }),
+      client => client.call(action, params, { timeoutMs }),
+    );
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#clients.map(client => client.close()));
+  }
+
+  /** The broker's answer, or HTTP's where nobody is reachable there. */
+  async #either<T>(
+    overBroker: () => Promise<T>,
+    overHttp: (client: ServerClient) => Promise<T>,
+  ): Promise<T> {
+    if (this.#clients.length === 0) return overBroker();
+    if (this.#connected()) {
+      try {
+        return await overBroker();
+      } catch (error) {
+        if (!isUnreachable(error)) throw error;
+      }
+    }
+    return this.#firstReachable(overHttp);
+  }
+
+  async #firstReachable<T>(ask: (client: ServerClient) => Promise<T>): Promise<T> {
+    let last: unknown = new Unavailable("no server is named");
+    for (const client of this.#clients) {
+      try {
+        return await ask(client);
+      } catch (error) {
+        if (errorType(error) !== "UNAVAILABLE") throw error;
+        last = error;
+      }
+    }
+    throw last;
+  }
+
+  #owner(
+    service: ActorKind,
+    action: string,
+    entries: { stream_id: string }[],
+    params: object,
+    timeoutMs: number,
+  ): Promise<Granted[]> {
+    const call = { service, action, params, timeoutMs };
+    return callOwner(this.#broker, entries[0]?.stream_id ?? "", call);
+  }
+
+  async #askNodes(max: number): Promise<Ring[]> {
+    const options = { timeout: ASK_MS };
+    const answers = hostsOf(this.#broker, "commands").map(nodeID =>
+      this.#broker
+        .call<{ rings: Ring[] }, object>("commands.waiting", { max }, { ...options, nodeID })
+        .then(({ rings }) => rings)
+        .catch(() => []),
+    );
+    return (await Promise.all(answers)).flat().slice(0, max);
+  }
+
+  /** Of the first server that knows of something; the others tell theirs again. */
+  async #askHttp(max: number): Promise<Ring[]> {
+    const params = { max, wait_ms: POLL_MS };
+    const options = { timeoutMs: POLL_MS + ASK_MS };
+    const answers = this.#clients.map(async client => {
+      const { rings } = await client.call<{ rings: Ring[] }>("commands.waiting", params, options);
+      if (rings.length === 0) throw new Unavailable("nothing waits there");
+      return rings.slice(0, max);
+    });
+    return Promise.any(answers).catch(() => []);
+  }
+}
+
+async function claimOverHttp(
+  client: ServerClient,
+  { worker_id, incarnation, claim_id }: ClaimBatch,
+  { command_id, stream_id }: ClaimBatch["claims"][number],
+): Promise<Granted> {
+  const params = { command_id, stream_id, worker_id, incarnation, claim_id };
+  try {
+    const grant = await client.call<Grant>("commands.claim", params, { timeoutMs: CLAIM_MS });
+    return { command_id, status: "ok", grant };
+  } catch (error) {
+    const { message, code } = error as Error & { code?: unknown };
+    // Held by another, over, or never issued. Anything else (a key that is not known) is no answer.
+    if (code !== 409 && code !== 404) throw error;
+    return { command_id, status: "refused", reason: "refused", message };
+  }
+}
+
+async function reportOverHttp(
+  client: ServerClient,
+  outcomes: OutcomeRequest[],
+): Promise<Granted[]> {
+  const events = outcomes.map(({ execution_id: _in, ...outcome }) => ({
+    event_type: outcome.result.status === "ok" ? "command.completed" : "command.failed",
+    ...outcome,
+  }));
+  const options = { timeoutMs: REPORT_MS };
+  const answer = await client.call<{ results: Granted[] }>("commands.report", { events }, options);
+  return answer.results;
+}
+
+async function releaseOverHttp(
+  client: ServerClient,
+  { execution_id: _in, ...release }: ReleaseRequest,
+): Promise<void> {
+  const event = { event_type: "command.released", ...release };
+  await client.call("commands.report", { events: [event] }, { timeoutMs: RELEASE_MS });
+}

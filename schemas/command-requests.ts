@@ -1,0 +1,115 @@
+/** What a worker may ask the server's door: what waits, claims, and the events it reports. */
+import { z } from "zod";
+import { outcomeResult } from "./events.ts";
+import { LIMITS, id } from "./requests.ts";
+
+/** Rings told in one answer, and outcomes taken in one batch. */
+export const RINGS_MAX = 1_000;
+export const BATCH_MAX = 500;
+const NAME_CHARS_MAX = 256;
+
+const name = (expected: string) =>
+  z
+    .string({ error: expected })
+    .min(1, expected)
+    .max(NAME_CHARS_MAX, `at most ${NAME_CHARS_MAX} characters`);
+
+/** `{execution_id}:{step}:{activation}[:{index}]:{attempt}`, as the command was issued. */
+const command_id = z
+  .string({ error: "a command_id as it was issued" })
+  .max(2_000, "a command_id as it was issued")
+  .regex(/^[1-9]\d{0,18}:[^:]+(:[\w-]+){2,3}$/, "a command_id as it was issued");
+
+const worker_id = name("the name of the worker");
+/** The stream that issued the command, when the asker was told it; else it is looked up. */
+const stream_id = id.optional();
+
+const nextClaim = z.strictObject({
+  worker_id,
+  incarnation: name("the incarnation of the worker"),
+  claim_id: name("a text that names this claim"),
+});
+
+export const commandsWaiting = z.strictObject({
+  max: z.coerce
+    .number({ error: `a whole number from 1 to ${RINGS_MAX}` })
+    .int(`a whole number from 1 to ${RINGS_MAX}`)
+    .min(1, `a whole number from 1 to ${RINGS_MAX}`)
+    .max(RINGS_MAX, `a whole number from 1 to ${RINGS_MAX}`)
+    .default(1),
+  /** How long the asker is ready to wait for the first one, in milliseconds. */
+  wait_ms: z.coerce
+    .number({ error: `milliseconds, at most ${LIMITS.waitMaxMs}` })
+    .int(`milliseconds, at most ${LIMITS.waitMaxMs}`)
+    .min(0, `milliseconds, at most ${LIMITS.waitMaxMs}`)
+    .max(LIMITS.waitMaxMs, `milliseconds, at most ${LIMITS.waitMaxMs}`)
+    .default(0),
+});
+
+export const commandsGet = z.strictObject({ command_id });
+
+export const commandsClaim = z.strictObject({
+  command_id,
+  stream_id,
+  worker_id,
+  /** New with every start of the worker; its name when absent. */
+  incarnation: name("the incarnation of the worker").optional(),
+  /** The same claim_id gets the same answer again. */
+  claim_id: name("a text that names this claim").optional(),
+});
+
+/** Whole milliseconds and counts that a worker says about its work. */
+const count = z.number({ error: "a whole number" }).int("a whole number").min(0, "0 or more");
+
+const jsonMap = z.record(z.string(), z.json(), { error: "a JSON object" });
+
+const ofCommand = {
+  command_id,
+  stream_id,
+  worker_id,
+  delivery: count.min(1, "the delivery that the claim was answered with"),
+};
+
+const outcome = {
+  ...ofCommand,
+  /** `{status: ok | error, context | reference, error}`; the status fits the event. */
+  result: outcomeResult.optional(),
+  ctx: jsonMap.optional(),
+  stats: z.strictObject({ task_runs: count, retries: count, duration_ms: count }).optional(),
+  frame: z.strictObject({ ok: z.string(), failed: z.string(), final: z.boolean() }).optional(),
+  next: nextClaim.optional(),
+};
+
+const statusIs = (word: string) => ({ path: ["result", "status"], message: `'${word}'` });
+
+/** The closed set of events a worker reports; anything else is refused at this door. */
+export const workerEvent = z.discriminatedUnion(
+  "event_type",
+  [
+    z
+      .strictObject({ event_type: z.literal("command.completed"), ...outcome })
+      .refine(({ result }) => result?.status !== "error", statusIs("ok")),
+    z
+      .strictObject({ event_type: z.literal("command.failed"), ...outcome })
+      .refine(({ result }) => result?.status !== "ok", statusIs("error")),
+    z.strictObject({ event_type: z.literal("command.released"), ...ofCommand }),
+    z.strictObject({
+      event_type: z.literal("command.heartbeat"),
+      worker_id,
+      incarnation: name("the incarnation of the worker").optional(),
+    }),
+  ],
+  { error: "command.completed, command.failed, command.released or command.heartbeat" },
+);
+
+export const commandsReportOne = workerEvent;
+export const commandsReport = z.strictObject({
+  events: z
+    .array(workerEvent, { error: "a list of events" })
+    .min(1, "at least one event")
+    .max(BATCH_MAX, `at most ${BATCH_MAX} events`),
+});
+
+export type CommandsWaiting = z.output<typeof commandsWaiting>;
+export type CommandsClaim = z.output<typeof commandsClaim>;
+export type WorkerEvent = z.output<typeof workerEvent>;

@@ -1,0 +1,80 @@
+// Commands: the door for workers that the doorbell does not reach, and for workers of others. It
+// keeps no state and decides nothing: owners of streams do.
+import type { Context, Service, ServiceSchema } from "moleculer";
+import { findCommand } from "../../mixins/postgres/command.ts";
+import type { Runtime } from "../../mixins/runtime.ts";
+import {
+  commandsClaim,
+  commandsGet,
+  commandsReport,
+  commandsReportOne,
+  commandsWaiting,
+  type CommandsWaiting,
+} from "../../schemas/command-requests.ts";
+import type { Ring } from "../../schemas/decider.ts";
+import { Rejected } from "../../schemas/errors.ts";
+import { validated } from "../../schemas/requests.ts";
+import { claimCommand } from "./claim.ts";
+import { reportEvents, reportOne } from "./report.ts";
+
+/** A ring that found nobody within this is told to whoever asks. */
+const SILENT_MS = 300;
+/** How often an asker's wait looks whether a ring has become old enough. */
+const LOOK_MS = 100;
+
+/** The service `commands` over a process's runtime. */
+export default function commandsService(runtime: Runtime): ServiceSchema {
+  return {
+    name: "commands",
+    actions: {
+      /** Rings of commands that wait for a worker, as this node knows them. */
+      waiting: {
+        tracing: false,
+        timeout: 0,
+        handler: validated(commandsWaiting, (_ctx: Context, p) => waiting(runtime, p)),
+      },
+      /** One command: issued by which stream, and how it ended. */
+      get: {
+        handler: validated(commandsGet, (_ctx: Context, p) => get(runtime, p.command_id)),
+      },
+      /** Takes a command. The same claim_id is answered again. Throws Rejected 404 and 409. */
+      claim: {
+        handler: validated(commandsClaim, function (this: Service, _ctx: Context, p) {
+          return claimCommand(runtime, this.broker, p);
+        }),
+      },
+      /** What a worker has to say about its commands, entry by entry. */
+      report: {
+        handler: validated(commandsReport, function (this: Service, _ctx: Context, p) {
+          return reportEvents(runtime, this.broker, p.events);
+        }),
+      },
+      report_one: {
+        handler: validated(commandsReportOne, function (this: Service, _ctx: Context, p) {
+          return reportOne(runtime, this.broker, p);
+        }),
+      },
+    },
+  } as ServiceSchema;
+}
+
+/** While rings reach nobody (NATS is away) all that wait are told, else the overlooked ones. */
+async function waiting(
+  { offers, doorbell, clock }: Runtime,
+  { max, wait_ms }: CommandsWaiting,
+): Promise<{ rings: Ring[] }> {
+  const until = clock.now() + wait_ms;
+  for (;;) {
+    const rings = offers.take(max, doorbell.connected() ? SILENT_MS : 0);
+    const left = until - clock.now();
+    if (rings.length > 0 || left <= 0) return { rings };
+    await offers.next(Math.min(left, LOOK_MS));
+  }
+}
+
+async function get({ database }: Runtime, commandId: string) {
+  const execution_id = commandId.split(":")[0] ?? "";
+  const found = await findCommand(database, { execution_id, command_id: commandId });
+  if (found) return found;
+  throw new Rejected(`there is no command ${commandId}`, 404, { command_id: commandId });
+}
