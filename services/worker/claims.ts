@@ -4,8 +4,10 @@ import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import type { ClaimBatch } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
+import { splitBySize } from "../../mixins/json-size.ts";
 import { byOwner } from "../../mixins/routing.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
+import { BATCH_MAX } from "../../schemas/actor-requests.ts";
 import type { ActorKind, Ring } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { WorkerIdentity } from "./identity.ts";
@@ -28,7 +30,8 @@ export async function claimAll(
 ): Promise<Grant[]> {
   const { actor, rings } = request;
   const claim_id = randomUUID();
-  const groups = byOwner(claimer.broker, actor, rings);
+  const owned = byOwner(claimer.broker, actor, rings);
+  const groups = owned.flatMap(group => splitBySize(group, Infinity, BATCH_MAX));
   const grants = await Promise.all(
     groups.map(group => claimGroup(claimer, { actor, rings: group, claim_id })),
   );

@@ -4,9 +4,11 @@ import type { ServiceBroker } from "moleculer";
 import type { OutcomeRequest, Reply } from "../../mixins/actor-service.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
+import { jsonSize, MESSAGE_BYTES_MAX, splitBySize } from "../../mixins/json-size.ts";
 import { byOwner } from "../../mixins/routing.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
+import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 
 export interface Outcome extends OutcomeRequest {
   actor: ActorKind;
@@ -16,12 +18,24 @@ interface Entry {
   stream_id: string;
   outcome: Outcome;
   done: (settled: Settled) => void;
+  /** The outcome could not be taken as it was, and stands for that now. */
+  replaced?: boolean;
 }
 
 /** How an owner took an outcome, with the next command it hands over. */
 export interface Settled {
   accepted: boolean;
   next?: Grant;
+}
+
+/** A result that no owner can take, told as the failure that it is. */
+function unreportable(outcome: Outcome, message: string): Outcome {
+  const { ctx: _ctx, frame, result: _result, ...ids } = outcome;
+  const error = { kind: "unknown", retryable: false, code: "MALFORMED", message };
+  if (!frame) return { ...ids, result: { status: "error", error } };
+  const items = [frame.ok, frame.failed].flatMap(set => fromRanges(set, 0, Infinity) ?? []);
+  const failed = toRanges(items.sort((one, other) => one - other));
+  return { ...ids, frame: { ...frame, ok: "", failed }, result: { status: "ok", error } };
 }
 
 /** Outcomes of one call at most. */
@@ -69,7 +83,13 @@ export class Reporter {
       const batch = this.#waiting.get(actor)?.splice(0, BATCH_MAX) ?? [];
       if (batch.length === 0) break;
       // Each batch is on its way by itself: a slow stream must not hold up the others' outcomes.
-      for (const group of byOwner(this.#broker, actor, batch)) void this.#deliver(actor, group);
+      for (const group of byOwner(this.#broker, actor, batch)) {
+        // An answer of NATS has a limit, and so has a question.
+        const parts = splitBySize(group, MESSAGE_BYTES_MAX, BATCH_MAX, one =>
+          jsonSize(one.outcome),
+        );
+        for (const part of parts) void this.#deliver(actor, part);
+      }
       await new Promise(resolve => setImmediate(resolve));
     }
     this.#sending.delete(actor);
@@ -102,6 +122,12 @@ export class Reporter {
       const level = reply.reason === "settled" ? "debug" : "warn";
       const { reason } = reply;
       this.#broker.logger[level]({ command_id, delivery, reason }, "worker.outcome_refused");
+      if (reason === "malformed" && !entry.replaced) {
+        // The command would be done again, and refused again: it has failed, and why is known.
+        entry.outcome = unreportable(entry.outcome, reply.message);
+        entry.replaced = true;
+        return false;
+      }
       entry.done({ accepted: false });
     } else {
       this.counters.reported += 1;
