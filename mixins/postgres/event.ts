@@ -47,72 +47,6 @@ export interface AppendResult {
   at: number;
 }
 
-const APPEND = `
-with input as (
-  select * from json_to_recordset($1::json) as i(
-    stream_id bigint, execution_id bigint, kind text, expected integer, version integer,
-    wake_at double precision, ended boolean, owner text, start json)
-), locked as materialized (
-  select s.stream_id, s.version from noetl.stream s
-  where s.stream_id = any (select stream_id from input where expected > 0)
-  order by s.stream_id for update
-), moved as (
-  update noetl.stream s set
-    version = i.version, owner = i.owner, failures = 0, last_error = null,
-    status = case when i.ended then 'ended' else 'open' end,
-    acked_version = case when i.ended then i.version else s.acked_version end,
-    wake_at = case
-      when i.ended then null
-      -- Only earlier, and only by more than a second: a value that stays keeps the update HOT.
-      when i.wake_at is null then s.wake_at
-      when s.wake_at < to_timestamp(i.wake_at / 1000) + interval '1 second' then s.wake_at
-      else to_timestamp(i.wake_at / 1000) end
-  from input i join locked l on l.stream_id = i.stream_id
-  where s.stream_id = i.stream_id and l.version = i.expected and s.version = i.expected
-  returning s.stream_id
-), keyed as (
-  insert into noetl.start_request (key, request_hash, execution_id, expires_at)
-  select i.start->>'key', i.start->>'request_hash', i.execution_id,
-         now() + make_interval(secs => (i.start->>'key_ttl_seconds')::double precision)
-  from input i where i.start->>'key' is not null order by 1
-  on conflict do nothing returning execution_id
-), created as (
-  insert into noetl.stream (stream_id, execution_id, kind, version, status, wake_at, owner)
-  select i.stream_id, i.execution_id, i.kind, i.version,
-         case when i.ended then 'ended' else 'open' end,
-         case when i.ended then null else to_timestamp(i.wake_at / 1000) end, i.owner
-  from input i
-  where i.expected = 0
-    and (i.start is null or i.start->>'key' is null
-         or i.execution_id in (select execution_id from keyed))
-  order by i.stream_id
-  on conflict do nothing returning stream_id
-), accepted as (
-  select stream_id from moved union all select stream_id from created
-), written as (
-  insert into noetl.event
-    (execution_id, stream_id, version, event_id, event_type, node_name, meta, context, result)
-  select e.execution_id, e.stream_id, e.version, e.event_id, e.event_type, e.node_name,
-         e.meta, e.context, e.result
-  from json_to_recordset($2::json) as e(
-    execution_id bigint, stream_id bigint, version integer, event_id bigint, event_type text,
-    node_name text, meta jsonb, context jsonb, result jsonb)
-  join accepted a on a.stream_id = e.stream_id
-), shown as (
-  insert into noetl.execution
-    (execution_id, parent_execution_id, path, playbook_version, hash, status, last_event_type,
-     last_node_name, start_time, version)
-  select i.execution_id, (i.start->>'parent_execution_id')::bigint, i.start->>'path',
-         (i.start->>'playbook_version')::integer, i.start->>'hash',
-         'RUNNING', 'playbook.initialized',
-         i.start->>'last_node_name', now(), 0
-  from input i join created c on c.stream_id = i.stream_id
-  where i.start is not null
-)
-select a.stream_id, extract(epoch from clock_timestamp()) * 1000 as now,
-       extract(epoch from now()) * 1000 as at
-from (select 1) one left join accepted a on true`;
-
 /**
  * Appends many streams' facts in one statement (design §5): locks the heads in stream order, moves
  * those whose version still matches, makes new heads sorted, and writes the events of exactly the
@@ -131,13 +65,18 @@ export async function appendEvents(query: Query, appends: StreamAppend[]): Promi
       ...event,
     })),
   );
-  const result = await query.query<{ stream_id: string | null; now: string; at: string }>(APPEND, [
+  const result = await query.query<{
+    accepted_id: string | null;
+    clock_ms: string;
+    made_ms: string;
+  }>("select accepted_id, clock_ms, made_ms from noetl.append_events($1::json, $2::json)", [
     encode(heads),
     encode(rows),
   ]);
   const accepted = new Set<string>();
-  for (const row of result.rows) if (row.stream_id !== null) accepted.add(row.stream_id);
-  return { accepted, now: Number(result.rows[0]?.now), at: Number(result.rows[0]?.at) };
+  for (const row of result.rows) if (row.accepted_id !== null) accepted.add(row.accepted_id);
+  const [first] = result.rows;
+  return { accepted, now: Number(first?.clock_ms), at: Number(first?.made_ms) };
 }
 
 export interface EventRow extends Row {
