@@ -75,7 +75,7 @@ export class ResultTooLarge extends Error {
 }
 
 const APPLICATION_NAME = "noetl";
-const CANCEL_TIMEOUT_MS = 5_000;
+const CANCEL_TIMEOUT_MS = 2_000;
 /** https://www.postgresql.org/docs/current/protocol-message-formats.html, CancelRequest. */
 const CANCEL_REQUEST = 80877102;
 
@@ -147,16 +147,22 @@ export class OpenConnection implements TargetConnection {
     const { signal } = request;
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     const { promise, resolve, reject } = Promise.withResolvers<TargetResult>();
+    let abandoned = false;
     const abandon = (reason: unknown): void => {
+      abandoned = true;
       this.#unusable = true;
-      this.#cancel();
-      reject(reason);
+      // The connection is destroyed by whoever hears of this. A pooler forgets with it which
+      // session the cancel is for, so that goes first.
+      void this.#cancel().then(() => reject(reason));
     };
     const onAbort = (): void => abandon(signal?.reason);
-    const query = submit(request, abandon, resolve);
+    const done = (result: TargetResult): void => {
+      if (!abandoned) resolve(result);
+    };
+    const query = submit(request, abandon, done);
     query.on("error", (error: Error) => {
       if (codeOf(error) === "" || /^(08|57P)/.test(codeOf(error))) this.#unusable = true;
-      reject(error);
+      if (!abandoned) reject(error);
     });
     signal?.addEventListener("abort", onAbort, { once: true });
     this.#client.query(query);
@@ -167,7 +173,7 @@ export class OpenConnection implements TargetConnection {
    * Asks the server to stop the running statement. Best effort: destroying the connection alone
    * would leave a statement that sends nothing running to its end, with its locks.
    */
-  #cancel(): void {
+  async #cancel(): Promise<void> {
     const { processID, secretKey } = this.#client as ClientParts;
     if (typeof processID !== "number" || typeof secretKey !== "number") return;
     const message = Buffer.alloc(16);
@@ -175,10 +181,14 @@ export class OpenConnection implements TargetConnection {
     message.writeInt32BE(CANCEL_REQUEST, 4);
     message.writeInt32BE(processID, 8);
     message.writeInt32BE(secretKey, 12);
-    const socket = net.connect(this.#target.port, this.#target.host, () => socket.end(message));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    // Not ended here: a pooler takes the end of a request for its withdrawal. The server ends it.
+    const socket = net.connect(this.#target.port, this.#target.host, () => socket.write(message));
     socket.setTimeout(CANCEL_TIMEOUT_MS, () => socket.destroy());
     socket.on("error", () => socket.destroy());
+    socket.once("close", () => resolve());
     socket.unref();
+    await promise;
   }
 }
 

@@ -5,7 +5,7 @@ import type { Json, JsonObject } from "../../schemas/json.ts";
 import { toRanges } from "../../schemas/ranges.ts";
 import { leftOf } from "./items.ts";
 import type { PipelineOutcome } from "./pipeline.ts";
-import { cutError, isSmall, nameOf, runItem, writesOf, type OpenCommand } from "./run.ts";
+import { cutError, isSmall, keep, nameOf, runItem, writesOf, type OpenCommand } from "./run.ts";
 
 /** What is done is told this often, or when it has become this much (design §9). */
 const FLUSH_MS = 2_000;
@@ -114,16 +114,17 @@ function sizeOf(value: Json): number {
 
 /** Results in the order of `ok`, and errors by index: inline when they fit in a row. */
 async function reportOf(
-  { runtime, grant }: OpenCommand,
+  command: OpenCommand,
   batch: Batch,
   { final, flushes }: { final: boolean; flushes: number },
 ): Promise<FlushedFrame> {
   const { ok, failed, results, errors, ctx, first, task_runs, retries, since } = batch;
   const data: Json = { ok: results, ...(failed.length > 0 && { errors }) };
+  const { grant } = command;
   const place = `f${grant.frame?.first}-${grant.frame?.count}-${flushes}`;
   const kept = isSmall(data)
     ? { context: data }
-    : { reference: await runtime.results.put(nameOf(grant, "result", place), data) };
+    : { reference: await keep(command, nameOf(grant, "result", place), data) };
   return {
     result: { status: "ok", ...kept, ...(first && { error: first }) },
     frame: { ok: toRanges(ok), failed: toRanges(failed), final },

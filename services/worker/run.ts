@@ -3,7 +3,11 @@ import type { ServiceBroker } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { callTool } from "../../mixins/tool.ts";
 import { errorType } from "../../schemas/errors.ts";
-import { INLINE_RESULT_BYTES_MAX, type OutcomeResult } from "../../schemas/events.ts";
+import {
+  INLINE_RESULT_BYTES_MAX,
+  type OutcomeResult,
+  type ResultReference,
+} from "../../schemas/events.ts";
 import type { FrozenScope, Grant } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { Playbook, Step, Task } from "../../schemas/playbook/model.ts";
@@ -13,6 +17,7 @@ import { largeRoots, markOf, partsOf } from "../../schemas/playbook/kept-roots.t
 import { KeptValue, playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
 import { itemAt } from "./items.ts";
+import { patiently } from "./patience.ts";
 import { runPipeline, type PipelineOutcome, type PipelinePorts, type TaskRun } from "./pipeline.ts";
 
 export interface Ran {
@@ -56,10 +61,9 @@ export async function openCommand(
  */
 export async function runCommand(command: OpenCommand): Promise<Ran> {
   const started = performance.now();
-  const { runtime, grant } = command;
-  const outcome = await runItem(command, grant.iteration?.index);
-  const { index } = grant.iteration ?? {};
-  const result = await keepResult(runtime, grant, outcome);
+  const { index } = command.grant.iteration ?? {};
+  const outcome = await runItem(command, index);
+  const result = await keepResult(command, outcome);
   return {
     result,
     ...(await writesOf(command, outcome, index)),
@@ -81,7 +85,7 @@ export async function runItem(
   const parts: ScopeParts = { ...partsOf({ ...scope, ctx: { ...scope.ctx, ...seen } }, loaded) };
   if (grant.iteration && index !== undefined) {
     const { iterator, total } = grant.iteration;
-    const value = await itemAt(runtime, grant, index);
+    const value = await patiently(command, () => itemAt(runtime, grant, index));
     parts.iteration = { iterator, value, index, total, vars: {} };
   }
   return runPipeline(step, parts, portsOf({ ...command, index, parts }));
@@ -89,12 +93,17 @@ export async function runItem(
 
 /** Variables that an outcome writes, large ones kept elsewhere. */
 export async function writesOf(
-  { runtime, grant }: OpenCommand,
+  command: OpenCommand,
   { ctx }: PipelineOutcome,
   index: number | undefined,
 ): Promise<{ ctx?: JsonObject }> {
   if (Object.keys(ctx).length === 0) return {};
-  return { ctx: await keepWrites(runtime, grant, ctx, index) };
+  return { ctx: await keepWrites(command, ctx, index) };
+}
+
+/** Keeps a value in a tier, under a name. */
+export function keep(command: OpenCommand, name: string, value: Json): Promise<ResultReference> {
+  return patiently(command, () => command.runtime.results.put(name, value));
 }
 
 async function stepOf(runtime: Runtime, grant: Grant): Promise<Step> {
@@ -202,13 +211,15 @@ function toolFailure(error: unknown): ToolError {
 }
 
 /** Loads values kept elsewhere that the paths about to be read go into. */
-async function hydrate({ runtime, parts, loaded }: Running, paths: string[][]): Promise<void> {
+async function hydrate(running: Running, paths: string[][]): Promise<void> {
+  const { runtime, parts, loaded } = running;
   for (const path of paths) {
     for (const { kept, rest } of keptOn(parts, path)) {
       const [member] = rest;
       const answered = member !== undefined && Object.hasOwn(kept.reference.extract ?? {}, member);
       const { ref } = kept.reference;
-      if (!answered && !loaded.has(ref)) loaded.set(ref, await runtime.values.load(kept.reference));
+      if (answered || loaded.has(ref)) continue;
+      loaded.set(ref, await patiently(running, () => runtime.values.load(kept.reference)));
     }
   }
 }
@@ -235,34 +246,26 @@ function keptOn(parts: ScopeParts, path: string[]): { kept: KeptValue; rest: str
 }
 
 /** The outcome's result: inline when it fits in a row, else kept in a tier and named. */
-async function keepResult(
-  runtime: Runtime,
-  grant: Grant,
-  outcome: PipelineOutcome,
-): Promise<OutcomeResult> {
+async function keepResult(command: OpenCommand, outcome: PipelineOutcome): Promise<OutcomeResult> {
   const envelope = outcome.envelope as JsonObject;
   const sides = Object.keys(envelope).length > 0 && isSmall(envelope) ? { envelope } : {};
   const error = outcome.error ? { error: cutError(outcome.error) } : {};
   const base = { status: outcome.status, ...error, ...sides };
   if (isSmall(outcome.result)) return { ...base, context: outcome.result };
-  const reference = await runtime.results.put(
-    nameOf(grant, "result", grant.iteration?.index),
-    outcome.result,
-  );
-  return { ...base, reference };
+  const name = nameOf(command.grant, "result", command.grant.iteration?.index);
+  return { ...base, reference: await keep(command, name, outcome.result) };
 }
 
 /** Variables written by the command; large ones are kept elsewhere, with marks in their places. */
 async function keepWrites(
-  runtime: Runtime,
-  grant: Grant,
+  command: OpenCommand,
   ctx: JsonObject,
   index: number | undefined,
 ): Promise<JsonObject> {
   const kept = { ...ctx };
   for (const [key, value] of largeRoots(ctx)) {
-    const name = `${nameOf(grant, "ctx", index)}/${encodeURIComponent(key)}`;
-    kept[key] = markOf(await runtime.results.put(name, value));
+    const name = `${nameOf(command.grant, "ctx", index)}/${encodeURIComponent(key)}`;
+    kept[key] = markOf(await keep(command, name, value));
   }
   return kept;
 }

@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { chance } from "../support/chance.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
-import { assertSound, readLog } from "../support/log-checker.ts";
+import { assertSound, readLog, type LogEvent } from "../support/log-checker.ts";
 import { endAll, startServer, type Env } from "../support/process.ts";
 import { setStage, type Stage } from "../support/stage.ts";
 import { ended, longestSilenceMs, statusOf, submit } from "../support/submitted.ts";
@@ -26,9 +26,11 @@ describe("a ring that is lost", function () {
   /** Commands that were issued and that nobody has claimed. */
   async function unclaimed(id: string): Promise<number> {
     const { events } = await readLog(stage.store.url, id);
-    const of = (type: string) =>
-      new Set(events.filter(e => e.event_type === type).map(e => String(e.meta["command_id"])));
-    return of("command.issued").difference(of("command.claimed")).size;
+    const isClaim = (event: LogEvent) =>
+      event.event_type === "command.claimed" || event.meta["claim_id"] !== undefined;
+    const ids = (some: LogEvent[]) => new Set(some.map(event => String(event.meta["command_id"])));
+    const issued = events.filter(event => event.event_type === "command.issued");
+    return ids(issued).difference(ids(events.filter(isClaim))).size;
   }
 
   it("because its process was killed between commit and ring: the command still runs", async () => {

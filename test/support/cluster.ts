@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { ask, until } from "./actors.ts";
 import { natsServerBinary, startNats, type TestNats } from "./nats.ts";
-import { pgBouncerBinary, startPgBouncer } from "./pgbouncer.ts";
+import { pgBouncerBinary, startPgBouncer, type TestPgBouncer } from "./pgbouncer.ts";
 import type { TestServer } from "./postgres.ts";
 import { begin, startServer, type Env, type NoetlProcess, type NoetlServer } from "./process.ts";
 import { credentialsFor } from "./public-playbooks.ts";
@@ -30,24 +30,6 @@ export interface ClusterOptions {
   isOverHttp?: boolean;
 }
 
-export interface Cluster extends Stage {
-  readonly nats: TestNats;
-  readonly servers: ClusterServer[];
-  readonly workers: ClusterWorker[];
-  /** What lies between the runtime and its store. */
-  readonly isBehindPgBouncer: boolean;
-  /** Begins one more; resolves when it works. */
-  addWorker(): Promise<ClusterWorker>;
-  /** Begins a server on the port of one that has ended, in its place. */
-  restart(server: ClusterServer): Promise<ClusterServer>;
-  /** The worker that has most of an execution's commands, and those. */
-  busiest(executionId: string): Promise<{ worker: ClusterWorker; held: FlyingCommand[] }>;
-  /** The server that decided last for the stream of these commands. */
-  ownerOf(commands: FlyingCommand[]): Promise<ClusterServer>;
-  /** Waits until no statement of this worker runs in the user's database. */
-  quiet(worker: ClusterWorker): Promise<void>;
-}
-
 /** Postgres notices so soon that the client of a waiting statement is dead. */
 const NOTICE_MS = 50;
 
@@ -60,96 +42,137 @@ export function needsNats(this: Mocha.Context): void {
 
 /** Begins everything; resolves when all servers serve and all workers work. */
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
-  const { postgres } = options;
-  const stage = await setStage(postgres);
+  const stage = await setStage(options.postgres);
   const nats = await startNats(natsServerBinary() ?? "nats-server");
   const binary = pgBouncerBinary();
+  if (!binary) process.stdout.write("      no pgbouncer: straight to Postgres\n");
   const bouncer = binary ? await startPgBouncer(binary, stage.store.direct) : undefined;
-  const mark = randomBytes(4).toString("hex");
-  const env = {
-    ...stage.env,
-    DATABASE_URL: bouncer?.through(stage.store.direct) ?? stage.store.url,
-    NATS_URL: nats.url,
-    NOETL_NAMESPACE: `t${mark}`,
-    NOETL_ENCRYPTION_KEY: randomBytes(32).toString("base64"),
-    NOETL_RERING_SECONDS: "2",
-    NOETL_DRAIN_SECONDS: "2",
-    ...options.env,
-  };
-  const servers: ClusterServer[] = [];
-  const workers: ClusterWorker[] = [];
-  const users: string[] = [];
+  const cluster = new Cluster({ stage, nats, bouncer }, options);
+  const many = (count: number, add: () => Promise<unknown>) =>
+    Promise.all(Array.from({ length: count }, add));
+  await many(options.servers, () => cluster.addServer());
+  await many(options.workers, () => cluster.addWorker());
+  return cluster;
+}
 
-  async function addServer(name: string, port: string): Promise<ClusterServer> {
-    const settings = { ...env, NOETL_NODE_ID: name, NOETL_PORT: port };
+interface Parts {
+  stage: Stage;
+  nats: TestNats;
+  bouncer: TestPgBouncer | undefined;
+}
+
+export class Cluster {
+  readonly api: Stage["api"];
+  /** Of the runtime; its processes reach it through PgBouncer, a test's `direct` does not. */
+  readonly store: Stage["store"];
+  /** Of the user. */
+  readonly target: Stage["target"];
+  readonly nats: TestNats;
+  readonly servers: ClusterServer[] = [];
+  readonly workers: ClusterWorker[] = [];
+  readonly #parts: Parts;
+  readonly #env: Env;
+  readonly #isOverHttp: boolean;
+  readonly #mark = randomBytes(4).toString("hex");
+  readonly #users: string[] = [];
+  #begun = 0;
+
+  constructor(parts: Parts, { env, isOverHttp = false }: ClusterOptions) {
+    const { stage, nats, bouncer } = parts;
+    this.#parts = parts;
+    this.#isOverHttp = isOverHttp;
+    this.api = stage.api;
+    this.store = stage.store;
+    this.target = stage.target;
+    this.nats = nats;
+    this.#env = {
+      ...stage.env,
+      DATABASE_URL: bouncer?.through(stage.store.direct) ?? stage.store.url,
+      NATS_URL: nats.url,
+      NOETL_NAMESPACE: `t${this.#mark}`,
+      NOETL_ENCRYPTION_KEY: randomBytes(32).toString("base64"),
+      NOETL_RERING_SECONDS: "2",
+      NOETL_DRAIN_SECONDS: "2",
+      ...env,
+    };
+  }
+
+  /** Begins one more, on a free port; resolves when it serves. */
+  async addServer(): Promise<ClusterServer> {
+    const server = await this.#server("0");
+    this.servers.push(server);
+    return server;
+  }
+
+  /** Begins one on the port of a server that has ended, in its place. */
+  async restart(ended: ClusterServer): Promise<ClusterServer> {
+    const server = await this.#server(new URL(ended.url).port);
+    this.servers[this.servers.indexOf(ended)] = server;
+    return server;
+  }
+
+  async #server(port: string): Promise<ClusterServer> {
+    const name = `server-${(this.#begun += 1)}`;
+    const settings = { ...this.#env, NOETL_NODE_ID: name, NOETL_PORT: port };
     return Object.assign(await startServer(settings, undefined, "server"), { name });
   }
 
-  async function addWorker(): Promise<ClusterWorker> {
-    const name = `worker-${users.length + 1}`;
-    const user = `w${users.length + 1}_${mark}`;
-    users.push(user);
-    const url = await makeUser(stage.target.direct, user);
-    const urls = servers.map(server => server.url).join(",");
+  /** Begins one more; resolves when it works. */
+  async addWorker(): Promise<ClusterWorker> {
+    const name = `worker-${(this.#begun += 1)}`;
+    const user = `${name.replace("-", "_")}_${this.#mark}`;
+    this.#users.push(user);
+    const url = await makeUser(this.target.direct, user);
+    const urls = this.servers.map(server => server.url).join(",");
     const settings = {
-      ...env,
+      ...this.#env,
       ...credentialsFor(url),
       NOETL_NODE_ID: name,
-      ...(options.isOverHttp && { NOETL_SERVER_URL: urls }),
+      ...(this.#isOverHttp && { NOETL_SERVER_URL: urls }),
     };
     const worker = Object.assign(begin(["worker"], settings), { name, user });
     await worker.says(/ works/);
-    workers.push(worker);
+    this.workers.push(worker);
     return worker;
   }
 
-  const count = (n: number) => Array.from({ length: n }, (_, index) => index);
-  servers.push(
-    ...(await Promise.all(count(options.servers).map(at => addServer(`server-${at + 1}`, "0")))),
-  );
-  await Promise.all(count(options.workers).map(addWorker));
-  return {
-    ...stage,
-    env,
-    nats,
-    servers,
-    workers,
-    isBehindPgBouncer: bouncer !== undefined,
-    addWorker,
-    async restart(server) {
-      const next = await addServer(`${server.name}b`, new URL(server.url).port);
-      servers[servers.indexOf(server)] = next;
-      return next;
-    },
-    async busiest(executionId) {
-      const flying = await inFlight(stage.store.direct, executionId);
-      const groups = [...Map.groupBy(flying, one => one.worker_id)];
-      const [name, held = []] = groups.sort(([, a], [, b]) => b.length - a.length)[0] ?? [];
-      const worker = workers.find(one => one.name === name);
-      if (!worker) throw new Error("no worker has a command: the fault would hit nothing");
-      return { worker, held };
-    },
-    async ownerOf([command]) {
-      const text = "select owner from noetl.stream where stream_id = $1";
-      const [row] = await ask<{ owner: string }>(stage.store.direct, text, [command?.stream_id]);
-      const owner = servers.find(server => server.name === row?.owner);
-      if (!owner) throw new Error(`${row?.owner} is none of the servers`);
-      return owner;
-    },
-    quiet: ({ user }) =>
-      until(async () => {
-        const text = `select count(*)::integer as n from pg_stat_activity
-                      where usename = $1 and state <> 'idle'`;
-        const [row] = await ask<{ n: number }>(stage.target.direct, text, [user]);
-        return row?.n === 0;
-      }, 10_000).then(() => undefined),
-    async close() {
-      await bouncer?.stop();
-      await nats.stop();
-      await stage.close();
-      for (const user of users) await dropUser(stage.target.direct, user);
-    },
-  };
+  /** The worker that has most of an execution's commands now, and those. */
+  async busiest(executionId: string): Promise<{ worker: ClusterWorker; held: FlyingCommand[] }> {
+    const flying = await inFlight(this.store.direct, executionId);
+    const groups = [...Map.groupBy(flying, one => one.worker_id)];
+    const [name, held = []] = groups.sort(([, a], [, b]) => b.length - a.length)[0] ?? [];
+    const worker = this.workers.find(one => one.name === name);
+    if (!worker) throw new Error("no worker has a command: the fault would hit nothing");
+    return { worker, held };
+  }
+
+  /** The server that decided last for the stream of these commands. */
+  async ownerOf([command]: FlyingCommand[]): Promise<ClusterServer> {
+    const text = "select owner from noetl.stream where stream_id = $1";
+    const [row] = await ask<{ owner: string }>(this.store.direct, text, [command?.stream_id]);
+    const owner = this.servers.find(server => server.name === row?.owner);
+    if (!owner) throw new Error(`${row?.owner} is none of the servers`);
+    return owner;
+  }
+
+  /** Waits until no statement of this worker runs in the user's database. */
+  async quiet({ user }: ClusterWorker): Promise<void> {
+    const text = `select count(*)::integer as n from pg_stat_activity
+                  where usename = $1 and state <> 'idle'`;
+    await until(async () => {
+      const [row] = await ask<{ n: number }>(this.target.direct, text, [user]);
+      return row?.n === 0;
+    }, 10_000);
+  }
+
+  /** For `afterEach`, when the processes have ended. */
+  async close(): Promise<void> {
+    const { stage, nats, bouncer } = this.#parts;
+    await bouncer?.stop();
+    await nats.stop();
+    await stage.close();
+    for (const user of this.#users) await dropUser(this.target.direct, user);
+  }
 }
 
 /** A user like the given URL's, under another name; gives the URL for it. */

@@ -20,7 +20,7 @@ const START_TRIES = 5;
 /** It refuses to run as root. */
 const UNPRIVILEGED = ["nobody", "postgres", "daemon"];
 
-/** `PGBOUNCER_BIN`, or the PATH; undefined where there is none, or where root cannot lend it out. */
+/** `PGBOUNCER_BIN`, or the PATH; undefined where there is none, or root has nobody to run it as. */
 export function pgBouncerBinary(): string | undefined {
   const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin"];
   const places = [process.env["PGBOUNCER_BIN"], ...folders.map(one => join(one, "pgbouncer"))];

@@ -94,12 +94,13 @@ export function inFlight(url: string, executionId: string): Promise<FlyingComman
   return ask<FlyingCommand>(
     url,
     `select command_id, stream_id, worker_id, delivery, iter_index from (
-       select distinct on (meta->>'command_id') event_type, stream_id,
+       select distinct on (meta->>'command_id') event_type, stream_id, meta,
               meta->>'command_id' as command_id, meta->>'worker_id' as worker_id,
               (meta->>'delivery')::integer as delivery, (meta->>'iter_index')::integer as iter_index
-       from noetl.event where execution_id = $1 and event_type like 'command.%'
+       from noetl.event where execution_id = $1 and meta ? 'command_id'
        order by meta->>'command_id', version desc) last
-     where event_type = 'command.claimed'`,
+     where event_type = 'command.claimed' or (event_type = 'command.issued' and meta ? 'claim_id')
+        or (event_type = 'frame.committed' and not (meta->>'final')::boolean)`,
     [executionId],
   );
 }
@@ -124,7 +125,7 @@ export async function nextOutcomeMs(
   const [row] = await ask<{ ms: number | null }>(
     url,
     `select (extract(epoch from min(created_at)) * 1000 - $2)::float8 as ms from noetl.event
-     where execution_id = $1 and event_type in ('command.completed', 'command.failed')
+     where execution_id = $1 and event_type in ('command.completed', 'command.failed', 'frame.committed')
        and created_at > to_timestamp($2::float8 / 1000)
        and ($3::text[] is null or meta->>'command_id' = any ($3))`,
     [executionId, sinceMs, commands?.map(one => one.command_id)],
