@@ -125,7 +125,8 @@ export async function nextOutcomeMs(
   const [row] = await ask<{ ms: number | null }>(
     url,
     `select (extract(epoch from min(created_at)) * 1000 - $2)::float8 as ms from noetl.event
-     where execution_id = $1 and event_type in ('command.completed', 'command.failed', 'frame.committed')
+     where execution_id = $1
+       and event_type in ('command.completed', 'command.failed', 'frame.committed')
        and created_at > to_timestamp($2::float8 / 1000)
        and ($3::text[] is null or meta->>'command_id' = any ($3))`,
     [executionId, sinceMs, commands?.map(one => one.command_id)],
