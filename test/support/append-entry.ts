@@ -8,20 +8,24 @@ import { startProcess } from "./actors.ts";
 const [, , url = "", rounds = "0", order, ...ids] = process.argv;
 const ORDERED = "order by s.stream_id for update";
 
-/** Heads are locked in the order in which nobody else locks them. */
-function backwards(database: Database): Database {
+/** Heads are locked in the order in which nobody else locks them, by a function of its own. */
+async function backwards(database: Database): Promise<Database> {
+  const { rows } = await database.query<{ made: string }>(
+    "select pg_get_functiondef('noetl.append_events'::regproc) as made",
+  );
+  const made = rows[0]?.made ?? "";
+  if (!made.includes(ORDERED)) throw new Error("the append does not lock as it did");
+  const down = ORDERED.replace("stream_id", "stream_id desc");
+  await database.query(made.replace(ORDERED, down).replace("append_events", "append_backwards"));
   return {
     ...database,
-    query(text, values) {
-      if (!text.includes(ORDERED)) return database.query(text, values);
-      const down = ORDERED.replace("stream_id", "stream_id desc");
-      return database.query(text.replace(ORDERED, down), values);
-    },
+    query: (text, values) =>
+      database.query(text.replace("noetl.append_events(", "noetl.append_backwards("), values),
   };
 }
 
 const self = await startProcess(url, { size: 2 });
-const database = order === "sabotaged" ? backwards(self.database) : self.database;
+const database = order === "sabotaged" ? await backwards(self.database) : self.database;
 const store = createEventStore(database, self.clock);
 const streams: StreamName[] = ids.map(id => ({ execution_id: id, stream_id: id }));
 if (order !== "up") streams.reverse();
