@@ -1,8 +1,10 @@
 // Real processes of the `noetl` command: begun, watched, signalled and ended, each by its own pid.
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { atEnd, atExit } from "./hooks.ts";
 import { ROOT } from "./source-files.ts";
 
@@ -72,11 +74,33 @@ export async function newFolder(): Promise<string> {
   return folder;
 }
 
-/** `noetl ARGS` with nothing in its environment but `env`: begun, not waited for. */
+let compiled: string | undefined;
+
+/**
+ * Most of a process's start is compiling, and one that is killed keeps nothing of it: this is done
+ * once for all of them. The folder of what was compiled.
+ */
+function compiledOnce(): string {
+  if (compiled !== undefined) return compiled;
+  const folder = mkdtempSync(join(tmpdir(), "noetl-compiled-"));
+  atExit(() => rmSync(folder, { recursive: true, force: true }));
+  const url = pathToFileURL(join(ROOT, "cli/runtime.ts")).href;
+  spawnSync(process.execPath, ["--input-type=module", "-e", `import("${url}")`], {
+    env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: folder },
+  });
+  return (compiled = folder);
+}
+
+/** `noetl ARGS` with nothing of ours in its environment but `env`: begun, not waited for. */
 export function begin(args: string[], env: Env, entry = "cli/noetl.ts"): NoetlProcess {
   const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
     cwd: env["NOETL_DATA_DIR"] ?? tmpdir(),
-    env: { PATH: process.env["PATH"], NOETL_LOG_LEVEL: "warn", ...env },
+    env: {
+      PATH: process.env["PATH"],
+      NODE_COMPILE_CACHE: compiledOnce(),
+      NOETL_LOG_LEVEL: "warn",
+      ...env,
+    },
     stdio: ["ignore", "pipe", "pipe"],
   });
   alive.add(child);
