@@ -20,19 +20,25 @@ export async function readLiveness(
   const disowned = new Set<string>();
   if (held.length === 0) return { seen, disowned };
   const holders = [...new Map(held.map(one => [one.incarnation, one])).values()];
-  const rows = await store.readSeen(holders);
+  let rows = await store.readSeen(holders);
+  const lapsed = held.filter(
+    one => one.claimed_at + settings.lease_ms < clock.now() && rows.get(one.incarnation) !== "gone",
+  );
+  const asked = [...Map.groupBy(lapsed, one => one.incarnation)];
+  await Promise.all(
+    asked.map(async ([incarnation, commands]) => {
+      const ids = commands.map(one => one.command_id);
+      const kept = await holds(commands[0]?.worker_id ?? "", incarnation, ids);
+      if (kept) for (const id of ids) if (!kept.includes(id)) disowned.add(id);
+    }),
+  );
+  // A silent worker has been waited for: what was read before would make the others look as silent.
+  if (asked.length > 0) rows = await store.readSeen(holders);
   const grace = Math.max(graceFrom(), clock.now() - store.sinceAwayMs());
   const unseen = grace + settings.lease_ms < clock.now() ? ("silent" as const) : grace;
   for (const { incarnation } of holders) {
     const row = rows.get(incarnation);
     seen.set(incarnation, typeof row === "number" ? Math.max(row, grace) : (row ?? unseen));
-  }
-  const lapsed = held.filter(one => one.claimed_at + settings.lease_ms < clock.now());
-  for (const [incarnation, commands] of Map.groupBy(lapsed, one => one.incarnation)) {
-    if (seen.get(incarnation) === "gone") continue;
-    const ids = commands.map(one => one.command_id);
-    const kept = await holds(commands[0]?.worker_id ?? "", incarnation, ids);
-    if (kept) for (const id of ids) if (!kept.includes(id)) disowned.add(id);
   }
   return { seen, disowned };
 }

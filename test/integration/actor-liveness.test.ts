@@ -267,6 +267,33 @@ describe("actors: claims and liveness", function () {
     assert.equal(await count(at, "command.expired"), 0);
   });
 
+  it("while a silent worker is waited for, the living ones do not grow silent", async () => {
+    const living = { worker_id: `w-${randomUUID()}`, incarnation: randomUUID() };
+    await beat(one.database, { ...living, machine: "m", pid: 1, capacity: {} }, "ready");
+    const at = await scene({
+      holds: async (worker_id, _incarnation, ids) => {
+        if (worker_id === living.worker_id) return ids;
+        one.clock.shift_ms += LEASE_MS / 2;
+        await seenAgo({ ...at, worker: living }, -one.clock.shift_ms);
+        return undefined;
+      },
+    });
+    const { execution_id } = at;
+    const name = { execution_id, step: "each", activation: 1, iter_index: 1, attempt: 1 };
+    await claim(at, "c1");
+    await claim({ ...at, worker: living, first: commandId(name) }, "c2");
+    one.clock.shift_ms = LEASE_MS * 3;
+    await seenAgo({ ...at, worker: living }, LEASE_MS / 2 + 1_000 - one.clock.shift_ms);
+    await wake(at);
+    const lost = (await logOf(database.url, at)).filter(
+      row => row.event_type === "command.expired",
+    );
+    assert.deepEqual(
+      lost.map(row => row.meta["worker_id"]),
+      [at.worker.worker_id],
+    );
+  });
+
   it("a command of a silent worker that disowns it is not both given back and lost", async () => {
     const at = await scene({ holds: async () => [] });
     await claim(at, "c1");
