@@ -70,8 +70,7 @@ const toolRequest = z.object({
     task: z.string(),
     attempt: z.number(),
     delivery: z.number(),
-    call: z.number().optional(),
-    idempotency_key: z.string().optional(),
+    idempotency_key: z.string(),
     caller: z.custom<StartCaller>(isObject).optional(),
   }),
 });

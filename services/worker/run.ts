@@ -126,7 +126,6 @@ interface Running extends OpenCommand {
 
 function portsOf(running: Running): PipelinePorts {
   const { runtime, options } = running;
-  let calls = 0;
   return {
     now: () => performance.now(),
     hydrate: paths => hydrate(running, paths),
@@ -144,10 +143,7 @@ function portsOf(running: Running): PipelinePorts {
         );
       });
     },
-    call(task, request, run) {
-      calls += 1;
-      return call(running, task, request, { ...run, call: calls });
-    },
+    call: (task, request, run) => call(running, task, request, run),
   };
 }
 
@@ -155,7 +151,7 @@ async function call(
   running: Running,
   task: Task,
   request: RenderedTask,
-  run: TaskRun & { call: number },
+  run: TaskRun,
 ): Promise<ToolEnvelope> {
   const { broker, grant, options, scope, index } = running;
   options.signal.throwIfAborted();
@@ -166,7 +162,6 @@ async function call(
     task: task.label,
     attempt: run.attempt,
     delivery: grant.delivery,
-    call: run.call,
     idempotency_key: idempotencyKey(grant, task, run.visit, index),
     ...(scope.execution.caller && { caller: scope.execution.caller }),
   };

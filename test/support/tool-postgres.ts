@@ -14,6 +14,7 @@ const command = {
   command_id: "2",
   step: "s",
   task: "t",
+  idempotency_key: "1:s:1:t:1",
   attempt: 1,
   delivery: 1,
 };
