@@ -6,13 +6,13 @@ import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
 import { chunksOf, type ChunkIndex } from "./collection.ts";
-import { isObject, type Json, type JsonObject } from "../json.ts";
+import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
-import { fits, needPlaybook, LostValue } from "./stored-result.ts";
+import { needPlaybook, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
 
 /** What a loop keeps of its opening besides its items. */
