@@ -2,7 +2,7 @@
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
 import type { Json, JsonObject } from "../schemas/json.ts";
 import { chunkAt, type ChunkIndex } from "../schemas/playbook/collection.ts";
-import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-values.ts";
+import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-log.ts";
 import type { LoopOutcome } from "./postgres/loop-outcome.ts";
 import type { Query } from "./postgres/index.ts";
 import type { ValueStore } from "./values.ts";
@@ -34,6 +34,22 @@ export async function* failuresOf(
       }
     }
   }
+}
+
+/** Failures that a template sees: `noetl failures` shows all of them. */
+const SHOWN_MAX = 1_000;
+
+/** The first failures that were met, by index. */
+export async function firstFailures(
+  database: Query,
+  loop: LoopName,
+  values: Pick<ValueStore, "load">,
+): Promise<Json> {
+  const shown: ItemFailure[] = [];
+  for await (const failure of failuresOf({ database, values }, loop)) {
+    if (shown.push(failure) >= SHOWN_MAX) break;
+  }
+  return shown.sort((one, other) => one.index - other.index) as unknown as Json;
 }
 
 type Errors = [number, OutcomeResult["error"] | null][];

@@ -65,7 +65,7 @@ export function createValues(from: { database: Query; results: ResultStore }): V
     }
     const value =
       reference.tier === "log"
-        ? await fetchFromLog(from.database, reference, load)
+        ? await fetchFromLog(from.database, reference, { load })
         : await from.results.get(reference);
     // A loop's size is not in its reference: only that it is over, so it no longer changes.
     keep(ref, value, reference.bytes || JSON.stringify(value).length);

@@ -26,6 +26,9 @@ export async function pageLoopOutcomes(
     after: number;
     limit: number;
     failed?: boolean;
+    /** Only of indexes from `from` up to but not `to`, and of frames that have some of these. */
+    from?: number;
+    to?: number;
   },
 ): Promise<LoopOutcome[]> {
   const { rows } = await query.query<LoopOutcome & Row>(
@@ -38,8 +41,15 @@ export async function pageLoopOutcomes(
        and (event_type in ('command.failed', 'frame.committed')
             or (event_type = 'command.completed' and not $5))
        and (not $5 or meta->>'failed' is distinct from '')
+       and ($6::integer is null
+            or ((meta->>'iter_index')::integer >= $6 and (meta->>'iter_index')::integer < $7)
+            or ((meta->>'first')::integer < $7
+                and (meta->>'first')::integer + (meta->>'count')::integer > $6))
      order by version limit $4`,
-    [page.execution_id, page.loop_id, page.after, page.limit, page.failed ?? false],
+    [
+      ...[page.execution_id, page.loop_id, page.after, page.limit, page.failed ?? false],
+      ...[page.from ?? null, page.to ?? null],
+    ],
   );
   return rows;
 }

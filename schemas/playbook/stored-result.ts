@@ -67,8 +67,66 @@ export class KeptValue extends View {
   }
 }
 
+/** Results of a loop that one look at one of them loads. */
+export const RESULTS_BLOCK = 1_000;
+
+/** A part of what the log keeps of a loop, by its name below the loop's results. */
+function partOf(reference: ResultReference, name: string): ResultReference {
+  return { ref: `${reference.ref}/${name}`, bytes: 0, tier: "log" };
+}
+
+/** The result of a loop: each of its items is loaded by itself, with its neighbours. */
+class LoopResult extends KeptValue {
+  readonly #loaded: Loaded;
+
+  constructor(reference: ResultReference, loaded: Loaded) {
+    super(reference, loaded);
+    this.#loaded = loaded;
+  }
+
+  override member(key: string | number): unknown {
+    if (key === "results" || key === "data") return new LoopItems(this, this.#loaded);
+    if (key === "result") return this;
+    if (key !== "failures") return super.member(key);
+    return needValue(partOf(this.reference, "failures"), { loaded: this.#loaded });
+  }
+}
+
+class LoopItems extends View {
+  readonly #of: LoopResult;
+  readonly #loaded: Loaded;
+
+  constructor(of: LoopResult, loaded: Loaded) {
+    super();
+    this.#of = of;
+    this.#loaded = loaded;
+  }
+
+  override get length(): number {
+    const stats = this.#of.reference.extract?.["stats"] as { total?: number } | undefined;
+    return stats?.total ?? 0;
+  }
+
+  override member(key: string | number): unknown {
+    if (key === "length") return this.length;
+    const index = typeof key === "string" && /^\d+$/.test(key) ? Number(key) : key;
+    if (typeof index !== "number" || !Number.isInteger(index)) return undefined;
+    const at = index < 0 ? this.length + index : index;
+    if (at < 0 || at >= this.length) return undefined;
+    const block = Math.floor(at / RESULTS_BLOCK);
+    const part = partOf(this.#of.reference, String(block));
+    const items = needValue(part, { loaded: this.#loaded }) as Json[];
+    return items[at - block * RESULTS_BLOCK] ?? null;
+  }
+
+  override plain(): Json {
+    return (this.#of.plain() as { results: Json }).results;
+  }
+}
+
 /** The data of an outcome as a template value. */
 export function dataOf(result: OutcomeResult, loaded: Loaded): unknown {
+  if (result.reference?.tier === "log") return new LoopResult(result.reference, loaded);
   if (result.reference) return new KeptValue(result.reference, loaded);
   return result.context ?? null;
 }

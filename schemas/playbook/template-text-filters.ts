@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { Problem } from "./template-error.ts";
 import { fits, itemsOf, kindOf, mapOf, member, toJson, toText, truthy } from "./template-values.ts";
 import type { Run } from "./template-values.ts";
-import { unwrap } from "./view.ts";
+import { View, unwrap } from "./view.ts";
 
 /** A filter: parameters by position or name. `raw` filters see Views, the others plain values. */
 export interface FilterSpec {
@@ -197,6 +197,7 @@ function fromJson(value: unknown): unknown {
 }
 
 function lengthOf(value: unknown): number {
+  if (value instanceof View) return value.length ?? lengthOf(value.plain());
   if (typeof value !== "string") return itemsOf(value).length;
   let pairs = 0;
   for (const _ of value.matchAll(/[\ud800-\udbff][\udc00-\udfff]/g)) pairs++;
@@ -252,9 +253,9 @@ export const TEXT_FILTERS: [string, FilterSpec][] = [
   text("string", value => toText(value)),
   text("tojson", (value, args) => toJson(value, integerArg(args[0], 0, "tojson")), ["indent"]),
   text("fromjson", fromJson),
-  text("length", lengthOf),
-  text("len", lengthOf),
-  text("count", lengthOf),
+  ["length", { params: [], raw: true, call: lengthOf }],
+  ["len", { params: [], raw: true, call: lengthOf }],
+  ["count", { params: [], raw: true, call: lengthOf }],
   text("lower", value => toText(value).toLowerCase()),
   text("upper", value => toText(value).toUpperCase()),
   text("title", titleCase),

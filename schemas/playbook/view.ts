@@ -4,6 +4,10 @@ import type { Json } from "../json.ts";
 export abstract class View {
   /** One member, undefined when absent. Never a function. */
   abstract member(key: string | number): unknown;
+  /** How many items a list has, where that is known without its value. */
+  get length(): number | undefined {
+    return undefined;
+  }
   /** The plain value: for printing, iteration, equality, and for crossing into a tool. */
   abstract plain(): Json;
 }

@@ -2,15 +2,17 @@
  * Runs the tasks of one step: a program counter that policy rules move.
  * Pure control flow over ports, so that it can be tested without a broker, a clock or a tool.
  */
+import { Needs } from "../../schemas/decider.ts";
 import { errorType } from "../../schemas/errors.ts";
+import type { ResultReference } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 import type { Rule, Task } from "../../schemas/playbook/model.ts";
 import { backoffDelayMs, firstRule } from "../../schemas/playbook/policy.ts";
 import { emptyField } from "../../schemas/playbook/render-fields.ts";
-import { readTaskPaths, renderSet, renderTask } from "../../schemas/playbook/render.ts";
+import { renderSet, renderTask } from "../../schemas/playbook/render.ts";
 import type { RenderedTask } from "../../schemas/playbook/render.ts";
 import { createScope } from "../../schemas/playbook/scope.ts";
-import type { PipelineParts, ScopeParts } from "../../schemas/playbook/scope.ts";
+import type { PipelineParts, Scope, ScopeParts } from "../../schemas/playbook/scope.ts";
 import { TemplateError } from "../../schemas/playbook/template-error.ts";
 import type { ToolEnvelope, ToolError } from "../../schemas/tool.ts";
 import { configFailure, failed, logic, lostFailure, templateFailure } from "./failures.ts";
@@ -42,8 +44,8 @@ export interface PipelinePorts {
   /** Waits at least one turn of the event loop, also for 0; rejects when the command is aborted. */
   sleep(ms: number): Promise<void>;
   now(): number;
-  /** Loads into the parts what the given paths read and is kept elsewhere. */
-  hydrate(paths: string[][]): Promise<void>;
+  /** Loads values that templates ask for. Throws Rejected for one that is lost. */
+  load(references: ResultReference[]): Promise<void>;
 }
 
 /** What of a step a pipeline uses. */
@@ -98,7 +100,7 @@ type Move =
 
 /**
  * Runs a step's tasks to the end. `parts` belongs to this run: its ctx, iteration variables, output
- * and pipeline change as tasks and rules write, and `hydrate` may fill values in.
+ * and pipeline change as tasks and rules write.
  * Throws only what a port throws (an abort, UNAVAILABLE): the outcome of everything else is data.
  */
 export async function runPipeline(
@@ -150,11 +152,10 @@ async function runTask(run: Run, task: Task, index: number): Promise<Move> {
   run.output = output;
   run.parts.output = output;
   try {
-    if (output.status === "ok") keepResult(run, task, output);
+    if (output.status === "ok") await keepResult(run, task, output);
     return await applyRules(run, task, index, output);
   } catch (error) {
-    if (error instanceof TemplateError) return failure(task, templateFailure(error));
-    throw error;
+    return failure(task, evaluationFailure(error));
   }
 }
 
@@ -166,15 +167,11 @@ async function outputOf(run: Run, task: Task): Promise<Output> {
 }
 
 async function callTask(run: Run, task: Task): Promise<ToolEnvelope> {
-  const { parts, step, ports } = run;
   let request: RenderedTask;
   try {
-    await ports.hydrate(pathsOf(run, task));
-    request = renderTask(task, step.input, createScope(parts));
+    request = await evaluated(run, scope => renderTask(task, run.step.input, scope));
   } catch (error) {
-    if (error instanceof TemplateError) return failed(templateFailure(error));
-    if (errorType(error) === "REJECTED") return failed(lostFailure(error as Error));
-    throw error;
+    return failed(evaluationFailure(error));
   }
   const missing = emptyField(task, request.config);
   if (missing !== undefined) return failed(configFailure("MISSING_FIELD", missing));
@@ -203,33 +200,43 @@ function busyWaitMs(error: unknown): number {
   return typeof wait === "number" && Number.isFinite(wait) ? wait : 0;
 }
 
-/** What each task reads, found once: a loop runs it for every item. */
-const pathsRead = new WeakMap<Task, { input: PipelineStep["input"]; paths: string[][] }>();
-
-function pathsOf({ step: { input } }: Run, task: Task): string[][] {
-  const read = pathsRead.get(task);
-  if (read?.input === input) return read.paths;
-  const known = readTaskPaths(task, input);
-  pathsRead.set(task, { input, paths: known });
-  return known;
+/**
+ * Templates evaluated, again each time they meet a value that is kept elsewhere and not loaded yet.
+ */
+async function evaluated<Result>(run: Run, evaluate: (scope: Scope) => Result): Promise<Result> {
+  for (;;) {
+    try {
+      return evaluate(createScope(run.parts));
+    } catch (error) {
+      if (!(error instanceof Needs)) throw error;
+      await run.ports.load(error.load);
+    }
+  }
 }
 
-function keepResult(run: Run, task: Task, output: Output): void {
+/** A failure of templates is the task's; anything else is thrown on. */
+function evaluationFailure(error: unknown): ToolError {
+  if (error instanceof TemplateError) return templateFailure(error);
+  if (errorType(error) === "REJECTED") return lostFailure(error as Error);
+  throw error;
+}
+
+async function keepResult(run: Run, task: Task, output: Output): Promise<void> {
   run.pipeline.results[task.label] = output.data;
   run.pipeline.prev = output.data;
   if (Object.keys(task.set).length === 0) return;
   run.parts.output_is_data = true;
   try {
-    write(run, task.set);
+    await write(run, task.set);
   } finally {
     run.parts.output_is_data = false;
   }
 }
 
 /** Writes are visible at once to what follows, and collected for whoever records the outcome. */
-function write(run: Run, set: Record<string, unknown>): void {
+async function write(run: Run, set: Record<string, unknown>): Promise<void> {
   const { parts, pipeline } = run;
-  const writes = renderSet(set, createScope(parts));
+  const writes = await evaluated(run, scope => renderSet(set, scope));
   parts.ctx = { ...parts.ctx, ...writes.ctx };
   Object.assign(run.ctx, writes.ctx);
   Object.assign(parts.iteration?.vars ?? pipeline.iter ?? {}, writes.iter);
@@ -238,9 +245,9 @@ function write(run: Run, set: Record<string, unknown>): void {
 }
 
 async function applyRules(run: Run, task: Task, index: number, output: Output): Promise<Move> {
-  const rule = firstRule(task.rules, createScope(run.parts));
+  const rule = await evaluated(run, scope => firstRule(task.rules, scope));
   const action = rule?.do ?? (output.status === "ok" ? "continue" : "fail");
-  if (rule && Object.keys(rule.set).length > 0) write(run, rule.set);
+  if (rule && Object.keys(rule.set).length > 0) await write(run, rule.set);
   if (rule && action === "retry") return retry(run, task, index, rule, output);
   run.retries.delete(task.label);
   switch (action) {
@@ -267,7 +274,7 @@ async function retry(
     const spent = `still not done after ${rule.attempts} attempts`;
     return failure(task, output.error ?? logic("ATTEMPTS_EXHAUSTED", spent));
   }
-  const policyMs = backoffDelayMs(rule, count, createScope(run.parts));
+  const policyMs = await evaluated(run, scope => backoffDelayMs(rule, count, scope));
   run.retries.set(task.label, count);
   run.retryCount++;
   const waitMs = Math.max(policyMs, output.error?.retry_after_ms ?? 0);

@@ -14,7 +14,7 @@ import type { Playbook, Step, Task } from "../../schemas/playbook/model.ts";
 import type { RenderedTask } from "../../schemas/playbook/render.ts";
 import type { ScopeParts } from "../../schemas/playbook/scope.ts";
 import { largeRoots, markOf, partsOf } from "../../schemas/playbook/kept-roots.ts";
-import { KeptValue, playbookReference } from "../../schemas/playbook/stored-result.ts";
+import { playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
 import { valueOf, type Item } from "./items.ts";
 import { patiently } from "./patience.ts";
@@ -128,7 +128,7 @@ function portsOf(running: Running): PipelinePorts {
   const { runtime, options } = running;
   return {
     now: () => performance.now(),
-    hydrate: paths => hydrate(running, paths),
+    load: references => load(running, references),
     async sleep(ms) {
       options.signal.throwIfAborted();
       await new Promise<void>((resolve, reject) => {
@@ -206,39 +206,12 @@ function toolFailure(error: unknown): ToolError {
   return { kind: retryable ? "connection" : "unknown", retryable, code: type || "TOOL", message };
 }
 
-/** Loads values kept elsewhere that the paths about to be read go into. */
-async function hydrate(running: Running, paths: string[][]): Promise<void> {
-  const { runtime, parts, loaded } = running;
-  for (const path of paths) {
-    for (const { kept, rest } of keptOn(parts, path)) {
-      const [member] = rest;
-      const answered = member !== undefined && Object.hasOwn(kept.reference.extract ?? {}, member);
-      const { ref } = kept.reference;
-      if (answered || loaded.has(ref)) continue;
-      loaded.set(ref, await patiently(running, () => runtime.values.load(kept.reference)));
-    }
+/** Loads values kept elsewhere that templates ask for. */
+async function load(running: Running, references: ResultReference[]): Promise<void> {
+  const { runtime, loaded } = running;
+  for (const reference of references) {
+    loaded.set(reference.ref, await patiently(running, () => runtime.values.load(reference)));
   }
-}
-
-function keptOn(parts: ScopeParts, path: string[]): { kept: KeptValue; rest: string[] }[] {
-  const [root = "", ...rest] = path;
-  const [name, ...deeper] = rest;
-  const found: [unknown, string[]][] = [];
-  for (const map of [parts.steps, parts.ctx, parts.workload]) found.push([map[root], rest]);
-  if (root === "result") found.push([parts.result, rest]);
-  // What is not set as a variable is looked up in the workload.
-  const maps = {
-    steps: [parts.steps],
-    workload: [parts.workload],
-    ctx: [parts.ctx, parts.workload],
-  };
-  for (const map of Object.hasOwn(maps, root) ? maps[root as keyof typeof maps] : []) {
-    if (name !== undefined) found.push([map[name], deeper]);
-    else for (const value of Object.values(map)) found.push([value, []]);
-  }
-  return found.flatMap(([value, left]) =>
-    value instanceof KeptValue ? [{ kept: value, rest: left }] : [],
-  );
 }
 
 /** The outcome's result: inline when it fits in a row, else kept in a tier and named. */

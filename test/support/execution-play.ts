@@ -19,7 +19,7 @@ import {
 } from "../../services/executions/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { decideWith, signsOf, turnAt } from "./given.ts";
-import { originOf, resultsOf } from "./play-results.ts";
+import { logValue } from "./play-results.ts";
 import { ok, replyOf, statsOf, type Answers, type Reply } from "./worker-replies.ts";
 
 type AnyMachine = Machine<unknown, { type: string }, { changed: boolean; grant?: Grant }>;
@@ -202,16 +202,9 @@ export class Play {
   load(ref: string, extract?: JsonObject): Json | LostValue {
     if (this.lost.has(ref)) return new LostValue(`the result '${ref}' is no longer kept`);
     if (ref.startsWith(CATALOG_PREFIX)) return this.#playbook;
-    const [, loopId, what] = /\/loop\/([0-9]+)\/(results|origin)$/.exec(ref) ?? [];
-    if (loopId === undefined) {
-      const value = this.results.get(ref);
-      assert.ok(value !== undefined, `nothing is stored as ${ref}`);
-      return value;
-    }
-    const log = (id: string) => this.eventsOf(id);
-    if (what === "origin") return originOf(loopId, log);
-    const results = resultsOf(loopId, log);
-    return { ...extract, results, data: results };
+    const value = this.results.get(ref) ?? logValue(ref, id => this.eventsOf(id), extract);
+    assert.ok(value !== undefined, `nothing is stored as ${ref}`);
+    return value;
   }
 
   /** Everything that is still to be said, by stream. */

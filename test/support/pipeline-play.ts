@@ -1,5 +1,7 @@
-/** Plays pipelines against prepared answers, recording calls, waits and what was hydrated. */
+/** Plays pipelines against prepared answers, recording calls, waits and what was asked for. */
 import { strict as assert } from "node:assert";
+import { Rejected } from "../../schemas/errors.ts";
+import type { Json } from "../../schemas/json.ts";
 import type { Rule, Task } from "../../schemas/playbook/model.ts";
 import type { RenderedTask } from "../../schemas/playbook/render.ts";
 import type { ScopeParts } from "../../schemas/playbook/scope.ts";
@@ -59,17 +61,26 @@ export function partsOf(more: Partial<ScopeParts> = {}): ScopeParts {
 export async function play(
   tasks: Task[],
   answers: Record<string, Answer[] | ((call: Call, nth: number) => Answer)>,
-  options: { parts?: ScopeParts; pipeline?: boolean; input?: Record<string, unknown> } = {},
+  options: {
+    parts?: ScopeParts;
+    pipeline?: boolean;
+    input?: Record<string, unknown>;
+    /** Values that are kept elsewhere, and those that the parts see once they are loaded. */
+    kept?: Map<string, Json>;
+    loaded?: Map<string, Json>;
+  } = {},
 ): Promise<{
   outcome: PipelineOutcome;
   calls: Call[];
   sleeps: number[];
-  hydrated: string[][][];
+  /** References of the values that templates asked for, in order. */
+  asked: string[];
   parts: ScopeParts;
 }> {
   const calls: Call[] = [];
   const sleeps: number[] = [];
-  const hydrated: string[][][] = [];
+  const asked: string[] = [];
+  const loaded = options.loaded ?? new Map<string, Json>();
   const parts = options.parts ?? partsOf();
   const counts = new Map<string, number>();
   const ports: PipelinePorts = {
@@ -88,14 +99,19 @@ export async function play(
       return Promise.resolve();
     },
     now: () => 0,
-    hydrate: paths => {
-      hydrated.push(paths);
+    load: references => {
+      for (const { ref } of references) {
+        asked.push(ref);
+        const value = options.kept?.get(ref);
+        if (value === undefined) return Promise.reject(new Rejected(`${ref} is lost`, 404));
+        loaded.set(ref, value);
+      }
       return Promise.resolve();
     },
   };
   const step = { name: "s", tasks, pipeline: options.pipeline ?? true, input: options.input ?? {} };
   const outcome = await runPipeline(step, parts, ports);
-  return { outcome, calls, sleeps, hydrated, parts };
+  return { outcome, calls, sleeps, asked, parts };
 }
 
 export function labels(calls: Call[]): string {

@@ -1,13 +1,25 @@
 /** What a loop's log says of it: its results in input order, and what a redrive inherits. */
 import { Bitmap } from "../../schemas/bitmap.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
-import type { Json } from "../../schemas/json.ts";
+import type { Json, JsonObject } from "../../schemas/json.ts";
+import { RESULTS_BLOCK } from "../../schemas/playbook/stored-result.ts";
 import { fromRanges } from "../../schemas/ranges.ts";
 
 type LogOf = (loopId: string) => StoredEvent[];
 
+/** What the log keeps under a reference of the tier `log`; undefined when it is no such one. */
+export function logValue(ref: string, log: LogOf, extract?: JsonObject): Json | undefined {
+  const [, loopId, what, block] =
+    /\/loop\/([0-9]+)\/(results|origin)(?:\/([0-9]+))?$/.exec(ref) ?? [];
+  if (loopId === undefined) return undefined;
+  if (what === "origin") return originOf(loopId, log);
+  const results = resultsOf(loopId, log);
+  if (block) return results.slice(Number(block) * RESULTS_BLOCK).slice(0, RESULTS_BLOCK);
+  return { ...extract, results, data: results };
+}
+
 /** By a loop's id. Of a redriven loop, over the results of the one it goes on with. */
-export function resultsOf(loopId: string, log: LogOf): Json[] {
+function resultsOf(loopId: string, log: LogOf): Json[] {
   const { meta } = startOf(loopId, log);
   const results = meta.redrive_of
     ? resultsOf(meta.redrive_of, log)
@@ -31,7 +43,7 @@ function startOf(loopId: string, log: LogOf) {
 }
 
 /** The plan, the collection and what is settled, as `LoopOrigin` has it. */
-export function originOf(loopId: string, log: LogOf): Json {
+function originOf(loopId: string, log: LogOf): Json {
   const { context = {}, meta } = startOf(loopId, log);
   const { plan = null, collection, collection_ref, inherited } = context;
   const before = inherited as { ok: string; failed: string } | undefined;

@@ -1,8 +1,10 @@
 /** The program counter of a step's tasks: order, rules, retries, jumps and sets. */
 import { strict as assert } from "node:assert";
+import type { Json } from "../../schemas/json.ts";
 import type { Rule, Task } from "../../schemas/playbook/model.ts";
 import { MAX_BACKOFF_MS, backoffDelayMs } from "../../schemas/playbook/policy.ts";
 import { createScope } from "../../schemas/playbook/scope.ts";
+import { dataOf } from "../../schemas/playbook/stored-result.ts";
 import { runPipeline } from "../../services/worker/pipeline.ts";
 import type { PipelinePorts } from "../../services/worker/pipeline.ts";
 import { ON_ERROR, bad, labels, ok, partsOf, play, rule, task } from "../support/pipeline-play.ts";
@@ -233,7 +235,7 @@ describe("pipeline", () => {
     assert.deepEqual(failing.outcome.ctx, {});
   });
 
-  it("merges step input under task input and hydrates what a task reads", async () => {
+  it("merges step input under task input", async () => {
     const first = task("a", {
       kind: "http",
       input: { y: "{{ start.y }}" },
@@ -241,15 +243,51 @@ describe("pipeline", () => {
       rules: [rule("continue", "{{ w.ok }}")],
     });
     const parts = partsOf({ steps: { start: { x: 1, y: 2 } } });
-    const { calls, hydrated } = await play(
-      [first],
-      {},
-      { parts, input: { x: "{{ start.x }}", y: "no" } },
-    );
+    const { calls } = await play([first], {}, { parts, input: { x: "{{ start.x }}", y: "no" } });
     assert.equal(calls[0]?.request.config["url"], "/12");
     assert.deepEqual(calls[0]?.request.input, { x: 1, y: 2 });
-    const paths = (hydrated[0] ?? []).map(path => path.join(".")).sort();
-    assert.deepEqual(paths, ["start.x", "start.y", "w.ok", "x", "y"]);
+  });
+
+  it("loads what is kept elsewhere when a template meets it, whichever that is", async () => {
+    const loaded = new Map<string, Json>();
+    const big = dataOf({ status: "ok", reference: { ref: "r:big", bytes: 9, tier: "t" } }, loaded);
+    const loop = { ref: "r:loop", bytes: 0, tier: "log", extract: { stats: { total: 2_500 } } };
+    const parts = partsOf({
+      steps: { big, each: dataOf({ status: "ok", reference: loop }, loaded) },
+    });
+    const items = (first: number) => Array.from({ length: 1_000 }, (_, at) => ({ n: first + at }));
+    const kept = new Map<string, Json>([
+      ["r:big", { at: 2_017 }],
+      ["r:loop/1", items(1_000)],
+      ["r:loop/2", items(2_000)],
+    ]);
+    const first = task("a", {
+      kind: "http",
+      config: { url: "/{{ each.results | length }}/{{ each.results[big.at].n }}" },
+      set: { "ctx.seen": "{{ each.data[-1500].n }}" },
+      rules: [rule("fail", "{{ each.results[1001].n != 1001 }}"), rule("continue", "true")],
+    });
+    const { calls, asked, outcome } = await play([first], {}, { parts, kept, loaded });
+    assert.equal(calls[0]?.request.config["url"], "/2500/2017");
+    assert.deepEqual([outcome.status, outcome.ctx], ["ok", { seen: 1_000 }]);
+    assert.deepEqual(
+      asked,
+      ["r:big", "r:loop/2", "r:loop/1"],
+      "each once, and no more of the loop",
+    );
+  });
+
+  it("fails the task, typed, when what a template asks for is lost", async () => {
+    const reference = { ref: "r:gone", bytes: 9, tier: "t" };
+    const steps = { gone: dataOf({ status: "ok", reference }, new Map()) };
+    for (const more of [
+      { config: { url: "{{ gone.x }}" } },
+      { rules: [rule("continue", "{{ gone.x }}")] },
+      { set: { "ctx.x": "{{ gone.x }}" } },
+    ]) {
+      const { outcome } = await play([task("a", more)], {}, { parts: partsOf({ steps }) });
+      assert.deepEqual([outcome.status, outcome.error?.kind], ["error", "missing_reference"]);
+    }
   });
 
   it("jumps twenty thousand rounds without keeping anything of them", async () => {
@@ -269,7 +307,7 @@ describe("pipeline", () => {
       call: () => Promise.resolve(ok({ n: calls++, blob: "x".repeat(1000) + calls })),
       sleep: () => Promise.resolve(void turns++),
       now: () => 0,
-      hydrate: () => Promise.resolve(),
+      load: () => Promise.resolve(),
     };
     const parts = partsOf();
     const before = process.memoryUsage().heapUsed;
