@@ -121,8 +121,8 @@ export class Worker {
       this.#service.logger.warn({ err: error }, "worker.fetch_failed");
       await clock.sleep(PAUSE_MS);
     }
-    const asked = await this.#link.waiting(free);
-    if (asked.length === 0 && !doorbell.connected()) await clock.sleep(QUIET_MS);
+    const asked = await this.#link.waiting(free, signal);
+    if (asked.length === 0 && !signal.aborted && !doorbell.connected()) await clock.sleep(QUIET_MS);
     return asked.map(ring => ({ ...ring, ack: () => undefined }));
   }
 
