@@ -44,7 +44,7 @@ describe("without NATS", function () {
     await assertSound(cluster.store.direct, id);
   }
 
-  it("at their start servers and workers work over HTTP, and take to NATS when it comes", async () => {
+  it("at their start, work goes over HTTP, and over NATS when it comes", async () => {
     await begin({ isNatsAway: true });
     const [server] = cluster.servers;
     const { status, checks } = await healthOf(server!);
