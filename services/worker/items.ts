@@ -1,9 +1,7 @@
 // The items a grant names: at hand, or in a chunk of the loop's frozen collection.
 import type { Runtime } from "../../mixins/runtime.ts";
-import { Rejected } from "../../schemas/errors.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json } from "../../schemas/json.ts";
-import { chunkAt, type ChunkIndex } from "../../schemas/playbook/collection.ts";
 import { fromRanges } from "../../schemas/ranges.ts";
 
 /** The indexes of a grant's frame that are still to do. */
@@ -21,9 +19,5 @@ export async function itemAt(runtime: Runtime, grant: Grant, index: number): Pro
   if (!reference) {
     return (frame ? frame.values?.[leftOf(grant).indexOf(index)] : iteration?.value) ?? null;
   }
-  const chunks = (await runtime.values.load(reference)) as unknown as ChunkIndex;
-  const chunk = chunkAt(chunks, index);
-  if (!chunk) throw new Rejected(`the collection of '${grant.step}' has no item ${index}`, 404);
-  const items = (await runtime.values.load(chunk.reference)) as Json[];
-  return items[index - chunk.first] ?? null;
+  return runtime.values.item(reference, index);
 }

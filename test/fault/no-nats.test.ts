@@ -24,6 +24,13 @@ async function healthOf(server: NoetlServer): Promise<Health> {
   return (await (await fetch(`${server.url}/health`)).json()) as Health;
 }
 
+/** Slots in use, as the only worker said with its last beat. */
+async function busyOf(server: NoetlServer): Promise<number | null> {
+  const { body } = await server.ask("GET", "/workers");
+  const [worker] = body["workers"] as { in_flight: number | null }[];
+  return worker?.in_flight ?? null;
+}
+
 describe("without NATS", function () {
   this.timeout(90_000);
   let cluster: Cluster;
@@ -72,6 +79,21 @@ describe("without NATS", function () {
     process.stdout.write(`      the longest silence was ${silence} ms\n`);
     assert.ok(silence <= PAUSE_MAX_MS, `${silence} ms`);
     await assertEnd();
+  });
+
+  it("a worker hears of a cancel with its next beat", async () => {
+    await begin({ servers: 1, workers: 1, env: { NOETL_WORKER_BEAT_SECONDS: "0.5" } });
+    const { api, nats, servers, store } = cluster;
+    const gate = Promise.withResolvers<void>();
+    api.waits[ITEMS] = () => gate.promise;
+    const id = await submit(servers[0]!, COPY, { api_url: api.url, n: 8 });
+    await asked(api, ITEMS, 8);
+    await nats.stop();
+    assert.equal((await servers[0]!.ask("POST", `/executions/${id}/cancel`, {})).status, 202);
+    assert.equal((await ended(store.direct, id)).status, "CANCELLED");
+    // Its slots are free again though nobody has answered what it asked.
+    await until(async () => (await busyOf(servers[0]!)) === 0, 10_000);
+    gate.resolve();
   });
 
   it("at their start servers and workers still end when they are told", async () => {
