@@ -4,7 +4,14 @@ import { defineConfig, globalIgnores } from "eslint/config";
 import tseslint from "typescript-eslint";
 
 export default defineConfig(
-  globalIgnores(["node_modules/", "dist/", "coverage/", ".noetl/", "services/api/dashboard/"]),
+  globalIgnores([
+    "node_modules/",
+    "dist/",
+    ".cache/",
+    "coverage/",
+    ".noetl/",
+    "services/api/dashboard/",
+  ]),
   js.configs.recommended,
   {
     files: ["**/*.ts"],

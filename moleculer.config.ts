@@ -3,6 +3,7 @@ import type { BrokerOptions } from "moleculer";
 import { replCommands } from "./cli/repl-commands.ts";
 import { brokerLogger } from "./mixins/logging/pino.ts";
 import { packetGuard } from "./mixins/middleware/packets.ts";
+import { PatientNats } from "./mixins/nats-transporter.ts";
 import { loadSettings } from "./schemas/env.ts";
 import type { Settings } from "./schemas/env.ts";
 
@@ -47,17 +48,14 @@ export function brokerOptions(settings: Settings = loadSettings()): BrokerOption
 
 function natsTransporter({ nats }: Settings): BrokerOptions["transporter"] {
   if (!nats.url) return null;
-  return {
-    type: "NATS",
-    options: {
-      servers: nats.url.split(",").map(server => server.trim()),
-      // A NATS that comes back is found at once, however long it was away.
-      maxReconnectAttempts: -1,
-      reconnectTimeWait: 250,
-      ...(nats.user && { user: nats.user }),
-      ...(nats.password && { pass: nats.password }),
-    },
-  };
+  return new PatientNats({
+    servers: nats.url.split(",").map(server => server.trim()),
+    // A NATS that comes back is found at once, however long it was away.
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: 250,
+    ...(nats.user && { user: nats.user }),
+    ...(nats.password && { pass: nats.password }),
+  });
 }
 
 export default brokerOptions;

@@ -119,14 +119,15 @@ async function checkClock({ database, limits, nowMs }: Look): Promise<Check> {
   return size < limits.clockFailMs ? warn("clock", found, remedy) : fail("clock", found, remedy);
 }
 
-async function checkPooler({ database, url, limits }: Look): Promise<Check> {
+async function checkPooler({ database, url, limits, settings }: Look): Promise<Check> {
   // A pooler that hands out single statements refuses these three.
   await database.transaction(query => readClock(query));
-  const pooled = await detectPooler(url, limits.poolerMs);
-  return ok(
-    "pooler",
-    pooled ? "one is in between (PgBouncer or the like), and keeps transactions whole" : "none",
-  );
+  if (await detectPooler(url, limits.poolerMs)) {
+    return ok("pooler", "one is in between (PgBouncer or the like), and keeps transactions whole");
+  }
+  if (settings.database.pooler === "none") return ok("pooler", "none");
+  const found = "none, though DB_POOLER says that there is one";
+  return warn("pooler", found, "give its address in DATABASE_URL, or POSTGRES_HOST and _PORT");
 }
 
 function judgeMigrations(state: { applied: number; missing: string[]; newer: string[] }): Check {

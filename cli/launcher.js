@@ -2,7 +2,7 @@
 // The `noetl` command. Plain JavaScript, because it must start on any Node: when this one cannot
 // run TypeScript it hands over to the Node that the package brings along.
 import { spawn } from "node:child_process";
-import { createRequire } from "node:module";
+import module, { createRequire } from "node:module";
 import { dirname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -11,6 +11,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 const entry = here.includes(`${sep}node_modules${sep}`)
   ? join(here, "..", "dist", "cli", "noetl.js")
   : join(here, "noetl.ts");
+
+// About half of a start is compiling: what one start compiled, the next one reads.
+module.enableCompileCache?.();
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major > 22 || (major === 22 && minor >= 18)) {

@@ -23,6 +23,8 @@ export async function start(roles: readonly Role[]): Promise<ExitCode> {
   for (const name of settings.unknownVariables) say(`warning: ${name} is not a setting of noetl`);
   refuseAlone(settings, roles);
   const runtime = await startRuntime({ settings, roles, scope: "all" });
+  // Before anybody hears that it has started, and may end it.
+  const told = untilSignal();
   if (roles.includes("api")) {
     const { url } = await runtime.broker.call<{ url: string }>("api.address");
     say(`noetl serves ${url}/api (health: ${url}/health). Ctrl-C stops it; work is kept.`);
@@ -30,7 +32,7 @@ export async function start(roles: readonly Role[]): Promise<ExitCode> {
   } else {
     say(`noetl ${roles.join(", ")} ${runtime.broker.nodeID} works. Ctrl-C stops it; work is kept.`);
   }
-  await untilSignal();
+  await told;
   say("Stopping; running work is being finished. Ctrl-C again stops at once.");
   // The lease of whatever is cut off here runs out, and another process does it again.
   process.once("SIGINT", () => process.exit(EXIT.interrupted));

@@ -13,7 +13,7 @@ const TELL_MS = 2_000;
 /**
  * Made by an owner: tells the workers that held the commands which these committed events end.
  * Those of many commits go out together, ids only. Nothing is sent again: a message that is lost
- * costs the time until the work ends by itself, because its outcome is refused anyway. The worker
+ * costs the time until the worker's next beat, which looks for itself. The worker
  * of this process hears of it without a message.
  */
 export function abortsOf(broker: ServiceBroker): (events: readonly StoredEvent[]) => void {

@@ -1,6 +1,7 @@
 // The doorbell over JetStream: one stream of rings, one durable pull consumer for the pool of
 // workers.
 import { randomUUID } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
 import {
   connect,
   Events,
@@ -12,11 +13,16 @@ import {
 } from "nats";
 import type { Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
+import { backoffMs } from "./clock.ts";
 import { reconcileJetStream, RING_BYTES_MAX } from "./jetstream-config.ts";
+import { isNatsAway } from "./nats-away.ts";
 import type { Doorbell, Rung } from "./notifications.ts";
+import { unlessLost } from "./unless-lost.ts";
 
 /** A pull that waits, and the one that takes what is there. */
 const WAIT_MS = 5_000;
+/** The longest pause between two looks for a NATS that was away at the start. */
+const RETRY_MS = 2_000;
 
 export interface JetStreamDoorbell extends Doorbell {
   close(): Promise<void>;
@@ -24,14 +30,28 @@ export interface JetStreamDoorbell extends Doorbell {
 
 const codec = JSONCodec<Ring>();
 
+/** What a doorbell does over one connection, which reconnects by itself. */
+interface Line {
+  connection: NatsConnection;
+  client: JetStreamClient;
+  reconcile(): Promise<void>;
+}
+
 /**
  * Connects, and brings stream and consumer to their configuration, in place; never deletes them.
- * Refuses a stream whose retention cannot serve (Rejected with the remedy).
+ * A NATS that is away is waited for in the background. Throws what waiting does not cure: Rejected
+ * with the remedy for a stream whose retention cannot serve, NATS' own error for a refused login.
  */
 export async function openJetStream(
   settings: Settings,
   log: (fields: object, message: string) => void,
 ): Promise<JetStreamDoorbell> {
+  const doorbell = new PullDoorbell(settings, log);
+  await doorbell.open();
+  return doorbell;
+}
+
+async function openLine(settings: Settings): Promise<Line> {
   const { nats } = settings;
   const connection = await connect({
     servers: (nats.url ?? "").split(","),
@@ -43,47 +63,82 @@ export async function openJetStream(
     maxPingOut: 2,
     name: "noetl doorbell",
   });
-  const manager = await connection.jetstreamManager();
-  const reconcile = () => reconcileJetStream(manager, settings);
-  await reconcile();
-  return new PullDoorbell(connection, settings, reconcile, log);
+  try {
+    const manager = await connection.jetstreamManager();
+    const reconcile = () => reconcileJetStream(manager, settings);
+    await reconcile();
+    return { connection, client: connection.jetstream(), reconcile };
+  } catch (error) {
+    await connection.close();
+    throw error;
+  }
 }
 
 class PullDoorbell implements JetStreamDoorbell {
   readonly counters = { rung: 0, lost: 0, malformed: 0 };
-  readonly #connection: NatsConnection;
-  readonly #client: JetStreamClient;
   readonly #settings: Settings;
-  readonly #reconcile: () => Promise<void>;
   readonly #log: (fields: object, message: string) => void;
   /** Tells this process's rings from every other's: none is taken for a duplicate of another. */
   readonly #bell = randomUUID();
+  readonly #closing = new AbortController();
+  #line: Line | undefined;
   #rings = 0;
-  #connected = true;
+  /** Aborted while there is no connection. */
+  #lost = new AbortController();
+  #opening: Promise<void> = Promise.resolve();
   #repairing: Promise<void> | undefined;
 
-  constructor(
-    connection: NatsConnection,
-    settings: Settings,
-    reconcile: () => Promise<void>,
-    log: (fields: object, message: string) => void,
-  ) {
-    this.#connection = connection;
-    this.#client = connection.jetstream();
+  constructor(settings: Settings, log: (fields: object, message: string) => void) {
     this.#settings = settings;
-    this.#reconcile = reconcile;
     this.#log = log;
-    void this.#follow();
+    this.#lost.abort();
+  }
+
+  async open(): Promise<void> {
+    try {
+      this.#use(await openLine(this.#settings));
+    } catch (error) {
+      if (!isNatsAway(error)) throw error;
+      this.#log({ err: error }, "doorbell.away");
+      this.#opening = this.#openLater();
+    }
+  }
+
+  async #openLater(): Promise<void> {
+    const { signal } = this.#closing;
+    let said: string | undefined;
+    for (let tries = 0; ; tries += 1) {
+      await pause(backoffMs(tries, 250, RETRY_MS), undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
+      try {
+        this.#use(await openLine(this.#settings));
+        return this.#log({ type: "connect" }, "doorbell.connection");
+      } catch (error) {
+        const message = String(error);
+        if (!isNatsAway(error) && message !== said) this.#log({ err: error }, "doorbell.refused");
+        said = message;
+      }
+    }
+  }
+
+  #use(line: Line): void {
+    this.#line = line;
+    this.#lost = new AbortController();
+    void this.#follow(line.connection);
   }
 
   connected(): boolean {
-    return this.#connected;
+    return !this.#lost.signal.aborted;
   }
 
-  async #follow(): Promise<void> {
-    for await (const { type } of this.#connection.status()) {
-      if (type === Events.Disconnect) this.#connected = false;
-      if (type === Events.Reconnect) this.#connected = true;
+  lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  async #follow(connection: NatsConnection): Promise<void> {
+    for await (const { type } of connection.status()) {
+      if (type === Events.Disconnect) this.#lost.abort();
+      if (type === Events.Reconnect) this.#lost = new AbortController();
       if (type === Events.Disconnect || type === Events.Reconnect) {
         this.#log({ type }, "doorbell.connection");
       }
@@ -98,18 +153,18 @@ class PullDoorbell implements JetStreamDoorbell {
   /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
   ring(ring: Ring): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.
-    if (!this.#connected) return void (this.counters.lost += 1);
+    if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
     this.#rings += 1;
     const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
-    this.#client.publish(this.#settings.nats.subject, codec.encode(ring), { msgID }).then(
+    this.#line.client.publish(this.#settings.nats.subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
       },
-      (error: unknown) => this.#lost(error),
+      (error: unknown) => this.#ringLost(error),
     );
   }
 
-  #lost(error: unknown): void {
+  #ringLost(error: unknown): void {
     this.counters.lost += 1;
     if (this.counters.lost % 100 === 1)
       this.#log({ err: error, lost: this.counters.lost }, "ring.lost");
@@ -117,27 +172,34 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   async fetch(max: number, signal: AbortSignal): Promise<Rung[]> {
-    if (!this.#connected) return [];
+    const lost = this.lost();
+    if (!this.#line || lost.aborted) return [];
+    const { client } = this.#line;
+    const ends = [signal, lost];
     try {
-      const there = await this.#pull({ batch: max, no_wait: true }, signal);
+      const there = await this.#pull(client, { batch: max, no_wait: true }, ends);
       if (there.length > 0) return there;
-      const first = await this.#pull({ batch: 1, expires: WAIT_MS }, signal);
+      const first = await this.#pull(client, { batch: 1, expires: WAIT_MS }, ends);
       // A pull on a consumer that is gone is only silent: an idle worker looks for it.
       if (first.length === 0 && !signal.aborted) await this.#repair();
       return first;
     } catch (error) {
-      this.#log({ err: error }, "doorbell.pull_failed");
-      if (this.#connected) await this.#repair();
+      if (!lost.aborted) this.#log({ err: error }, "doorbell.pull_failed");
+      await this.#repair();
       return [];
     }
   }
 
-  async #pull(options: Partial<PullOptions>, signal: AbortSignal): Promise<Rung[]> {
+  async #pull(
+    client: JetStreamClient,
+    options: Partial<PullOptions>,
+    ends: AbortSignal[],
+  ): Promise<Rung[]> {
     const { stream, consumer } = this.#settings.nats;
     const rungs: Rung[] = [];
-    const messages = this.#client.fetch(stream, consumer, options);
+    const messages = client.fetch(stream, consumer, options);
     const stop = () => messages.stop();
-    signal.addEventListener("abort", stop, { once: true });
+    for (const end of ends) end.addEventListener("abort", stop, { once: true });
     try {
       for await (const message of messages) {
         const ring = this.#read(message);
@@ -145,7 +207,7 @@ class PullDoorbell implements JetStreamDoorbell {
         else message.ack();
       }
     } finally {
-      signal.removeEventListener("abort", stop);
+      for (const end of ends) end.removeEventListener("abort", stop);
     }
     return rungs;
   }
@@ -165,17 +227,27 @@ class PullDoorbell implements JetStreamDoorbell {
     }
   }
 
-  /** A vanished stream or consumer is made again; what it held is rung again from Postgres. */
+  /**
+   * A vanished stream or consumer is made again; what it held is rung again from Postgres. Ends at
+   * once when the connection is lost: nobody is there to ask.
+   */
   #repair(): Promise<void> {
-    this.#repairing ??= this.#reconcile()
-      .catch((error: unknown) => this.#log({ err: error }, "doorbell.absent"))
+    const lost = this.lost();
+    if (!this.#line || lost.aborted) return Promise.resolve();
+    this.#repairing ??= unlessLost(this.#line.reconcile(), lost)
+      .catch((error: unknown) => {
+        if (!lost.aborted) this.#log({ err: error }, "doorbell.absent");
+      })
       .finally(() => {
         this.#repairing = undefined;
       });
     return this.#repairing;
   }
 
-  close(): Promise<void> {
-    return this.#connection.drain();
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#opening;
+    // A connection that is lost has nobody to take what is left in it.
+    await (this.connected() ? this.#line?.connection.drain() : this.#line?.connection.close());
   }
 }

@@ -1,7 +1,6 @@
 // The items of a loop that failed, each with its error and its value, read from the log.
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
 import type { Json, JsonObject } from "../schemas/json.ts";
-import { chunkAt, type ChunkIndex } from "../schemas/playbook/collection.ts";
 import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-log.ts";
 import type { LoopOutcome } from "./postgres/loop-outcome.ts";
 import type { Query } from "./postgres/index.ts";
@@ -19,7 +18,7 @@ export interface ItemFailure {
  * those that failed again, then those that failed before and did not run again.
  */
 export async function* failuresOf(
-  from: { database: Query; values: Pick<ValueStore, "load"> },
+  from: { database: Query; values: Pick<ValueStore, "load" | "item"> },
   loop: LoopName,
 ): AsyncIterable<ItemFailure> {
   const { database, values } = from;
@@ -43,7 +42,7 @@ const SHOWN_MAX = 1_000;
 export async function firstFailures(
   database: Query,
   loop: LoopName,
-  values: Pick<ValueStore, "load">,
+  values: Pick<ValueStore, "load" | "item">,
 ): Promise<Json> {
   const shown: ItemFailure[] = [];
   for await (const failure of failuresOf({ database, values }, loop)) {
@@ -54,7 +53,10 @@ export async function firstFailures(
 
 type Errors = [number, OutcomeResult["error"] | null][];
 
-async function errorsOf(row: LoopOutcome, values: Pick<ValueStore, "load">): Promise<Errors> {
+async function errorsOf(
+  row: LoopOutcome,
+  values: Pick<ValueStore, "load" | "item">,
+): Promise<Errors> {
   const outcome = row.result as unknown as OutcomeResult;
   if (row.iter_index !== null) return [[row.iter_index, outcome.error ?? null]];
   const kept = outcome.reference ? await values.load(outcome.reference) : outcome.context;
@@ -66,16 +68,13 @@ async function errorsOf(row: LoopOutcome, values: Pick<ValueStore, "load">): Pro
 async function itemAt(
   { plan, collection, collection_ref }: JsonObject,
   index: number,
-  values: Pick<ValueStore, "load">,
+  values: Pick<ValueStore, "load" | "item">,
 ): Promise<Json> {
   if ((plan as { counted?: boolean } | undefined)?.counted) return index;
   if (Array.isArray(collection)) return collection[index] ?? null;
   if (!collection_ref) return null;
   try {
-    const reference = collection_ref as unknown as ResultReference;
-    const chunk = chunkAt((await values.load(reference)) as unknown as ChunkIndex, index);
-    if (!chunk) return null;
-    return ((await values.load(chunk.reference)) as Json[])[index - chunk.first] ?? null;
+    return await values.item(collection_ref as unknown as ResultReference, index);
   } catch {
     return null;
   }

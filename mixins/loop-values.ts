@@ -19,7 +19,7 @@ const RESULTS_BYTES_MAX = 64 * 1024 * 1024;
 export async function fetchFromLog(
   database: Query,
   reference: ResultReference,
-  values: Pick<ValueStore, "load">,
+  values: Pick<ValueStore, "load" | "item">,
 ): Promise<Json> {
   const match = /execution\/([0-9]+)\/loop\/([0-9]+)\/(results|origin)(?:\/(.+))?$/.exec(
     reference.ref,
@@ -43,7 +43,7 @@ async function fetchResults(
   database: Query,
   loop: LoopName,
   { from, to }: { from: number; to: number },
-  values: Pick<ValueStore, "load">,
+  values: Pick<ValueStore, "load" | "item">,
 ): Promise<Json[]> {
   const results = Array.from<Json>({ length: to - from }).fill(null);
   const place = (index: number, value: Json) => {

@@ -25,6 +25,8 @@ export interface Doorbell {
   waiting(): number;
   /** false while rings reach nobody. */
   connected(): boolean;
+  /** Aborts when the connection of this moment is lost; aborted while there is none. */
+  lost(): AbortSignal;
 }
 
 /** Rings kept at most; a ring lost here is rung again from its stream's row. */
@@ -35,6 +37,7 @@ export function createLocalDoorbell(): Doorbell {
   const waiting = new Map<string, Ring>();
   const callers: (() => void)[] = [];
   const counters = { rung: 0, lost: 0, malformed: 0 };
+  const { signal: never } = new AbortController();
 
   function take(max: number): Rung[] {
     const rings: Rung[] = [];
@@ -50,6 +53,7 @@ export function createLocalDoorbell(): Doorbell {
     counters,
     waiting: () => waiting.size,
     connected: () => true,
+    lost: () => never,
     ring(ring) {
       if (waiting.size >= RINGS_MAX) return void (counters.lost += 1);
       counters.rung += 1;

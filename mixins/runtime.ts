@@ -96,5 +96,6 @@ function offering(doorbell: Doorbell, offers: Offers): Doorbell {
     fetch: (max, signal) => doorbell.fetch(max, signal),
     waiting: () => doorbell.waiting(),
     connected: () => doorbell.connected(),
+    lost: () => doorbell.lost(),
   };
 }

@@ -6,8 +6,10 @@ import type { Settings } from "../schemas/env.ts";
 import { errorType, Unavailable } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
 import type { ClaimBatch, OutcomeRequest, ReleaseRequest, Reply } from "./actor-service.ts";
+import type { Doorbell } from "./notifications.ts";
 import { callOwner, hostsOf, isUnreachable } from "./routing.ts";
 import { createServerClient, type ServerClient } from "./server-client.ts";
+import { unlessLost } from "./unless-lost.ts";
 
 /** An owner that does not answer is asked again: a claim and a release take no longer. */
 const CLAIM_MS = 20_000;
@@ -24,19 +26,19 @@ export type Granted = Reply<{ grant?: Grant }>;
 export interface LinkOptions {
   broker: ServiceBroker;
   http: Settings["http"];
-  /** false while NATS is away: HTTP is tried first then. */
-  connected(): boolean;
+  /** While NATS is away HTTP is tried first, and what waits for an answer over it waits no more. */
+  doorbell: Pick<Doorbell, "connected" | "lost">;
 }
 
 /** The way of one process; `close` gives its connections back. */
 export class ServerLink {
   readonly #broker: ServiceBroker;
-  readonly #connected: () => boolean;
+  readonly #doorbell: LinkOptions["doorbell"];
   readonly #clients: ServerClient[];
 
-  constructor({ broker, http, connected }: LinkOptions) {
+  constructor({ broker, http, doorbell }: LinkOptions) {
     this.#broker = broker;
-    this.#connected = connected;
+    this.#doorbell = doorbell;
     const urls = (http.serverUrl ?? "").split(",").map(url => url.trim());
     const { apiKey, clientTimeoutMs: timeoutMs } = http;
     this.#clients = urls
@@ -68,11 +70,13 @@ export class ServerLink {
 
   /**
    * What the servers know to wait for a worker, when the doorbell is silent. Over HTTP it waits for
-   * a while, else it answers at once; never throws.
+   * a while, until `signal` aborts, else it answers at once; never throws.
    */
-  async waiting(max: number): Promise<Ring[]> {
-    if (this.#connected()) return this.#askNodes(max);
-    return this.#clients.length > 0 ? this.#askHttp(max) : [];
+  async waiting(max: number, signal: AbortSignal): Promise<Ring[]> {
+    if (this.#doorbell.connected()) {
+      return unlessLost(this.#askNodes(max), this.#doorbell.lost()).catch(() => []);
+    }
+    return this.#clients.length > 0 ? this.#askHttp(max, signal) : [];
   }
 
   /** Any action of a server that the API offers, on whichever node hosts it. */
@@ -93,11 +97,12 @@ export class ServerLink {
     overHttp: (client: ServerClient) => Promise<T>,
   ): Promise<T> {
     if (this.#clients.length === 0) return overBroker();
-    if (this.#connected()) {
+    if (this.#doorbell.connected()) {
+      const lost = this.#doorbell.lost();
       try {
-        return await overBroker();
+        return await unlessLost(overBroker(), lost);
       } catch (error) {
-        if (!isUnreachable(error)) throw error;
+        if (!isUnreachable(error) && !lost.aborted) throw error;
       }
     }
     return this.#firstReachable(overHttp);
@@ -139,9 +144,9 @@ export class ServerLink {
   }
 
   /** Of the first server that knows of something; the others tell theirs again. */
-  async #askHttp(max: number): Promise<Ring[]> {
+  async #askHttp(max: number, signal: AbortSignal): Promise<Ring[]> {
     const params = { max, wait_ms: POLL_MS };
-    const options = { timeoutMs: POLL_MS + ASK_MS };
+    const options = { timeoutMs: POLL_MS + ASK_MS, signal };
     const answers = this.#clients.map(async client => {
       const { rings } = await client.call<{ rings: Ring[] }>("commands.waiting", params, options);
       if (rings.length === 0) throw new Unavailable("nothing waits there");

@@ -4,6 +4,7 @@ import { Rejected, errorType } from "../schemas/errors.ts";
 import type { Needs } from "../schemas/decider.ts";
 import type { ResultReference } from "../schemas/events.ts";
 import type { Json } from "../schemas/json.ts";
+import { chunkAt, type ChunkIndex } from "../schemas/playbook/collection.ts";
 import { parsePlaybook } from "../schemas/playbook/parse.ts";
 import { CATALOG_PREFIX, LostValue } from "../schemas/playbook/stored-result.ts";
 import type { Values } from "./actor.ts";
@@ -25,6 +26,8 @@ const STORES_AT_ONCE = 8;
 export interface ValueStore extends Values {
   /** The value behind a reference, from memory or its tier. */
   load(reference: ResultReference): Promise<Json>;
+  /** One item of the collection behind a reference. Throws Rejected 404 when it has none there. */
+  item(reference: ResultReference, index: number): Promise<Json>;
 }
 
 /** Values in memory, within a bound; the least recently loaded go first. */
@@ -65,7 +68,7 @@ export function createValues(from: { database: Query; results: ResultStore }): V
     }
     const value =
       reference.tier === "log"
-        ? await fetchFromLog(from.database, reference, { load })
+        ? await fetchFromLog(from.database, reference, { load, item })
         : await from.results.get(reference);
     // A loop's size is not in its reference: only that it is over, so it no longer changes.
     keep(ref, value, reference.bytes || JSON.stringify(value).length);
@@ -84,6 +87,14 @@ export function createValues(from: { database: Query; results: ResultStore }): V
     return promise;
   }
 
+  async function item(reference: ResultReference, index: number): Promise<Json> {
+    const chunks = (await load(reference)) as unknown as ChunkIndex;
+    const chunk = chunkAt(chunks, index);
+    if (!chunk) throw new Rejected(`the collection '${reference.ref}' has no item ${index}`, 404);
+    const items = (await load(chunk.reference)) as Json[];
+    return items[index - chunk.first] ?? null;
+  }
+
   async function keepNew({ name, value }: Needs["store"][number]): Promise<void> {
     const reference = await from.results.put(name, value);
     stored.set(name, reference);
@@ -95,6 +106,7 @@ export function createValues(from: { database: Query; results: ResultStore }): V
     loaded,
     stored,
     load,
+    item,
     async provide(needs: Needs) {
       for (const reference of needs.load) {
         // Gone for good: the decision that asks again is told so, and its step fails.

@@ -139,8 +139,10 @@ const reply = named(
     message: z.string().optional(),
     error: z.string().optional(),
     grant: grant.optional().describe("The next command, when the outcome asked for one"),
+    over: z.array(z.string()).optional().describe("To a heartbeat: commands it named that ended"),
   }),
 );
+const commandValue = named("CommandValue", z.object({ value: z.json() }));
 const replies = named("Replies", z.object({ results: z.array(reply) }));
 
 const role = z.enum(API_ROLES);
@@ -216,6 +218,7 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "commands.waiting": ringList,
   "commands.get": command,
   "commands.claim": grant,
+  "commands.value": commandValue,
   "commands.report": replies,
   "commands.report_one": reply,
   "keys.create": keyMade,

@@ -1,6 +1,6 @@
 /** What a worker may ask the server's door: what waits, claims, and the events it reports. */
 import { z } from "zod";
-import { outcomeResult } from "./events.ts";
+import { outcomeResult, resultReference } from "./events.ts";
 import { LIMITS, id } from "./requests.ts";
 
 /** Rings told in one answer, and outcomes taken in one batch. */
@@ -44,6 +44,15 @@ export const commandsWaiting = z.strictObject({
     .min(0, `milliseconds, at most ${LIMITS.waitMaxMs}`)
     .max(LIMITS.waitMaxMs, `milliseconds, at most ${LIMITS.waitMaxMs}`)
     .default(0),
+});
+
+/** A value that the grant of a command names, as `scope_ref`, `collection_ref` or a mark does. */
+export const commandsValue = z.strictObject({
+  command_id,
+  /** As it stands in the grant. */
+  reference: resultReference,
+  /** Of a collection, one item; 0-based. */
+  index: z.int({ error: "a whole number" }).min(0, "0 or more").optional(),
 });
 
 export const commandsGet = z.strictObject({ command_id });
@@ -97,6 +106,8 @@ export const workerEvent = z.discriminatedUnion(
       event_type: z.literal("command.heartbeat"),
       worker_id,
       incarnation: name("the incarnation of the worker").optional(),
+      /** What it holds: the answer says which of these are over. */
+      command_ids: z.array(command_id).max(BATCH_MAX, `at most ${BATCH_MAX} commands`).optional(),
     }),
   ],
   { error: "command.completed, command.failed, command.released or command.heartbeat" },
@@ -111,5 +122,6 @@ export const commandsReport = z.strictObject({
 });
 
 export type CommandsWaiting = z.output<typeof commandsWaiting>;
+export type CommandsValue = z.output<typeof commandsValue>;
 export type CommandsClaim = z.output<typeof commandsClaim>;
 export type WorkerEvent = z.output<typeof workerEvent>;

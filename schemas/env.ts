@@ -40,7 +40,7 @@ type Environment = Record<string, string | undefined>;
 
 /** Settings given in code, by their environment names. */
 export type SettingRecord = {
-  [name: `${"NOETL" | "NATS" | "POSTGRES" | "DATABASE"}_${string}`]:
+  [name: `${"NOETL" | "NATS" | "POSTGRES" | "DATABASE" | "DB"}_${string}`]:
     string | number | boolean | undefined;
 };
 

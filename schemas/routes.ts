@@ -6,6 +6,7 @@ import {
   commandsGet,
   commandsReport,
   commandsReportOne,
+  commandsValue,
   commandsWaiting,
 } from "./command-requests.ts";
 import { isObject } from "./json.ts";
@@ -180,6 +181,10 @@ export const API_ROUTES: readonly ApiRoute[] = [
   {
     ...route("POST /commands/:command_id/claim", "commands.claim", pathAndBody, commandsClaim),
     ...about("Take a command; the answer is all that its work needs", WORKERS),
+  },
+  {
+    ...route("POST /commands/:command_id/value", "commands.value", pathAndBody, commandsValue),
+    ...about("A value that the grant of a command only names", WORKERS),
   },
   {
     ...route("POST /events", "commands.report_one", bodyObject, commandsReportOne),

@@ -26,6 +26,12 @@ export const SETTINGS = {
     user: text("POSTGRES_USER", "noetl", "User, used with POSTGRES_HOST"),
     password: optional("POSTGRES_PASSWORD", "Password, used with POSTGRES_HOST", { secret: true }),
     name: text("POSTGRES_DB", "noetl", "Database, used with POSTGRES_HOST"),
+    pooler: choice(
+      "DB_POOLER",
+      "none",
+      ["none", "transaction"],
+      "The pooler that is there: transaction is PgBouncer in that mode. Always safe; doctor checks",
+    ),
     poolSize: count(
       "NOETL_DB_POOL_SIZE",
       8,

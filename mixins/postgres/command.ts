@@ -14,6 +14,23 @@ export interface CommandRow extends Row {
   ended_at: string | null;
 }
 
+/**
+ * Of these commands, those with a terminal fact: completed, failed or cancelled. One look into the
+ * index of terminals each.
+ */
+export async function findOver(query: Query, commandIds: string[]): Promise<string[]> {
+  const { rows } = await query.query<{ command_id: string }>(
+    `select h.command_id
+     from unnest($1::bigint[], $2::text[]) as h (execution_id, command_id)
+     join noetl.event t
+       on t.execution_id = h.execution_id and t.meta->>'command_id' = h.command_id
+      and (t.event_type in ('command.completed', 'command.failed', 'command.cancelled')
+        or (t.event_type = 'frame.committed' and (t.meta->>'final')::boolean))`,
+    [commandIds.map(id => id.split(":")[0]), commandIds],
+  );
+  return rows.map(one => one.command_id);
+}
+
 /** A command by its id, undefined when it was never issued. */
 export async function findCommand(
   query: Query,

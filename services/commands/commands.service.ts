@@ -2,17 +2,21 @@
 // keeps no state and decides nothing: owners of streams do.
 import type { Context, Service, ServiceSchema } from "moleculer";
 import { findCommand } from "../../mixins/postgres/command.ts";
+import { REFERENCE_PREFIX } from "../../mixins/result-store/index.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import {
   commandsClaim,
   commandsGet,
   commandsReport,
   commandsReportOne,
+  commandsValue,
   commandsWaiting,
+  type CommandsValue,
   type CommandsWaiting,
 } from "../../schemas/command-requests.ts";
 import type { Ring } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
+import type { Json } from "../../schemas/json.ts";
 import { validated } from "../../schemas/requests.ts";
 import { claimCommand } from "./claim.ts";
 import { reportEvents, reportOne } from "./report.ts";
@@ -43,6 +47,10 @@ export default function commandsService(runtime: Runtime): ServiceSchema {
           return claimCommand(runtime, this.broker, p);
         }),
       },
+      /** A value that a grant names. Throws Rejected 404: gone, 403: another execution's. */
+      value: {
+        handler: validated(commandsValue, (_ctx: Context, p) => valueOf(runtime, p)),
+      },
       /** What a worker has to say about its commands, entry by entry. */
       report: {
         handler: validated(commandsReport, function (this: Service, _ctx: Context, p) {
@@ -70,6 +78,20 @@ async function waiting(
     if (rings.length > 0 || left <= 0) return { rings };
     await offers.next(Math.min(left, LOOK_MS));
   }
+}
+
+/** Only workers that have the store at hand can read what a grant names: here it is for others. */
+async function valueOf(
+  { values }: Runtime,
+  { command_id, reference, index }: CommandsValue,
+): Promise<{ value: Json }> {
+  const execution_id = command_id.split(":")[0] ?? "";
+  if (!reference.ref.startsWith(`${REFERENCE_PREFIX}${execution_id}/`)) {
+    throw new Rejected("this is no value of the command's execution", 403, { command_id });
+  }
+  return {
+    value: await (index === undefined ? values.load(reference) : values.item(reference, index)),
+  };
 }
 
 async function get({ database }: Runtime, commandId: string) {

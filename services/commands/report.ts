@@ -2,6 +2,7 @@
 // The key of an entry is its command and delivery: said twice, it is accepted once.
 import type { ServiceBroker } from "moleculer";
 import type { OutcomeRequest, ReleaseRequest, Reply } from "../../mixins/actor-service.ts";
+import { findOver } from "../../mixins/postgres/command.ts";
 import { beat } from "../../mixins/postgres/runtime.ts";
 import { callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
@@ -15,7 +16,7 @@ import { placeOf, type Place } from "./claim.ts";
 /** An owner waits this long for its database before it says that it cannot. */
 const REPORT_MS = 90_000;
 
-type Answered = Reply<{ grant?: Grant }>;
+type Answered = Reply<{ grant?: Grant; over?: string[] }>;
 type OutcomeEvent = Extract<WorkerEvent, { event_type: "command.completed" | "command.failed" }>;
 
 /** One reply an entry, in order; `refused` is final, `failed` may be sent again. */
@@ -99,16 +100,16 @@ async function send(
   }
 }
 
-/** A worker without a row of its own shows life here. */
+/** A worker without a row of its own shows life here, and hears which of its work is over. */
 async function heard(
   { database }: Runtime,
   event: Extract<WorkerEvent, { event_type: "command.heartbeat" }>,
 ): Promise<Answered> {
-  const { worker_id, incarnation = worker_id } = event;
+  const { worker_id, incarnation = worker_id, command_ids: held } = event;
   // No machine: nobody can look whether its process lives.
   const row = { worker_id, incarnation, machine: "", pid: 0, capacity: {} };
   await beat(database, row, "ready");
-  return { command_id: "", status: "ok" };
+  return { command_id: "", status: "ok", ...(held && { over: await findOver(database, held) }) };
 }
 
 /** Control rows stay small: data that is not goes to the result store (design §4.9). */

@@ -31,8 +31,7 @@ export default function playbookTool({ settings, doorbell }: Runtime): ServiceSc
       run: toolAction(limits, (request, { signal }) => runChild(request, link, signal)),
     },
     created(this: Service) {
-      const connected = () => doorbell.connected();
-      link = new ServerLink({ broker: this.broker, http: settings.http, connected });
+      link = new ServerLink({ broker: this.broker, http: settings.http, doorbell });
     },
     stopped: () => link.close(),
   };

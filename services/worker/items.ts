@@ -1,9 +1,7 @@
 // The items a grant names: at hand, or in a chunk of the loop's frozen collection.
 import type { Runtime } from "../../mixins/runtime.ts";
-import { Rejected } from "../../schemas/errors.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json } from "../../schemas/json.ts";
-import { chunkAt, type ChunkIndex } from "../../schemas/playbook/collection.ts";
 import { fromRanges } from "../../schemas/ranges.ts";
 
 /** One item of a grant; without a value it is in a chunk of the loop's collection. */
@@ -21,13 +19,11 @@ export function leftOf({ frame, command_id }: Grant): Item[] {
 }
 
 /** An item's value. Throws Rejected when its collection is kept no longer. */
-export async function valueOf(runtime: Runtime, grant: Grant, item: Item): Promise<Json> {
-  const { index, value } = item;
-  const reference = grant.iteration?.collection_ref;
-  if (!reference) return value ?? null;
-  const chunks = (await runtime.values.load(reference)) as unknown as ChunkIndex;
-  const chunk = chunkAt(chunks, index);
-  if (!chunk) throw new Rejected(`the collection of '${grant.step}' has no item ${index}`, 404);
-  const items = (await runtime.values.load(chunk.reference)) as Json[];
-  return items[index - chunk.first] ?? null;
+export async function valueOf(
+  runtime: Runtime,
+  { iteration }: Grant,
+  { index, value }: Item,
+): Promise<Json> {
+  const reference = iteration?.collection_ref;
+  return reference ? runtime.values.item(reference, index) : (value ?? null);
 }

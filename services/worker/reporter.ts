@@ -18,6 +18,8 @@ interface Entry {
   stream_id: string;
   outcome: Outcome;
   done: (settled: Settled) => void;
+  /** How often it was sent and not settled: its own, however the others fare. */
+  tries: number;
   /** The outcome could not be taken as it was, and stands for that now. */
   replaced?: boolean;
 }
@@ -40,6 +42,7 @@ function unreportable(outcome: Outcome, message: string): Outcome {
 
 /** Outcomes of one call at most. */
 const BATCH_MAX = 500;
+const FAILURES_A_LINE = 20;
 
 export interface ReporterCounters {
   reported: number;
@@ -58,6 +61,7 @@ export class Reporter {
   readonly #link: ServerLink;
   readonly #waiting = new Map<ActorKind, Entry[]>();
   readonly #sending = new Set<ActorKind>();
+  /** Calls in a row that failed, of all batches: one line of log for so many. */
   #failures = 0;
 
   constructor(broker: ServiceBroker, clock: Clock, link: ServerLink) {
@@ -70,7 +74,7 @@ export class Reporter {
   report(outcome: Outcome): Promise<Settled> {
     return new Promise(done => {
       const queue = this.#waiting.get(outcome.actor) ?? [];
-      queue.push({ stream_id: outcome.stream_id, outcome, done });
+      queue.push({ stream_id: outcome.stream_id, outcome, done, tries: 0 });
       this.#waiting.set(outcome.actor, queue);
       if (!this.#sending.has(outcome.actor)) void this.#send(outcome.actor);
     });
@@ -100,15 +104,17 @@ export class Reporter {
     let replies: Reply<{ grant?: Grant }>[] = [];
     try {
       replies = await this.#link.report(actor, outcomes);
-      this.#failures = replies.some(reply => reply.status === "failed") ? this.#failures + 1 : 0;
+      this.#failures = 0;
     } catch (error) {
       this.#failures += 1;
-      if (this.#failures % 20 === 1)
+      if (this.#failures % FAILURES_A_LINE === 1)
         this.#broker.logger.warn({ err: error, actor }, "worker.report_later");
     }
     const again = batch.filter((entry, index) => !this.#settle(entry, replies[index]));
     if (again.length === 0) return;
-    await this.#clock.sleep(backoffMs(this.#failures, 100, 5_000));
+    for (const entry of again) entry.tries += 1;
+    const tries = Math.max(...again.map(entry => entry.tries));
+    await this.#clock.sleep(backoffMs(tries, 100, 5_000));
     this.#waiting.set(actor, [...(this.#waiting.get(actor) ?? []), ...again]);
     if (!this.#sending.has(actor)) void this.#send(actor);
   }

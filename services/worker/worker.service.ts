@@ -38,8 +38,7 @@ export default function workerService(runtime: Runtime): ServiceSchema {
     },
     created(this: Service) {
       const { settings, doorbell } = runtime;
-      const connected = () => doorbell.connected();
-      link = new ServerLink({ broker: this.broker, http: settings.http, connected });
+      link = new ServerLink({ broker: this.broker, http: settings.http, doorbell });
       worker = new Worker(runtime, this, link);
       countWork(runtime.metrics, worker);
     },

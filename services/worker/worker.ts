@@ -5,6 +5,7 @@ import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
+import { findOver } from "../../mixins/postgres/command.ts";
 import { releaseShardsOf } from "../../mixins/postgres/execution.ts";
 import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
 import { wakeStreamsOf } from "../../mixins/postgres/stream.ts";
@@ -121,8 +122,8 @@ export class Worker {
       this.#service.logger.warn({ err: error }, "worker.fetch_failed");
       await clock.sleep(PAUSE_MS);
     }
-    const asked = await this.#link.waiting(free);
-    if (asked.length === 0 && !doorbell.connected()) await clock.sleep(QUIET_MS);
+    const asked = await this.#link.waiting(free, signal);
+    if (asked.length === 0 && !signal.aborted && !doorbell.connected()) await clock.sleep(QUIET_MS);
     return asked.map(ring => ({ ...ring, ack: () => undefined }));
   }
 
@@ -256,6 +257,8 @@ export class Worker {
     const capacity = { slots: this.slots.size, free: this.slots.now };
     try {
       await beat(database, { ...this.me, capacity }, status);
+      // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
+      if (this.#held.size > 0) this.abort(await findOver(database, [...this.#held.keys()]));
     } catch (error) {
       this.#service.logger.warn({ err: error }, "worker.beat_failed");
     }

@@ -26,10 +26,40 @@ workflow:
     tool: { kind: noop, args: { letter: "{{ letter }}" } }
 `;
 
+/** Large in every way: a variable, a result, a collection, and so the scope of its loop. */
+const LARGE = `
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: { name: large, path: tests/large }
+workload: { text: "${"x".repeat(20_000)}", a: "${"a".repeat(12_000)}", b: "${"b".repeat(12_000)}" }
+workflow:
+  - step: make
+    tool: { kind: noop, args: { text: "{{ workload.text }}" } }
+    next: { arcs: [{ step: each }] }
+  - step: each
+    loop: { in: "{{ make.rows }}", iterator: row, spec: { mode: parallel, max_in_flight: 1 } }
+    tool: { kind: noop, args: { all: "{{ row + make.rows + workload.a + workload.b }}" } }
+`;
+
 interface Waiting {
   command_id: string;
   step: string;
   stream_id: string;
+}
+interface Granted {
+  delivery: number;
+  scope: Record<string, unknown>;
+  iteration: { value: string };
+}
+interface Reference {
+  ref: string;
+  sha256?: string;
+  bytes: number;
+  tier: string;
+}
+interface LoopGrant {
+  scope_ref?: Reference;
+  iteration: { collection_ref?: Reference; index: number };
 }
 interface Answer<Body = Record<string, unknown>> {
   status: number;
@@ -84,11 +114,11 @@ describe("the door for workers over HTTP", () => {
     return [...found.values()];
   }
 
-  const claim = (id: string, worker_id = "w1", more: object = {}) =>
-    ask<{ delivery: number; scope: Record<string, unknown>; iteration: { value: string } }>(
-      `/commands/${encodeURIComponent(id)}/claim`,
-      { worker_id, ...more },
-    );
+  const claim = <Body = Granted>(id: string, worker_id = "w1", more: object = {}) =>
+    ask<Body>(`/commands/${encodeURIComponent(id)}/claim`, { worker_id, ...more });
+
+  const valueOf = (id: string, reference: Reference, index?: number) =>
+    ask<{ value: unknown }>(`/commands/${encodeURIComponent(id)}/value`, { reference, index });
 
   const done = (command_id: string, context: unknown, delivery = 1) => ({
     event_type: "command.completed",
@@ -200,6 +230,59 @@ describe("the door for workers over HTTP", () => {
       "select status from noetl.runtime where worker_id = 'w9' and incarnation = 'i9'",
     );
     assert.deepEqual(rows, [{ status: "ready" }]);
+  });
+
+  it("gives a worker what its grant only names: the scope, an item, a result", async () => {
+    const id = await start(LARGE);
+    const [make] = await waiting(id);
+    const made = await claim(make!.command_id);
+    const { workload } = made.body.scope as { workload: { text: { $value: Reference } } };
+    const mark = Object.values(workload.text)[0] as Reference;
+    const text = await valueOf(make!.command_id, mark);
+    assert.equal(text.body.value, "x".repeat(20_000));
+    await ask("/events", done(make!.command_id, { rows: Array(2_000).fill("row") }));
+
+    const [item] = await waiting(id);
+    const { body } = await claim<LoopGrant>(item!.command_id);
+    const collection = body.iteration.collection_ref!;
+    const at = await valueOf(item!.command_id, collection, body.iteration.index);
+    assert.equal(at.body.value, "row");
+    const scope = await valueOf(item!.command_id, body.scope_ref!);
+    const { steps } = scope.body.value as { steps: { make: { reference: Reference } } };
+    const result = await valueOf(item!.command_id, steps.make.reference);
+    assert.equal((result.body.value as { rows: string[] }).rows.length, 2_000);
+
+    const refused: [string, Reference, number | undefined, number][] = [
+      [item!.command_id, collection, 2_000, 404],
+      [item!.command_id, { ...collection, ref: `${collection.ref}0` }, undefined, 404],
+      [`${BigInt(id) + 1n}:each:1:0:1`, collection, 0, 403],
+      [item!.command_id, { ...collection, ref: "catalog://tests/two@1#00" }, undefined, 403],
+      [item!.command_id, { ...mark, ref: `noetl://execution/${id}/../other` }, undefined, 404],
+    ];
+    for (const [command, reference, index, status] of refused) {
+      const answer = await valueOf(command, reference, index);
+      assert.equal(answer.status, status, JSON.stringify(answer.body));
+    }
+    assert.equal((await ask(`/executions/${id}/cancel`, {})).status, 202);
+  });
+
+  it("tells with a heartbeat which of the commands that a worker holds are over", async () => {
+    const id = await start(LOOP);
+    const items = await waiting(id, 3);
+    for (const { command_id } of items) await claim(command_id);
+    const held = items.map(({ command_id }) => command_id);
+    const beat = { event_type: "command.heartbeat", worker_id: "w1", command_ids: held };
+    const first = await ask<{ over: string[] }>("/events", beat);
+    assert.deepEqual([first.status, first.body.over], [200, []]);
+    await ask("/events", done(held[0]!, "a"));
+    assert.deepEqual((await ask<{ over: string[] }>("/events", beat)).body.over, [held[0]]);
+    await ask(`/executions/${id}/cancel`, {});
+    assert.equal(await statusOf(id), "CANCELLED");
+    const { body } = await ask<{ results: { over: string[] }[] }>("/events/batch", {
+      events: [beat, { ...beat, command_ids: ["12:a:1:1"] }],
+    });
+    assert.deepEqual(new Set(body.results[0]!.over), new Set(held));
+    assert.deepEqual(body.results[1]!.over, []);
   });
 
   it("refuses what is not a worker's to say, and says what is expected", async () => {

@@ -182,10 +182,13 @@ describe("doctor and the database", function () {
 
   it("tells a pooler from the server itself", async function () {
     assert.match(said(await look(), "pooler"), /^ok none/);
+    const settings = loadSettings({ DATABASE_URL: test.direct, DB_POOLER: "transaction" });
+    const passedBy = await look({ settings });
+    assert.match(said(passedBy, "pooler"), /^warn none, though DB_POOLER says/);
     const binary = pgBouncerBinary();
     if (!binary) return this.skip();
     const bouncer = await startPgBouncer(binary, test.direct);
-    const checks = await look({ url: bouncer.through(test.direct) });
+    const checks = await look({ url: bouncer.through(test.direct), settings });
     assert.match(said(checks, "pooler"), /^ok one is in between/);
     await bouncer.stop();
   });

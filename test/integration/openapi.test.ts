@@ -188,7 +188,7 @@ describe("GET /api/openapi.json", function () {
       command_id: ring.command_id,
       worker_id: "w1",
       delivery: grant["delivery"],
-      result: { status: "ok", context: { n: 1 } },
+      result: { status: "ok", context: { text: "too large for a row".repeat(200) } },
     };
     const events = { events: [outcome] };
     nothingElse("commands.report", await call("POST /events/batch", "/events/batch", events));
@@ -198,6 +198,11 @@ describe("GET /api/openapi.json", function () {
     nothingElse("executions.wait", over);
     await look(id);
     nothingElse("commands.get", await call("GET /commands/:command_id", `/commands/${at}`));
+    const page = await call("GET /executions/:execution_id/events", `/executions/${id}/events`);
+    const facts = page["events"] as { result?: { reference?: object } | null }[];
+    const reference = facts.map(({ result }) => result?.reference).find(Boolean);
+    const value = "POST /commands/:command_id/value";
+    nothingElse("commands.value", await call(value, `/commands/${at}/value`, { reference }));
   });
 
   /** Everything that can be read of an execution. */

@@ -28,6 +28,8 @@ export interface ClusterOptions {
   postgres?: TestServer;
   /** Workers are told the servers' addresses (NOETL_SERVER_URL). */
   isOverHttp?: boolean;
+  /** NATS is gone before anybody starts; `nats.start` brings it. */
+  isNatsAway?: boolean;
 }
 
 /** Postgres notices so soon that the client of a waiting statement is dead. */
@@ -44,6 +46,7 @@ export function needsNats(this: Mocha.Context): void {
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const stage = await setStage(options.postgres);
   const nats = await startNats(natsServerBinary() ?? "nats-server");
+  if (options.isNatsAway) await nats.loseAll();
   const binary = pgBouncerBinary();
   if (!binary) process.stdout.write("      no pgbouncer: straight to Postgres\n");
   const bouncer = binary ? await startPgBouncer(binary, stage.store.direct) : undefined;

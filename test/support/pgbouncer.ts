@@ -46,6 +46,11 @@ interface User {
   gid: number;
 }
 
+/** Somebody for it to run as, when we are root. */
+export function unprivileged(): User | undefined {
+  return isRoot() ? someUser() : undefined;
+}
+
 function someUser(): User | undefined {
   for (const name of UNPRIVILEGED) {
     try {
@@ -69,7 +74,7 @@ export async function startPgBouncer(binary: string, url: string): Promise<TestP
   const folder = await mkdtemp(join(tmpdir(), "noetl-pgbouncer-"));
   const forget = (): void => rmSync(folder, { recursive: true, force: true });
   const isForgotten = atExit(forget);
-  const user = isRoot() ? someUser() : undefined;
+  const user = unprivileged();
   if (user) await chown(folder, user.uid, user.gid);
   const file = join(folder, "pgbouncer.ini");
   let child: ChildProcess | undefined;
@@ -128,14 +133,14 @@ log_disconnections = 0
 }
 
 /** As somebody without rights, who is told when we die. */
-function lent(user: User | undefined): string[] {
+export function lent(user: User | undefined): string[] {
   const tied = hasSetpriv() ? ["setpriv", "--pdeathsig", "TERM"] : [];
   if (!user) return tied.length > 0 ? [...tied, "--"] : [];
   const ids = [`--reuid=${user.uid}`, `--regid=${user.gid}`, "--clear-groups"];
   return [...tied, ...ids, "--"];
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise(resolve => {
     const probe = createServer().listen(0, "127.0.0.1", () => {
       const { port } = probe.address() as AddressInfo;
@@ -144,8 +149,12 @@ function freePort(): Promise<number> {
   });
 }
 
-function begin([command = "", ...args]: string[]): Promise<ChildProcess> {
-  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
+/** Resolves when it serves; `env` is the whole environment, ours when absent. */
+export function begin(
+  [command = "", ...args]: string[],
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<ChildProcess> {
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"], env });
   child.once(
     "exit",
     atExit(() => child.kill("SIGKILL")),

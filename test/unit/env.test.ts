@@ -165,6 +165,15 @@ describe("settings", () => {
     assert.equal(databaseUrl(both), "postgres://x/y");
   });
 
+  it("take the address of a pooler for the database's, and say of which kind it is", () => {
+    const given = { POSTGRES_HOST: "pgbouncer.postgres.svc", POSTGRES_PORT: "6432" };
+    const settings = loadSettings({ ...given, DB_POOLER: "Transaction" });
+    assert.equal(databaseUrl(settings), "postgres://noetl@pgbouncer.postgres.svc:6432/noetl");
+    assert.equal(settings.database.pooler, "transaction");
+    assert.equal(loadSettings({}).database.pooler, "none");
+    assert.match(refusalOf({ DB_POOLER: "session" }).text, /DB_POOLER.*none, transaction/);
+  });
+
   it("name NOETL_ variables that mean nothing, but not those of a Kubernetes service", () => {
     const { unknownVariables } = loadSettings({
       NOETL_PROT: "1",

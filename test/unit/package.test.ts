@@ -1,7 +1,9 @@
 // A fresh clone installs and runs on any machine: scripts allowed, Node 24, no private registry.
 import { strict as assert } from "node:assert";
 import { spawnSync } from "node:child_process";
-import { globSync, readFileSync } from "node:fs";
+import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 interface Manifest {
@@ -79,6 +81,20 @@ describe("the package", () => {
     const args = ["--input-type=commonjs", "-e", script];
     const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
     assert.equal(stdout, "function\n", stderr);
+  });
+
+  it("keeps what a start has compiled for the next one", function () {
+    this.timeout(20_000);
+    const folder = mkdtempSync(join(tmpdir(), "noetl-compiled-"));
+    try {
+      const launcher = fileURLToPath(new URL(`../../${manifest.bin.noetl}`, import.meta.url));
+      const env = { PATH: process.env["PATH"], TMPDIR: folder };
+      const { stderr } = spawnSync(process.execPath, [launcher, "--version"], { env });
+      const kept = globSync("node-compile-cache/*/*", { cwd: folder });
+      assert.ok(kept.length > 10, `${kept.length} files; ${String(stderr)}`);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it("has no plain JavaScript beside TypeScript of its name, which the build would lose", () => {

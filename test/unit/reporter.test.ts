@@ -26,6 +26,32 @@ function reporting(refuses: (outcome: OutcomeRequest) => boolean) {
   return { heard, reporter: new Reporter(broker, createClock(), link) };
 }
 
+/** A way on which each outcome is lost so often; the pauses that are made are told, not waited. */
+function losing(times: number) {
+  const lost = new Map<string, number>();
+  const pauses: number[] = [];
+  const link = {
+    report(_actor: ActorKind, outcomes: OutcomeRequest[]): Promise<Reply[]> {
+      const replies = outcomes.map(({ command_id }): Reply => {
+        const before = lost.get(command_id) ?? 0;
+        lost.set(command_id, before + 1);
+        if (before >= times) return { command_id, status: "ok" };
+        return { command_id, status: "failed", error: "lost" };
+      });
+      return Promise.resolve(replies);
+    },
+  } as unknown as ServerLink;
+  const clock = {
+    ...createClock(),
+    async sleep(ms: number): Promise<void> {
+      pauses.push(ms);
+      await new Promise(resolve => setImmediate(resolve));
+    },
+  };
+  const broker = new ServiceBroker({ logger: false });
+  return { pauses, reporter: new Reporter(broker, clock, link) };
+}
+
 const ids = { actor: "executions" as const, execution_id: "1", stream_id: "1", worker_id: "w" };
 const outcome = (command_id: string, more: Partial<Outcome> = {}): Outcome => ({
   ...{ ...ids, command_id, delivery: 1, ctx: { deep: {} }, result: { status: "ok" } },
@@ -67,5 +93,33 @@ describe("an outcome that cannot be taken as it is", () => {
     await Promise.all(many);
     assert.equal(heard.flat().length, 6);
     for (const part of heard) assert.ok(JSON.stringify(part).length < 600_000);
+  });
+});
+
+describe("an outcome that is lost on its way", () => {
+  /** One batch each: the next is reported when the one before is on its way. */
+  async function reportApart(reporter: Reporter, count: number): Promise<void> {
+    const settled: Promise<unknown>[] = [];
+    for (let at = 0; at < count; at += 1) {
+      settled.push(reporter.report(outcome(`1:a:${at}:1`)));
+      await new Promise(resolve => setImmediate(resolve));
+    }
+    await Promise.all(settled);
+  }
+
+  it("goes again soon, however many others were lost at the same time", async () => {
+    const { pauses, reporter } = losing(1);
+    await reportApart(reporter, 30);
+    assert.ok(pauses.length > 0);
+    assert.ok(Math.max(...pauses) <= 200, `a pause of ${Math.max(...pauses)} ms`);
+    assert.equal(reporter.counters.reported, 30);
+  });
+
+  it("waits longer each time, for five seconds at most", async () => {
+    const { pauses, reporter } = losing(10);
+    await reportApart(reporter, 1);
+    assert.equal(pauses.length, 10);
+    assert.ok(pauses[0]! <= 200 && pauses[9]! >= 2_500, String(pauses));
+    assert.ok(Math.max(...pauses) <= 5_000, String(pauses));
   });
 });
