@@ -15,6 +15,7 @@ import { actionTool } from "../services/tool.action/tool.action.service.ts";
 import { httpTool } from "../services/tool.http/tool.http.service.ts";
 import { noopTool } from "../services/tool.noop/tool.noop.service.ts";
 import playbookTool from "../services/tool.playbook/tool.playbook.service.ts";
+import { pythonTool } from "../services/tool.python/tool.python.service.ts";
 import { postgresTool } from "../services/tool.postgres/tool.postgres.service.ts";
 import workerService from "../services/worker/worker.service.ts";
 import workersService from "../services/workers/workers.service.ts";
@@ -82,5 +83,6 @@ function toolsOf(runtime: Runtime): ServiceSchema[] {
     postgresTool(settings.postgresTool),
     playbookTool(runtime),
     actionTool(settings.actionTool),
+    pythonTool({ ...settings.pythonTool, environment: settings.pythonEnvironment }),
   ];
 }
