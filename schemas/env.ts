@@ -135,13 +135,17 @@ const NEEDED = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 /** Names that settings and secrets of the runtime have. */
 const OURS = /^(NOETL|NATS|POSTGRES|DATABASE)_/;
 
-/** The part of an environment that user programs are given, with what the operator adds to it. */
+/**
+ * The part of an environment that user programs are given, with what the operator adds to it. What
+ * any program needs is taken from this process where settings come from elsewhere.
+ */
 export function programEnvironment(
   env: Environment = process.env,
   added: readonly string[] = [],
 ): Record<string, string> {
-  const names = [...NEEDED, ...added.filter(name => !OURS.test(name))];
-  const entries = names.map(name => [name, env[name]] as const);
+  const asked = added.filter(name => !OURS.test(name)).map(name => [name, env[name]] as const);
+  const needed = NEEDED.map(name => [name, env[name] ?? process.env[name]] as const);
+  const entries = [...needed, ...asked];
   return Object.fromEntries(entries.filter((entry): entry is [string, string] => !!entry[1]));
 }
 

@@ -140,4 +140,5 @@ export const RUNNABLE_KINDS: readonly ToolKind[] = [
   "playbook",
   "action",
   "python",
+  "artifact",
 ];

@@ -42,14 +42,7 @@ export interface PythonTask {
 
 /** What kind of failure it is: `cause_of` in noetl_runner/failure.py. */
 export type PythonCause =
-  | "exception"
-  | "syntax"
-  | "result"
-  | "library"
-  | "memory"
-  | "exit"
-  | "timeout"
-  | "connection";
+  "exception" | "syntax" | "result" | "library" | "memory" | "exit" | "timeout" | "connection";
 
 /** What the runner answers: a result, or `none`, or an error. */
 export interface Reply {
@@ -190,6 +183,8 @@ export class PythonProcess {
     });
     this.#isEnded = true;
     this.#killGroup();
+    // What it has sent is still read; our own side is what keeps the link open.
+    this.#link.end();
     await within(LAST_WORDS_MS, closed.promise);
     for (const stream of this.#child.stdio) stream?.destroy();
     return ending;
