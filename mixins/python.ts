@@ -1,6 +1,7 @@
 /** Which Python runs the code of playbooks: found by asking it who it is. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import type { Lacking } from "../schemas/playbook/unrunnable.ts";
 
 /** The oldest that runs our runner. */
 const VERSION_MIN = [3, 8] as const;
@@ -25,6 +26,12 @@ export interface Python {
 
 /** The interpreter, or one sentence that says why there is none. */
 export type PythonSearch = { python: Python } | { problem: string };
+
+/** As registration and validation say it when they are strict. */
+export function lackingPython(problem: string | undefined): Lacking {
+  if (problem === undefined) return {};
+  return { python: { message: `python cannot run: ${problem}`, hint: PYTHON_REMEDY } };
+}
 
 const run = promisify(execFile);
 

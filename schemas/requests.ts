@@ -137,15 +137,17 @@ export const executionsCancel = z.strictObject({
   reason: z.string().max(LIMITS.reasonMaxChars, "a shorter text").optional(),
 });
 
+/** `false` when absent; a query has words only. */
+const yesOrNo = z
+  .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
+    error: "true or false",
+  })
+  .default(false);
+
 export const executionsWait = z.strictObject({
   execution_id: id,
   timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
-  descendants: z
-    .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
-      error: "true or false",
-    })
-    .default(false)
-    .describe("Also wait for every child started below it"),
+  descendants: yesOrNo.describe("Also wait for every child started below it"),
 });
 
 export const executionsTail = z.strictObject({
@@ -181,6 +183,7 @@ export const catalogRegister = z.strictObject({
     .max(4_096, "a shorter file name")
     .optional()
     .describe("Shown in errors; nothing is read from it"),
+  strict: yesOrNo.describe("Refuse also what would fail for want of a program, such as python3"),
   resource_type: z
     .string()
     .refine(text => text.toLowerCase() === "playbook", "Playbook")

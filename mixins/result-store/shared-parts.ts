@@ -6,7 +6,7 @@
  *
  * A value without such parts is its own JSON, so what was stored before can still be read.
  */
-import { isObject, type Json, type JsonObject } from "../../schemas/json.ts";
+import { isObject, type Json } from "../../schemas/json.ts";
 
 const SHARED = "noetl:shared";
 const AT = "noetl:at";
@@ -33,8 +33,8 @@ export function stringify(value: Json): string {
 export function parse(text: string): Json {
   const read = JSON.parse(text) as Json;
   if (!isObject(read) || !Array.isArray(read[SHARED])) return read;
-  const parts = read[SHARED] as Json[];
-  const value = (read as JsonObject)["value"] ?? null;
+  const parts = read[SHARED];
+  const value = read["value"] ?? null;
   if (parts.length === 0) return value;
   const placed = new Set<number>();
 

@@ -1,4 +1,4 @@
-/** What a run of Python code means to a playbook: its result, or a failure that rules understand. */
+/** What a run of code means to a playbook: its result, or a failure that rules understand. */
 import { sanitizeText } from "../../mixins/logging/sanitize.ts";
 import { cancelledFailure, ToolFailure, type FailureDetail } from "../../mixins/tool.ts";
 import type { ToolEnvelope, ToolErrorKind } from "../../schemas/tool.ts";

@@ -54,7 +54,8 @@ export const PYTHON_DEFAULTS: Omit<PythonToolOptions, "environment"> = {
 /**
  * The service `tool.python`. Action `run`: `ToolRequest` with the fields of playbook-dsl §3.4 and
  * `timeout` (seconds) and `env`; answers an envelope whose `data` is the code's result, or
- * `{stdout, stderr}` when it gives none. Action `stats` (this process only): the processes.
+ * `{stdout, stderr}` when it gives none. Action `check`: `{version}` of the interpreter, or the
+ * `{problem}` with it. Action `stats` (this process only): the processes.
  */
 export function pythonTool(options: Partial<PythonToolOptions> = {}): ServiceSchema {
   const settings: PythonToolOptions = {
@@ -75,6 +76,15 @@ export function pythonTool(options: Partial<PythonToolOptions> = {}): ServiceSch
       run: toolAction(limits, async (request, { signal }) =>
         runPython({ request, signal, settings, pool, log }),
       ),
+      check: {
+        visibility: "public",
+        tracing: false,
+        async handler() {
+          const { command, environment } = settings;
+          const found = await findPython({ command, environment });
+          return "problem" in found ? found : { version: found.python.version };
+        },
+      },
       stats: { visibility: "protected", tracing: false, handler: () => pool.stats() },
     },
     stopped: () => pool.close(),

@@ -74,7 +74,7 @@ export async function runCommand(command: OpenCommand): Promise<Ran> {
   };
 }
 
-/** What the outcome's row holds. A result that no tier takes fails its step: it is never smaller. */
+/** What the outcome's row holds. A result that no tier takes fails its step. */
 async function keptOutcome(
   command: OpenCommand,
   outcome: PipelineOutcome,

@@ -11,7 +11,8 @@ import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 import { endAll, newFolder, noetl } from "../support/process.ts";
 import { arePublicPlaybooksHere, credentialsFor, PUBLIC } from "../support/public-playbooks.ts";
 import { needsPython } from "../support/python.ts";
-import { BROKEN, CASES, CHILDREN, PENDING, type Ended, type PublicCase } from "./public-cases.ts";
+import type { Ended, PublicCase } from "./public-case.ts";
+import { BROKEN, CASES, CHILDREN, PENDING } from "./public-cases.ts";
 
 interface View {
   execution_id: string;
@@ -183,7 +184,8 @@ function tableOf(lines: readonly Line[]): string {
   const [first, second] = [width(line => line.playbook), width(line => line.status)];
   const rows = lines.map(({ playbook, status, expected, seconds }) => {
     const took = seconds === "" ? "" : `${seconds} s`;
-    return `    ${playbook.padEnd(first)}  ${status.padEnd(second)}  ${took.padStart(8)}  ${expected}`;
+    const cells = [playbook.padEnd(first), status.padEnd(second), took.padStart(8), expected];
+    return `    ${cells.join("  ")}`;
   });
   return `\n${rows.join("\n")}\n\n`;
 }
