@@ -4,6 +4,7 @@ import { dirname, join, resolve } from "node:path";
 import { ServiceBroker } from "moleculer";
 import { request } from "undici";
 import { parseDocument } from "yaml";
+import { findPython, PYTHON_REMEDY } from "../mixins/python.ts";
 import { writesToFolder } from "../mixins/result-store/open.ts";
 import { packageVersion } from "../mixins/version.ts";
 import { databaseUrl } from "../schemas/env.ts";
@@ -41,6 +42,15 @@ export function isOlder(a: string, b: string): boolean {
   const [left, right] = [parts(a), parts(b)];
   const at = right.findIndex((part, index) => part !== (left[index] ?? 0));
   return at >= 0 && (left[at] ?? 0) < (right[at] ?? 0);
+}
+
+/** The interpreter of python tasks. A machine without one is fine, unless one is named for it. */
+export async function checkPython(settings: Settings): Promise<Check> {
+  const { command } = settings.pythonTool;
+  const found = await findPython({ command, environment: settings.pythonEnvironment });
+  if ("python" in found) return ok("python", `${found.python.version}, ${found.python.path}`);
+  const problem = `python tasks cannot run here: ${found.problem}`;
+  return (command === undefined ? warn : fail)("python", problem, PYTHON_REMEDY);
 }
 
 /** What stands in the environment; values that contradict each other were refused before. */

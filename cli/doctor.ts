@@ -14,6 +14,7 @@ import { checkDatabase } from "./doctor-database.ts";
 import {
   checkFolders,
   checkKeys,
+  checkPython,
   checkServers,
   checkSettings,
   checkVersions,
@@ -56,6 +57,7 @@ async function diagnose({ serverUrl }: GlobalOptions): Promise<Diagnosis> {
   const checks = [
     ...versions,
     ...checkSettings(settings),
+    ...(await examine("python", () => checkPython(settings))),
     ...(await checkFolders(settings)),
     ...(await examine("keys", () => checkKeys(settings, database.sealed))),
     ...database.checks,

@@ -78,12 +78,15 @@ function declareRuns(): void {
 }
 
 function declareCatalog(): void {
+  const strict = new Option("--strict", "refuse also what lacks a program to run, such as python3");
   verb("validate <files...>", "check playbooks without registering them", async (o, files) =>
     (await import("./validate.ts")).validate(files, o),
-  );
+  ).addOption(strict);
   verb("register [files...]", "put playbooks into the catalog", async (o, files) =>
     (await import("./register.ts")).register(files, o),
-  ).option("-d, --directory <dir>", "every playbook below this folder");
+  )
+    .option("-d, --directory <dir>", "every playbook below this folder")
+    .addOption(strict);
 }
 
 function declareQuestions(): void {

@@ -10,6 +10,8 @@ import { openScreen, painter, print, printJson } from "./terminal.ts";
 
 export interface RegisterOptions extends GlobalOptions {
   directory?: string;
+  /** Refuse also what would fail for want of a program. */
+  strict?: boolean;
 }
 
 interface Registered {
@@ -27,7 +29,8 @@ export async function register(files: string[], options: RegisterOptions): Promi
   const playbooks = await readAll(files, options.directory);
   return withBackend(options, ["client"], async backend => {
     const entries: Entry[] = [];
-    for (const { file, content } of playbooks) entries.push(await add(backend, file, content));
+    const { strict = false } = options;
+    for (const one of playbooks) entries.push(await add(backend, { ...one, strict }));
     if (options.json) printJson({ playbooks: entries });
     else print(entries.flatMap(linesOf).join("\n"));
     return entries.some(entry => "error" in entry) ? EXIT.refused : EXIT.completed;
@@ -47,9 +50,15 @@ async function readAll(files: string[], folder: string | undefined) {
   throw new Rejected(`There is no playbook to register: ${where}`);
 }
 
-async function add(backend: Backend, file: string, content: string): Promise<Entry> {
+async function add(
+  backend: Backend,
+  playbook: { file: string; content: string; strict: boolean },
+): Promise<Entry> {
+  const { file, content, strict } = playbook;
+  // A server of an earlier build knows no `strict`: it is not told of one that is not asked for.
+  const params = { content, file, ...(strict && { strict }) };
   try {
-    return { file, ...(await backend.call<Registered>("catalog.register", { content, file })) };
+    return { file, ...(await backend.call<Registered>("catalog.register", params)) };
   } catch (error) {
     if (errorType(error) !== "REJECTED") throw error;
     return { file, ...errorReport(error) };

@@ -12,9 +12,11 @@ import projectionService from "../services/projection/projection.service.ts";
 import reaperService from "../services/reaper/reaper.service.ts";
 import startsService from "../services/starts/starts.service.ts";
 import { actionTool } from "../services/tool.action/tool.action.service.ts";
+import artifactTool from "../services/tool.artifact/tool.artifact.service.ts";
 import { httpTool } from "../services/tool.http/tool.http.service.ts";
 import { noopTool } from "../services/tool.noop/tool.noop.service.ts";
 import playbookTool from "../services/tool.playbook/tool.playbook.service.ts";
+import { pythonTool } from "../services/tool.python/tool.python.service.ts";
 import { postgresTool } from "../services/tool.postgres/tool.postgres.service.ts";
 import workerService from "../services/worker/worker.service.ts";
 import workersService from "../services/workers/workers.service.ts";
@@ -81,6 +83,8 @@ function toolsOf(runtime: Runtime): ServiceSchema[] {
     httpTool(settings.httpTool),
     postgresTool(settings.postgresTool),
     playbookTool(runtime),
+    artifactTool(runtime),
     actionTool(settings.actionTool),
+    pythonTool({ ...settings.pythonTool, environment: settings.pythonEnvironment }),
   ];
 }

@@ -29,6 +29,7 @@ export interface FailureDetail {
   data?: Json;
   http?: { status: number; headers: JsonObject };
   pg?: { code: string; sqlstate: string };
+  py?: ToolEnvelope["py"];
 }
 
 /**
@@ -63,6 +64,8 @@ const toolRequest = z.object({
   config: z.record(z.string(), z.unknown()).default({}),
   input: z.record(z.string(), z.unknown()).default({}),
   auth: z.union([z.string(), z.record(z.string(), z.unknown())]).nullish(),
+  iteration: z.record(z.string(), z.unknown()).optional(),
+  context: z.record(z.string(), z.unknown()).optional(),
   command: z.object({
     execution_id: z.string(),
     command_id: z.string(),

@@ -22,6 +22,8 @@ export type SettingValues = {
 export type Settings = SettingValues & {
   /** `NOETL_CREDENTIAL_<ALIAS>`: lower-case alias to its JSON text. Read by `credentials` only. */
   credentialVariables: Record<string, string>;
+  /** What python tasks see of the environment. */
+  pythonEnvironment: Record<string, string>;
   /** Where each variable's value came from. */
   sources: Record<string, SettingSource>;
   /** `NOETL_*` variables that mean nothing here: usually misspelt, so the start says so. */
@@ -72,6 +74,7 @@ export function loadSettings(
   const settings = {
     ...(values as SettingValues),
     credentialVariables: credentialVariables(env, issues),
+    pythonEnvironment: programEnvironment(env, (values as SettingValues).pythonTool.pass),
     sources,
     unknownVariables: unknownVariables(env),
   };
@@ -125,6 +128,25 @@ export function databaseUrl({ database }: Pick<SettingValues, "database">): stri
   // An IPv6 address needs brackets inside a URL.
   const host = database.host.includes(":") ? `[${database.host}]` : database.host;
   return `postgres://${user}@${host}:${database.port}/${encodeURIComponent(database.name)}`;
+}
+
+/** What any program needs of an environment. */
+const NEEDED = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+/** Names that settings and secrets of the runtime have. */
+const OURS = /^(NOETL|NATS|POSTGRES|DATABASE)_/;
+
+/**
+ * The part of an environment that user programs are given, with what the operator adds to it. What
+ * any program needs is taken from this process where settings come from elsewhere.
+ */
+export function programEnvironment(
+  env: Environment = process.env,
+  added: readonly string[] = [],
+): Record<string, string> {
+  const asked = added.filter(name => !OURS.test(name)).map(name => [name, env[name]] as const);
+  const needed = NEEDED.map(name => [name, env[name] ?? process.env[name]] as const);
+  const entries = [...needed, ...asked];
+  return Object.fromEntries(entries.filter((entry): entry is [string, string] => !!entry[1]));
 }
 
 /** Whether the shell asks for no colour, and whether this is a build machine without a reader. */
@@ -202,6 +224,7 @@ function unknownVariables(env: Environment): string[] {
 /** Values that are fine alone and wrong together. */
 function contradictions(settings: SettingValues): Issue[] {
   const { worker, command, postgresTool, nats, httpTool, http, starts } = settings;
+  const { pythonTool } = settings;
   const rules: [boolean, string, string][] = [
     [
       worker.maxInflightDb < worker.maxInflight || worker.maxInflight === 1,
@@ -237,6 +260,16 @@ function contradictions(settings: SettingValues): Issue[] {
       httpTool.timeoutMs <= httpTool.timeoutMaxMs,
       "NOETL_HTTP_TIMEOUT_SECONDS",
       "at most NOETL_HTTP_TIMEOUT_MAX_SECONDS",
+    ],
+    [
+      pythonTool.timeoutMs <= pythonTool.timeoutMaxMs,
+      "NOETL_PYTHON_TIMEOUT_SECONDS",
+      "at most NOETL_PYTHON_TIMEOUT_MAX_SECONDS",
+    ],
+    [
+      !pythonTool.pass.some(name => OURS.test(name)),
+      "NOETL_PYTHON_ENV",
+      "no variables of the runtime: they hold its secrets",
     ],
     [
       nats.eventTransport === "http" || nats.url !== undefined,

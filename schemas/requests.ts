@@ -138,6 +138,13 @@ export const executionsCancel = z.strictObject({
   reason: z.string().max(LIMITS.reasonMaxChars, "a shorter text").optional(),
 });
 
+/** `false` when absent; a query has words only. */
+const yesOrNo = z
+  .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
+    error: "true or false",
+  })
+  .default(false);
+
 const stepName = z.string({ error: "the name of a step" }).min(1, "the name of a step");
 
 export const executionsRedrive = z.strictObject({
@@ -160,12 +167,7 @@ export const executionsFailures = z.strictObject({
 export const executionsWait = z.strictObject({
   execution_id: id,
   timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
-  descendants: z
-    .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
-      error: "true or false",
-    })
-    .default(false)
-    .describe("Also wait for every child started below it"),
+  descendants: yesOrNo.describe("Also wait for every child started below it"),
 });
 
 export const executionsTail = z.strictObject({
@@ -197,6 +199,7 @@ export const catalogRegister = z.strictObject({
     .max(4_096, "a shorter file name")
     .optional()
     .describe("Shown in errors; nothing is read from it"),
+  strict: yesOrNo.describe("Refuse also what would fail for want of a program, such as python3"),
   resource_type: z
     .string()
     .refine(text => text.toLowerCase() === "playbook", "Playbook")

@@ -1,5 +1,6 @@
 /** Every setting of the runtime: one row each, grouped by who reads it. `env.ts` fills it in. */
 import { AUTH_MODES } from "./access.ts";
+import { PYTHON_SETTINGS } from "./python-settings.ts";
 import { choice, count, flag, list, optional, pairs, seconds, text } from "./setting.ts";
 
 export const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace"] as const;
@@ -234,6 +235,7 @@ export const SETTINGS = {
       "Actions that playbooks may call (users.*, v2.users.**); empty: all but the runtime's own",
     ),
   },
+  pythonTool: PYTHON_SETTINGS,
   /** Pools of the postgres tool to users' databases. */
   postgresTool: {
     usePool: flag("NOETL_POSTGRES_USE_POOL_DEFAULT", true, "Pool when a tool does not say"),

@@ -16,6 +16,10 @@ export interface ToolRequest {
    * `credentials.resolve`.
    */
   auth?: string | Record<string, unknown>;
+  /** The loop's iterator, `_index` and `_total`, for tools that are programs. */
+  iteration?: Record<string, unknown>;
+  /** Every variable there is, for a program that mentions `context`. */
+  context?: Record<string, unknown>;
   /** Where this runs, for logs, idempotency keys and result names. */
   command: ToolCommand;
 }
@@ -84,7 +88,14 @@ export interface ToolEnvelope {
   error: ToolError | null;
   http?: { status: number; headers: JsonObject };
   pg?: { code: string; sqlstate: string };
-  py?: { exception: string; message: string; traceback: string };
+  /** `stdout` and `stderr`: the ends of what the code printed before it failed. */
+  py?: {
+    exception: string;
+    message: string;
+    traceback: string;
+    stdout?: string;
+    stderr?: string;
+  };
 }
 
 /** Tool kinds that may be registered, with the ones this build cannot run named apart. */
@@ -125,4 +136,6 @@ export const RUNNABLE_KINDS: readonly ToolKind[] = [
   "noop",
   "playbook",
   "action",
+  "python",
+  "artifact",
 ];

@@ -4,6 +4,7 @@ import { Rejected } from "../../schemas/errors.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import { isObject } from "../../schemas/json.ts";
 import type { ResultReference } from "../../schemas/events.ts";
+import { parse, stringify } from "./shared-parts.ts";
 
 export interface ResultStore {
   /**
@@ -15,6 +16,8 @@ export interface ResultStore {
    * The value behind a reference. Throws Rejected when it is gone, Unavailable when its tier is.
    */
   get(reference: ResultReference): Promise<Json>;
+  /** The value whose reference is only known by its `ref`, in whichever tier it is. */
+  find(ref: string): Promise<Json>;
 }
 
 /** One place where bytes are kept. */
@@ -38,9 +41,19 @@ export const REFERENCE_PREFIX = "noetl://execution/";
  */
 export function createResultStore(tier: Tier, others: Tier[] = []): ResultStore {
   const tiers = new Map([tier, ...others].map(one => [one.name, one]));
+
+  async function read(from: Tier, ref: string, sha256: string | undefined): Promise<Json> {
+    const bytes = await from.read(ref.slice(REFERENCE_PREFIX.length));
+    const found = createHash("sha256").update(bytes).digest("hex");
+    if (sha256 !== undefined && !found.startsWith(sha256)) {
+      throw new Rejected(`the result '${ref}' is not what was stored there`, 409, { ref });
+    }
+    return parse(bytes.toString("utf8"));
+  }
+
   return {
     async put(name, value) {
-      const bytes = Buffer.from(JSON.stringify(value));
+      const bytes = Buffer.from(stringify(value));
       const sha256 = createHash("sha256").update(bytes).digest("hex");
       // Two that keep different values under one name (rivals, before one of them is refused) must
       // not overwrite each other.
@@ -58,13 +71,25 @@ export function createResultStore(tier: Tier, others: Tier[] = []): ResultStore 
       const { sha256, ref } = reference;
       const from = tiers.get(reference.tier);
       if (!from) throw new Rejected(`the result '${ref}' is in tier '${reference.tier}'`, 409);
-      const bytes = await from.read(ref.slice(REFERENCE_PREFIX.length));
-      if (sha256 !== undefined && createHash("sha256").update(bytes).digest("hex") !== sha256) {
-        throw new Rejected(`the result '${ref}' is not what was stored there`, 409, { ref });
+      return read(from, ref, sha256);
+    },
+    async find(ref) {
+      const [last, ...before] = [...tiers.values()].reverse();
+      for (const one of before.reverse()) {
+        try {
+          return await read(one, ref, hashIn(ref));
+        } catch (error) {
+          if ((error as { code?: unknown }).code !== 404) throw error;
+        }
       }
-      return JSON.parse(bytes.toString("utf8")) as Json;
+      return read(last ?? tier, ref, hashIn(ref));
     },
   };
+}
+
+/** The beginning of a value's hash, which `put` writes at the end of its key. */
+function hashIn(ref: string): string | undefined {
+  return /-([0-9a-f]{16})$/.exec(ref)?.[1];
 }
 
 /** The small scalars of a value's top level: what guards usually ask for. */

@@ -1,4 +1,5 @@
 /** Which fields of a tool are text, which are programs, and which may not come out empty. */
+import { isObject } from "../json.ts";
 import type { ToolKind } from "../tool.ts";
 import type { Task } from "./model.ts";
 import { missingField } from "./required-fields.ts";
@@ -11,6 +12,32 @@ const PROGRAMS = new Set(["code", "code_b64"]);
 
 export function isProgram(key: string): boolean {
   return PROGRAMS.has(key);
+}
+
+/** Kinds whose tool runs a program with variables of its own. */
+const PROGRAM_KINDS: ReadonlySet<ToolKind> = new Set<ToolKind>(["python"]);
+
+export function runsProgram(kind: ToolKind): boolean {
+  return PROGRAM_KINDS.has(kind);
+}
+
+/**
+ * Whether a task's program can see every variable: all of them are loaded and sent then, so its
+ * text must mention `context`. A script file is read by the tool only, and is not given them.
+ */
+export function asksForContext({ kind, config }: Task): boolean {
+  if (!runsProgram(kind)) return false;
+  const texts = [config["code"], decoded(config["code_b64"]), inlineScript(config["script"])];
+  return texts.some(text => typeof text === "string" && /\bcontext\b/.test(text));
+}
+
+function decoded(base64: unknown): string | undefined {
+  return typeof base64 === "string" ? Buffer.from(base64, "base64").toString() : undefined;
+}
+
+function inlineScript(script: unknown): unknown {
+  const source = isObject(script) ? script["source"] : undefined;
+  return isObject(source) ? source["code"] : undefined;
 }
 
 const SQL = [
@@ -36,6 +63,7 @@ const TEXT_FIELDS: Partial<Record<ToolKind, readonly string[]>> = {
   gcs: [...FILES, "bucket", "source", "destination"],
   container: SHELL,
   action: ["action", "node"],
+  python: ["env"],
 };
 
 /** How a field of a tool is rendered. */

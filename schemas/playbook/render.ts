@@ -2,9 +2,9 @@
 import { isObject } from "../json.ts";
 import type { Json } from "../json.ts";
 import type { Task } from "./model.ts";
-import { fieldMode, isProgram } from "./render-fields.ts";
+import { asksForContext, fieldMode, isProgram, runsProgram } from "./render-fields.ts";
 import type { RenderMode } from "./render-fields.ts";
-import { withInput } from "./scope.ts";
+import { contextMap, iterationNames, withInput } from "./scope.ts";
 import { compileTemplate, guardSource, hasTemplate } from "./template.ts";
 import { TemplateError } from "./template-error.ts";
 import { isForbidden } from "./template-values.ts";
@@ -69,6 +69,9 @@ export interface RenderedTask {
   config: Fields;
   input: Fields;
   auth?: string | Fields;
+  /** For programs: what they see beside their input. */
+  iteration?: Fields;
+  context?: Fields;
 }
 
 /**
@@ -82,7 +85,16 @@ export function renderTask(task: Task, stepInput: Fields, scope: Scope): Rendere
   const inner = withInput(scope, input);
   const config = mapFields(task.config, (value, key) => renderField(task, key, value, inner));
   const auth = renderAuth(task.auth, inner);
-  return auth === undefined ? { config, input } : { config, input, auth };
+  const seen = runsProgram(task.kind) ? programNames(task, scope) : {};
+  return auth === undefined ? { config, input, ...seen } : { config, input, auth, ...seen };
+}
+
+function programNames(task: Task, scope: Scope): Pick<RenderedTask, "iteration" | "context"> {
+  const iteration = iterationNames(scope);
+  return {
+    ...(iteration && { iteration }),
+    ...(asksForContext(task) && { context: contextMap(scope) }),
+  };
 }
 
 function renderField(task: Task, key: string, value: unknown, scope: Scope): unknown {
@@ -145,8 +157,12 @@ export function readTaskPaths(task: Task, stepInput: Fields = {}): string[][] {
     typeof rule.when === "string" ? guardSource(rule.when) : undefined,
   );
   const rules = task.rules.map(rule => [rule.set, rule.delay]);
-  return readPaths([stepInput, task.input, config, task.auth, guards, rules, task.set]);
+  const paths = readPaths([stepInput, task.input, config, task.auth, guards, rules, task.set]);
+  return asksForContext(task) ? [...paths, ...CONTEXT.map(root => [root])] : paths;
 }
+
+/** What `context` is made of. */
+const CONTEXT = ["workload", "ctx", "steps"];
 
 function withoutPrograms(fields: Fields): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([key]) => !isProgram(key)));

@@ -86,6 +86,23 @@ export function withInput(scope: Scope, input: Fields): Scope {
   };
 }
 
+/** What a program sees of the iteration it runs for: the iterator, `_index`, `_total`. */
+export function iterationNames(scope: Scope): Fields | undefined {
+  const iteration = scope instanceof PartsScope ? scope.parts.iteration : undefined;
+  if (!iteration) return undefined;
+  const { iterator, value, index, total } = iteration;
+  return { [iterator]: unwrap(value), _index: index, _total: total ?? null };
+}
+
+/** Every variable of a scope as one plain map, for programs that ask for `context`. */
+export function contextMap(scope: Scope): Fields {
+  const plain = (name: string) => unwrap(scope.get(name)) ?? {};
+  const names = ["execution_id", "catalog_id", "job", "execution"];
+  const known = names.map(name => [name, scope.get(name) ?? null] as const);
+  const [workload, ctx, steps] = [plain("workload"), plain("ctx"), plain("steps")];
+  return { ...Object.fromEntries(known), ...steps, ...ctx, workload, ctx, steps };
+}
+
 class PartsScope implements Scope {
   readonly parts: ScopeParts;
 

@@ -6,8 +6,6 @@ import type { Playbook, Step } from "./model.ts";
 import { readPaths, readTaskPaths } from "./render.ts";
 
 const DATABASE_KINDS = ["postgres", "transfer", "snowflake", "snowflake_transfer"];
-/** Tools whose code sees every variable without naming it. */
-const SEES_ALL = new Set(["python"]);
 
 /** The tool kind that decides where a step's command may run: its heaviest one. */
 export function commandKind(step: Step): string {
@@ -16,7 +14,6 @@ export function commandKind(step: Step): string {
 }
 
 interface Reads {
-  all: boolean;
   roots: Set<string>;
   /** Members read of `ctx`, `workload` and `steps`; absent when the whole map is. */
   members: Map<string, Set<string>>;
@@ -48,7 +45,7 @@ function collect(step: Step): Reads {
     else members.set(root, (members.get(root) ?? new Set()).add(member));
   }
   for (const root of whole) members.delete(root);
-  return { all: step.tasks.some(task => SEES_ALL.has(task.kind)), roots, members };
+  return { roots, members };
 }
 
 /** Everything an execution's templates could see, before it is cut to one step. */
@@ -89,7 +86,7 @@ export function cutScope(playbook: Playbook, stepName: string, whole: WholeScope
 function cut(map: JsonObject, name: "ctx" | "workload", reads: Reads): JsonObject {
   const other = name === "ctx" ? "workload" : "ctx";
   const isWhole = (root: string) => reads.roots.has(root) && !reads.members.has(root);
-  if (reads.all || isWhole(name) || isWhole(other)) return map;
+  if (isWhole(name) || isWhole(other)) return map;
   const part: JsonObject = {};
   for (const [key, value] of Object.entries(map)) {
     const named = reads.members.get(name)?.has(key) || reads.members.get(other)?.has(key);

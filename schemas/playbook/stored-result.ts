@@ -57,6 +57,8 @@ export class KeptValue extends View {
     const extract = this.reference.extract;
     if (extract && Object.hasOwn(extract, key)) return extract[key];
     if (key === "_ref") return this.reference.ref;
+    if (key === "_store") return this.reference.tier;
+    if (key === "_preview") return extract ?? {};
     const whole = viewOfResult(this.plain());
     if (whole instanceof View) return whole.member(key);
     return Array.isArray(whole) && typeof key === "number" ? whole.at(key) : undefined;

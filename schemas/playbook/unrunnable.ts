@@ -32,6 +32,29 @@ export function refuseUnrunnable(
   return issues;
 }
 
+/** Why tools of a kind would fail where their commands run, and what to do about it. */
+export type Lacking = Partial<Record<ToolKind, Pick<Issue, "message" | "hint">>>;
+
+/** An issue for each task whose kind lacks something. */
+export function refuseLacking(
+  playbook: Playbook,
+  lacking: Lacking,
+  where: Whereabouts = {},
+): Issue[] {
+  return Object.values(playbook.steps).flatMap(step =>
+    step.tasks.flatMap(task => {
+      const issue = lacking[task.kind];
+      const spot = { step: step.name, task: task.label, field: "kind" };
+      return issue ? [issueAtSpot(where, spot, issue)] : [];
+    }),
+  );
+}
+
+/** Whether a task of this kind is in the playbook. */
+export function usesKind(playbook: Playbook, kind: ToolKind): boolean {
+  return Object.values(playbook.steps).some(step => step.tasks.some(task => task.kind === kind));
+}
+
 function unrunnableLoop(
   loop: Loop,
 ): (Pick<Issue, "message" | "expected"> & { field: string }) | undefined {

@@ -201,7 +201,10 @@ const EXTRAS: Record<string, (schemas: Schemas) => Extra> = {
   }),
   "POST /catalog/register": () => ({
     description: "A body of YAML text is the playbook itself.",
-    parameters: [{ name: "file", in: "query", schema: { type: "string" } }],
+    parameters: [
+      { name: "file", in: "query", schema: { type: "string" } },
+      { name: "strict", in: "query", schema: { type: "boolean" } },
+    ],
     bodies: { [YAML_TYPE]: { schema: { type: "string" } } },
   }),
   "GET /catalog/*path": () => ({ description: "Slashes of the path stay as they are." }),

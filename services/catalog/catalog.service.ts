@@ -1,8 +1,9 @@
 // The catalog: playbooks by path and version, refused here when they cannot run.
 import { createHash } from "node:crypto";
-import type { Context, ServiceSchema } from "moleculer";
+import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { batched } from "../../mixins/batched.ts";
+import { findPython, lackingPython } from "../../mixins/python.ts";
 import {
   addPlaybook,
   findPlaybooks,
@@ -15,7 +16,7 @@ import type { Query } from "../../mixins/postgres/index.ts";
 import { Rejected, rejectIssues } from "../../schemas/errors.ts";
 import { readPlaybook } from "../../schemas/playbook/parse.ts";
 import { nearest } from "../../schemas/playbook/nearest.ts";
-import { refuseUnrunnable } from "../../schemas/playbook/unrunnable.ts";
+import { refuseLacking, refuseUnrunnable, usesKind } from "../../schemas/playbook/unrunnable.ts";
 import { unknownNames } from "../../schemas/playbook/unknown-names.ts";
 import { RUNNABLE_KINDS } from "../../schemas/tool.ts";
 import {
@@ -37,7 +38,9 @@ export default function catalogService(runtime: Runtime): ServiceSchema {
     name: "catalog",
     actions: {
       /** Adds a version of a playbook, unless the newest one is the same text. */
-      register: { handler: validated(catalogRegister, (_ctx: Context, p) => register(runtime, p)) },
+      register: {
+        handler: validated(catalogRegister, (ctx: Context, p) => register(runtime, p, ctx)),
+      },
       /** A playbook by path: of a version, or the newest. */
       get: { handler: validated(catalogGet, (_ctx: Context, p) => get(database, find, p)) },
       list: {
@@ -49,17 +52,33 @@ export default function catalogService(runtime: Runtime): ServiceSchema {
   };
 }
 
-async function register(runtime: Runtime, request: CatalogRegister) {
-  const { content, file } = request;
+async function register(runtime: Runtime, request: CatalogRegister, { broker }: Context) {
+  const { content, file, strict } = request;
   const reading = readPlaybook(content, { file });
   const issues = refuseUnrunnable(reading.playbook, RUNNABLE_KINDS, reading);
   const { playbook } = reading;
+  if (strict && issues.length === 0 && usesKind(playbook, "python")) {
+    const problem = await pythonProblem(runtime.settings, broker);
+    issues.push(...refuseLacking(playbook, lackingPython(problem), reading));
+  }
   if (issues.length > 0) throw rejectIssues(issues, `playbook '${playbook.path}' cannot run`);
   const hash = createHash("sha256").update(content).digest("hex");
   const { path } = playbook;
   const warnings = [...playbook.warnings, ...unknownNames(playbook, reading)];
   const added = await addPlaybook(runtime.database, { path, hash, content });
   return { path, hash, ...added, warnings };
+}
+
+/** Where the workers are known one of them says it; else it is looked for on this machine. */
+async function pythonProblem(
+  { pythonTool: { command }, pythonEnvironment: environment }: Runtime["settings"],
+  broker: ServiceBroker,
+): Promise<string | undefined> {
+  const isKnown = broker.registry.actions.isAvailable("tool.python.check");
+  const found = isKnown
+    ? await broker.call<{ version: string } | { problem: string }>("tool.python.check")
+    : await findPython({ command, environment });
+  return "problem" in found ? found.problem : undefined;
 }
 
 async function get(

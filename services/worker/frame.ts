@@ -3,6 +3,7 @@ import type { OutcomeInput } from "../../schemas/command.ts";
 import { INLINE_RESULT_BYTES_MAX, type OutcomeResult } from "../../schemas/events.ts";
 import { fits, roughBytes, type Json, type JsonObject } from "../../schemas/json.ts";
 import { toRanges } from "../../schemas/ranges.ts";
+import { isTooLarge, tooLargeFailure } from "./failures.ts";
 import { leftOf } from "./items.ts";
 import type { PipelineOutcome } from "./pipeline.ts";
 import { cutError, keep, nameOf, runItem, writesOf, type OpenCommand } from "./run.ts";
@@ -10,6 +11,8 @@ import { cutError, keep, nameOf, runItem, writesOf, type OpenCommand } from "./r
 /** What is done is told this often, or when it has become this much (design §9). */
 const FLUSH_MS = 2_000;
 const FLUSH_BYTES = 65_536;
+/** Of one item's result, in the report of a frame. */
+const ITEM_BYTES_MAX = 32 * 1024 * 1024;
 /** Quick items must not keep the event loop from beats and other commands. */
 const TURN_MS = 10;
 
@@ -66,11 +69,12 @@ export async function runFrame(
       if (batch.ok.length + batch.failed.length > 0) await tell(false);
       throw error;
     }
-    const { ctx = {} } = await writesOf(command, outcome, index);
+    const { fitting, bytes } = withinBounds(outcome);
+    const { ctx = {} } = await writesOf(command, fitting, index);
     seen = { ...seen, ...ctx };
     batch.ctx = { ...batch.ctx, ...ctx };
-    if (outcome.status === "error") failures += 1;
-    record(batch, index, outcome);
+    if (fitting.status === "error") failures += 1;
+    record(batch, index, fitting, bytes);
     if (failures > (frame?.tolerance ?? 0)) break;
     const now = performance.now();
     const isDue = now - batch.since > FLUSH_MS || batch.bytes > FLUSH_BYTES;
@@ -91,13 +95,13 @@ function emptyBatch(): Batch {
   };
 }
 
-function record(batch: Batch, index: number, outcome: PipelineOutcome): void {
+function record(batch: Batch, index: number, outcome: PipelineOutcome, bytes: number): void {
   batch.task_runs += outcome.task_runs;
   batch.retries += outcome.retries;
   if (outcome.status === "ok") {
     batch.ok.push(index);
     batch.results.push(outcome.result);
-    batch.bytes += roughBytes(outcome.result);
+    batch.bytes += bytes;
     return;
   }
   batch.failed.push(index);
@@ -106,6 +110,19 @@ function record(batch: Batch, index: number, outcome: PipelineOutcome): void {
   batch.first ??= error;
   batch.errors[index] = { ...error };
   batch.bytes += error.message.length;
+}
+
+/** A report holds many results: one that is too large fails its item, and none of the others. */
+function withinBounds(outcome: PipelineOutcome): { fitting: PipelineOutcome; bytes: number } {
+  try {
+    const bytes = roughBytes(outcome.result);
+    if (bytes <= ITEM_BYTES_MAX) return { fitting: outcome, bytes };
+    throw new RangeError(`the result of an item has ${bytes} bytes, ${ITEM_BYTES_MAX} are allowed`);
+  } catch (error) {
+    if (!isTooLarge(error)) throw error;
+    const failed = { status: "error", error: tooLargeFailure(error), result: null } as const;
+    return { fitting: { ...outcome, ...failed, ctx: {} }, bytes: 0 };
+  }
 }
 
 /** Results in the order of `ok`, and errors by index: inline when they fit in a row. */

@@ -16,6 +16,7 @@ import type { ScopeParts } from "../../schemas/playbook/scope.ts";
 import { largeRoots, markOf, partsOf } from "../../schemas/playbook/kept-roots.ts";
 import { playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
+import { isTooLarge, tooLargeFailure } from "./failures.ts";
 import { valueOf, type Item } from "./items.ts";
 import { patiently } from "./patience.ts";
 import { runPipeline, type PipelineOutcome, type PipelinePorts, type TaskRun } from "./pipeline.ts";
@@ -63,16 +64,29 @@ export async function runCommand(command: OpenCommand): Promise<Ran> {
   const started = performance.now();
   const { iteration } = command.grant;
   const outcome = await runItem(command, iteration);
-  const result = await keepResult(command, outcome);
   return {
-    result,
-    ...(await writesOf(command, outcome, iteration?.index)),
+    ...(await keptOutcome(command, outcome, iteration?.index)),
     stats: {
       task_runs: outcome.task_runs,
       retries: outcome.retries,
       duration_ms: Math.round(performance.now() - started),
     },
   };
+}
+
+/** What the outcome's row holds. A result that no tier takes fails its step. */
+async function keptOutcome(
+  command: OpenCommand,
+  outcome: PipelineOutcome,
+  index: number | undefined,
+): Promise<Pick<Ran, "result" | "ctx">> {
+  try {
+    const result = await keepResult(command, outcome);
+    return { result, ...(await writesOf(command, outcome, index)) };
+  } catch (error) {
+    if (!isTooLarge(error)) throw error;
+    return { result: { status: "error", error: tooLargeFailure(error) } };
+  }
 }
 
 /** The step's pipeline for one item, or for a step without a loop. `seen` are writes before it. */

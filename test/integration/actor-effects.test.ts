@@ -209,7 +209,7 @@ describe("actors: effects", function () {
     const references = ["a", "b", "c"].map(name => ({ ref: `noetl://${name}`, bytes, tier: "x" }));
     const get = () => Promise.resolve("large");
     const put = () => Promise.reject(new Error("nothing is stored here"));
-    const values = createValues({ database: one.database, results: { get, put } });
+    const values = createValues({ database: one.database, results: { get, put, find: get } });
     const needy: LedgerMachine = {
       ...ledger,
       decide(input, state, context) {

@@ -278,6 +278,20 @@ describe("noetl", function () {
     assert.match(stdout, /✔ .*hello\.yaml[^]*✘ .*bad2\.yaml {2}1 problem[^]*noop/);
   });
 
+  it("strict refuses a python step where there is no Python, by step and field", async () => {
+    const code = playbook("py", "  - {step: s, tool: {kind: python, code: result = 1}}\n");
+    const py = await file("py.yaml", code);
+    const absent = { NOETL_PYTHON: join(folder, "no-python") };
+    for (const verb of ["validate", "register"]) {
+      assert.equal((await noetl([verb, py], absent)).code, 0, verb);
+      const { code, stdout } = await noetl([verb, "--strict", py], absent);
+      assert.equal(code, 2, verb);
+      assert.match(stdout, /py\.yaml:\d+:\d+: step 's', tool\.kind: python cannot run/, verb);
+      assert.match(stdout, /NOETL_PYTHON '.*no-python' cannot be run .*install Python 3\.8/, verb);
+      assert.equal((await noetl([verb, "--strict", HELLO], absent)).code, 0, verb);
+    }
+  });
+
   it("a server is asked with --server-url, and SIGTERM stops it with 0", async () => {
     const server = begin(["start"], { NOETL_PORT: "0" });
     const url = /serves (http:\/\/\S+)\/api/.exec(await server.says(/serves \S+/))?.[1] ?? "";

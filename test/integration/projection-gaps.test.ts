@@ -36,7 +36,8 @@ workflow:
 `;
 
 /** Nothing here is kept elsewhere. */
-const results = { put: () => Promise.reject(new Error()), get: () => Promise.reject(new Error()) };
+const nothing = () => Promise.reject(new Error());
+const results = { put: nothing, get: nothing, find: nothing };
 const silent = { info() {}, warn() {}, error() {}, debug() {}, trace() {}, fatal() {} } as never;
 const RUNS = 8;
 /** Design §6: what a row shows may lag behind the log so far. */

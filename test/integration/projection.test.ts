@@ -35,6 +35,7 @@ const silent = { info() {}, warn() {}, error() {}, debug() {}, trace() {}, fatal
 async function keeperOver(database: Database, nodeId: string) {
   const results = {
     put: () => Promise.reject(new Error()),
+    find: () => Promise.reject(new Error()),
     get: () => Promise.reject(new Error()),
   };
   const settings = loadSettings({});

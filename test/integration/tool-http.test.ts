@@ -10,18 +10,10 @@ import type { JsonObject } from "../../schemas/json.ts";
 import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 import { credentials } from "../../services/credentials/credentials.service.ts";
 import { httpTool } from "../../services/tool.http/tool.http.service.ts";
+import { TOOL_COMMAND } from "../support/tool-command.ts";
 import { noopTool } from "../../services/tool.noop/tool.noop.service.ts";
 
-const command = {
-  execution_id: "1",
-  command_id: "2",
-  step: "s",
-  activation: 1,
-  task: "t",
-  idempotency_key: "1:s:1:t:1",
-  attempt: 1,
-  delivery: 1,
-};
+const command = TOOL_COMMAND;
 
 /** Answers by path; `connections` counts sockets. */
 interface TestSite {

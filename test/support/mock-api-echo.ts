@@ -1,4 +1,4 @@
-// What playbooks expect of two public test sites: an echo (httpbin) and a list of posts.
+// What playbooks expect of public sites: an echo (httpbin), a list of posts, the weather.
 import type { MockRequest, Reply } from "./mock-api-http.ts";
 import { Refusal } from "./mock-api-http.ts";
 import type { Routes } from "./mock-api.ts";
@@ -17,6 +17,10 @@ export function echoRoutes(): Routes {
       const id = Number(request.path["id"]);
       if (!(Number.isInteger(id) && id >= 1 && id <= POSTS)) throw new Refusal(404, {});
       return { body: post(id) };
+    },
+    "GET /v1/forecast": ({ url }) => {
+      const temperature = Math.round(Number(url.searchParams.get("latitude")));
+      return { body: { current_weather: { temperature, windspeed: 7 } } };
     },
   };
   for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE"]) {

@@ -8,17 +8,7 @@ import type { JsonObject } from "../../schemas/json.ts";
 import type { ToolEnvelope } from "../../schemas/tool.ts";
 import { postgresTool } from "../../services/tool.postgres/tool.postgres.service.ts";
 import { testDatabase } from "./postgres.ts";
-
-const command = {
-  execution_id: "1",
-  command_id: "2",
-  step: "s",
-  activation: 1,
-  task: "t",
-  idempotency_key: "1:s:1:t:1",
-  attempt: 1,
-  delivery: 1,
-};
+import { TOOL_COMMAND } from "./tool-command.ts";
 
 export interface PostgresToolUnderTest {
   url: string;
@@ -44,7 +34,7 @@ export async function startPostgresTool(): Promise<PostgresToolUnderTest> {
   await admin.connect();
   const run: PostgresToolUnderTest["run"] = (config, url = database.url, signal) => {
     const auth = { type: "postgres", connection_string: url };
-    const request = { config: { ...config }, input: {}, auth, command };
+    const request = { config: { ...config }, input: {}, auth, command: TOOL_COMMAND };
     return callTool(broker, "postgres", request, signal);
   };
   return {

@@ -8,6 +8,7 @@ import type { Check } from "../../cli/check.ts";
 import {
   checkFolders,
   checkKeys,
+  checkPython,
   checkSettings,
   checkVersions,
   isOlder,
@@ -32,6 +33,18 @@ describe("doctor: versions, settings and keys", () => {
     assert.equal(stateOf(checkVersions(), "versions"), "ok");
     assert.equal(stateOf(checkVersions("20.20.2"), "versions"), "fail");
     assert.equal(stateOf(checkVersions("24.0.0", "0.14.36"), "versions"), "fail");
+  });
+
+  it("warns of a machine without Python, and fails where a named one is missing", async () => {
+    const missing = await checkPython({
+      ...loadSettings({}),
+      pythonEnvironment: { PATH: "/nowhere" },
+    });
+    assert.deepEqual([missing.state, missing.name], ["warn", "python"]);
+    assert.match(missing.found, /python tasks cannot run here: no python3 on the PATH/);
+    const named = await checkPython(loadSettings({ NOETL_PYTHON: "/nowhere/python3" }));
+    assert.equal(named.state, "fail");
+    assert.match(named.remedy ?? "", /install Python 3\.8 or newer, or set NOETL_PYTHON/);
   });
 
   it("warns of a variable that means nothing", () => {

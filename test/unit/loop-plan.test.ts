@@ -83,15 +83,24 @@ describe("the opening of a loop", () => {
   });
 
   it("reads braces in a program as text: code is never a template", () => {
+    assert.deepEqual(workloadFor("x = f'{{ not a template'"), {});
+  });
+
+  it("gives a program every variable where it mentions context", () => {
+    assert.deepEqual(workloadFor("x = context['a']"), { a: 1 });
+  });
+
+  /** What of a workload goes with the commands of a loop over this program. */
+  function workloadFor(program: string): JsonObject {
     const code = `
 - step: each
   loop: {in: [1], iterator: i}
-  tool: {kind: python, code: "x = f'{{ not a template'"}`;
+  tool: {kind: python, code: "${program}"}`;
     const loaded = new Map([
       ["noetl://catalog/t@1#a", parsePlaybook(playbookOf(code)) as unknown as Json],
     ]);
     const scope = { execution: { id: "1", path: "t" }, workload: { a: 1 }, ctx: {}, steps: {} };
     const ids = { execution_id: "1", loop_id: "2", step: "each", playbook: PIN };
-    assert.deepEqual(openLoop({ ...ids, scope }, turnAt(0, { loaded })).scope.workload, { a: 1 });
-  });
+    return openLoop({ ...ids, scope }, turnAt(0, { loaded })).scope.workload;
+  }
 });

@@ -3,12 +3,32 @@ import { strict as assert } from "node:assert";
 import { nearest } from "../../schemas/playbook/nearest.ts";
 import { readPlaybook } from "../../schemas/playbook/parse.ts";
 import { unknownNames } from "../../schemas/playbook/unknown-names.ts";
-import { refuseUnrunnable } from "../../schemas/playbook/unrunnable.ts";
+import { refuseLacking, refuseUnrunnable } from "../../schemas/playbook/unrunnable.ts";
 
 function read(workflow: string, root = "") {
   const head = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: demo}\n";
   return readPlaybook(`${head}${root}workflow:\n${workflow}`, { file: "p.yaml" });
 }
+
+describe("refuseLacking", () => {
+  const tools =
+    "    tool: [{name: one, kind: noop}, {name: two, kind: python, code: result = 1}]\n";
+  const found = read(`  - step: a\n${tools}`);
+
+  it("names each task whose kind lacks something, and what to do", () => {
+    const lacking = { python: { message: "no python", hint: "install it" } };
+    assert.deepEqual(refuseLacking(found.playbook, lacking, found), [
+      {
+        ...{ message: "no python", hint: "install it", file: "p.yaml", line: 6, column: 55 },
+        ...{ step: "a", field: "task 'two', kind" },
+      },
+    ]);
+  });
+
+  it("has nothing against what lacks nothing", () => {
+    assert.deepEqual(refuseLacking(found.playbook, {}, found), []);
+  });
+});
 
 describe("refuseUnrunnable", () => {
   it("has nothing against what runs", () => {

@@ -216,3 +216,42 @@ describe("set", () => {
     assert.equal(({} as Record<string, unknown>)["polluted"], undefined);
   });
 });
+
+describe("what a program is given", () => {
+  const python = (more: Partial<Task>) => task({ kind: "python", ...more });
+  const iteration = { iterator: "row", value: { id: 1 }, index: 2, total: 5, vars: { page: 1 } };
+
+  it("is its iteration by name, apart from its input", () => {
+    const scope = createScope(partsOf({ iteration }));
+    const rendered = renderTask(python({ config: { code: "result = 1" } }), { row: "x" }, scope);
+    assert.deepEqual(rendered.iteration, { row: { id: 1 }, _index: 2, _total: 5 });
+    assert.deepEqual([rendered.input, rendered.context], [{ row: "x" }, undefined]);
+  });
+
+  it("is every variable, where its text mentions context, and then all are loaded", () => {
+    const code = "result = context['n']";
+    const asks = [
+      { code },
+      { code_b64: Buffer.from(code).toString("base64") },
+      { script: { source: { type: "inline", code } } },
+    ];
+    const scope = createScope(partsOf({ steps: { first: { a: 1 } } }));
+    for (const config of asks) {
+      const { context = {} } = renderTask(python({ config }), {}, scope);
+      const { n, total, shadowed, first, execution_id } = context;
+      assert.deepEqual([n, total, shadowed, first], [3, 5, "ctx", { a: 1 }]);
+      assert.equal(execution_id, ID);
+      const roots = readTaskPaths(python({ config })).map(([root]) => root);
+      assert.deepEqual(roots, ["workload", "ctx", "steps"]);
+    }
+  });
+
+  it("is nothing of both for any other word, and for a tool that is no program", () => {
+    const scope = createScope(partsOf({ iteration }));
+    const other = python({ config: { code: "my_context = contexts" } });
+    assert.equal(renderTask(other, {}, scope).context, undefined);
+    assert.deepEqual(readTaskPaths(other), []);
+    const noop = renderTask(task({ config: { code: "context" } }), {}, scope);
+    assert.deepEqual(Object.keys(noop), ["config", "input"]);
+  });
+});

@@ -1,0 +1,82 @@
+/**
+ * JSON for values whose parts occur more than once: a pipeline's result has each task's result by
+ * its label, in `results`, as `_prev` and field by field. Each part is written once.
+ *
+ *     {"noetl:shared": [part, …], "value": …}     with {"noetl:at": n} where part n belongs
+ *
+ * A value without such parts is its own JSON, so what was stored before can still be read.
+ */
+import { isObject, type Json } from "../../schemas/json.ts";
+
+const SHARED = "noetl:shared";
+const AT = "noetl:at";
+
+/** The value as text. Parts are the same when they are one object in memory. */
+export function stringify(value: Json): string {
+  const found = findShared(value);
+  if (found.hasMark) return JSON.stringify({ [SHARED]: [], value });
+  if (found.shared.size === 0) return JSON.stringify(value);
+  const places = new Map([...found.shared].map((part, index) => [part, index]));
+
+  function write(root: object): string {
+    return JSON.stringify(root, (_key, member: unknown) => {
+      const at = member === root ? undefined : places.get(member as object);
+      return at === undefined ? member : { [AT]: at };
+    });
+  }
+
+  const parts = [...places.keys()].map(write).join(",");
+  return `{"${SHARED}":[${parts}],"value":${write(value as object)}}`;
+}
+
+/** The value behind a text of `stringify`; its parts are one object again. */
+export function parse(text: string): Json {
+  const read = JSON.parse(text) as Json;
+  if (!isObject(read) || !Array.isArray(read[SHARED])) return read;
+  const parts = read[SHARED];
+  const value = read["value"] ?? null;
+  if (parts.length === 0) return value;
+  const placed = new Set<number>();
+
+  function part(at: number): Json {
+    if (!placed.has(at)) {
+      placed.add(at);
+      parts[at] = restored(parts[at] as Json);
+    }
+    return parts[at] as Json;
+  }
+
+  function restored(from: Json): Json {
+    if (typeof from !== "object" || from === null) return from;
+    if (Array.isArray(from)) {
+      from.forEach((member, index) => (from[index] = restored(member)));
+      return from;
+    }
+    if (typeof from[AT] === "number") return part(from[AT]);
+    for (const [key, member] of Object.entries(from)) from[key] = restored(member);
+    return from;
+  }
+
+  return restored(value);
+}
+
+/** Objects met more than once, and whether the value itself uses our words. */
+function findShared(value: Json): { shared: Set<object>; hasMark: boolean } {
+  const seen = new Set<object>();
+  const shared = new Set<object>();
+  let hasMark = isObject(value) && Object.hasOwn(value, SHARED);
+  const left: unknown[] = [value];
+  for (let one = left.pop(); one !== undefined; one = left.pop()) {
+    if (typeof one !== "object" || one === null) continue;
+    if (seen.has(one)) {
+      shared.add(one);
+      continue;
+    }
+    seen.add(one);
+    if (!Array.isArray(one) && Object.hasOwn(one, AT)) hasMark = true;
+    for (const member of Object.values(one)) {
+      if (typeof member === "object" && member !== null) left.push(member);
+    }
+  }
+  return { shared, hasMark };
+}

@@ -1,0 +1,55 @@
+/** Frames between us and a runner: four bytes of length (big endian), then JSON. */
+
+const HEAD_BYTES = 4;
+
+/** A request as a frame. */
+export function frameOf(value: object): Buffer {
+  const body = Buffer.from(JSON.stringify(value));
+  const frame = Buffer.allocUnsafe(HEAD_BYTES + body.length);
+  frame.writeUInt32BE(body.length);
+  body.copy(frame, HEAD_BYTES);
+  return frame;
+}
+
+/** Puts frames together again, from whatever pieces they arrive in. */
+export class FrameReader {
+  readonly #bytesMax: number;
+  #chunks: Buffer[] = [];
+  #bytes = 0;
+  /** Of the frame that is arriving, with its head; known when the head is there. */
+  #wanted = HEAD_BYTES;
+  #hasHead = false;
+
+  /** `bytesMax`: of one frame's body. */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** The frames that this piece completes. Throws RangeError for one that is too large. */
+  read(chunk: Buffer): string[] {
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+    const frames: string[] = [];
+    while (this.#bytes >= this.#wanted) {
+      const all = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
+      if (this.#hasHead) {
+        frames.push(all.toString("utf8", HEAD_BYTES, this.#wanted));
+        this.#keep(all.subarray(this.#wanted));
+        continue;
+      }
+      const length = all.readUInt32BE();
+      if (length > this.#bytesMax) throw new RangeError(`a frame of ${length} bytes`);
+      this.#chunks = [all];
+      this.#wanted = HEAD_BYTES + length;
+      this.#hasHead = true;
+    }
+    return frames;
+  }
+
+  #keep(rest: Buffer): void {
+    this.#chunks = rest.length > 0 ? [rest] : [];
+    this.#bytes = rest.length;
+    this.#wanted = HEAD_BYTES;
+    this.#hasHead = false;
+  }
+}

@@ -1,0 +1,1 @@
+"""What runner.py is made of; a package, so that no task meets its modules by accident."""
