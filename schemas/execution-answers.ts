@@ -120,6 +120,27 @@ export const executionTail = named(
 
 export const stepResult = named("StepResult", z.object({ found: z.boolean(), value: z.unknown() }));
 
+export const verification = named(
+  "Verification",
+  z.object({
+    execution_id: id,
+    path: playbookPath.nullable(),
+    status: executionStatus.nullable().describe("null when the execution has lost its row"),
+    ok: z.boolean().describe("Every rule holds; of a running execution: so far"),
+    checks: z.array(
+      z.object({
+        rule: z.string().describe("versions, commands, fence, items, counts, digest, row, …"),
+        ok: z.boolean(),
+        detail: z.string().optional().describe("Of a rule that holds: what was looked at"),
+        faults: z
+          .array(z.object({ subject: z.string(), detail: z.string() }))
+          .describe("What breaks it, at most 20"),
+      }),
+    ),
+    duration_ms: z.int().describe("What the proof took"),
+  }),
+);
+
 export const cancelRequested = named(
   "CancelRequested",
   z.object({

@@ -3,6 +3,7 @@ import { ofCommand, type Command, type OutcomeInput } from "../../schemas/comman
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId, type CommandName } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { digestOf, digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import type { Running } from "./state.ts";
 
@@ -13,13 +14,14 @@ export interface Tally {
   open: number;
   success: number;
   failed: number;
+  digest?: bigint | undefined;
   error?: OutcomeResult["error"];
 }
 
 /** The counts of the state itself. */
 export function tallyOf(state: Running): Tally {
-  const { open, doneCount: success, failedCount: failed, firstError: error } = state;
-  return { open: open.size, success, failed, error };
+  const { open, doneCount: success, failedCount: failed, digest, firstError: error } = state;
+  return { open: open.size, success, failed, digest, error };
 }
 
 /** Issues up to the window, or ends the loop when nothing is open and nothing is left to issue. */
@@ -75,7 +77,7 @@ function issue(
 /** The one end of a loop. */
 export function done(
   state: Running,
-  { success, failed }: Tally,
+  { success, failed, digest }: Tally,
   status: LoopReport["status"],
   error?: OutcomeResult["error"],
 ): NewEvent {
@@ -84,7 +86,10 @@ export function done(
   return {
     event_type: "loop.done",
     node_name: step,
-    meta: { loop_id, step, activation, collection_size: plan.size, stats, status },
+    meta: {
+      ...{ loop_id, step, activation, collection_size: plan.size, stats, status },
+      ...(digest !== undefined && { digest: digestText(digest) }),
+    },
     ...(error ? { result: { status: "error", error } } : {}),
   };
 }
@@ -103,22 +108,30 @@ export function end(
 ): NewEvent[] {
   const { result, ctx, worker_id, stats } = outcome;
   const context: JsonObject = { ...(ctx && { ctx }), ...(stats && { stats }) };
+  const isOk = result.status === "ok";
+  const item = [command.iter_index ?? 0];
+  const [ok, broken] = isOk ? [item, []] : [[], item];
+  const own = digestOf({ attempt: command.attempt, result, ok, failed: broken });
   const terminal: NewEvent = {
-    event_type: result.status === "ok" ? "command.completed" : "command.failed",
+    event_type: isOk ? "command.completed" : "command.failed",
     node_name: command.step,
     meta: {
       ...ofCommand(command),
       loop_id: state.loop_id,
       delivery: command.delivery,
       worker_id,
+      digest: digestText(own),
     },
     ...(Object.keys(context).length > 0 ? { context } : {}),
     result,
   };
-  const { open, success, failed, error } = tallyOf(state);
-  const after =
-    result.status === "ok"
-      ? { open: open - 1, success: success + 1, failed, error }
-      : { open: open - 1, success, failed: failed + 1, error: error ?? result.error };
+  const before = tallyOf(state);
+  const after: Tally = {
+    open: before.open - 1,
+    success: before.success + (isOk ? 1 : 0),
+    failed: before.failed + (isOk ? 0 : 1),
+    digest: plus(before.digest, own),
+    error: isOk ? before.error : (before.error ?? result.error),
+  };
   return [terminal, ...goOn(state, after)];
 }

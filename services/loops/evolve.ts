@@ -11,6 +11,7 @@ import type {
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
+import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
 import type { LoopState, Running } from "./state.ts";
@@ -85,6 +86,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     failed: Bitmap.ofSize(collection_size),
     doneCount: 0,
     failedCount: 0,
+    digest: 0n,
     again: [],
     frame_size: 1,
     overlay: {},
@@ -135,6 +137,7 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
     state.failed.add(index);
     state.failedCount += 1;
   }
+  state.digest = plus(state.digest, parseDigest(event.meta.digest));
   if (event.result.error) state.firstError ??= event.result.error;
   merge(state, event);
   if (!final) return state;
@@ -179,6 +182,7 @@ function settle(
   } else {
     state.doneCount += 1;
   }
+  state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
   pace(state, 1, event);
   return state;

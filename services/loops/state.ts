@@ -5,6 +5,7 @@ import type { OutcomeResult, ResultReference } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 
 interface Identity {
@@ -28,6 +29,8 @@ interface Progress {
   failed: Bitmap;
   doneCount: number;
   failedCount: number;
+  /** Of what was accepted so far; undefined when an older build accepted some of it. */
+  digest?: bigint;
   /** Items of frames that were given up with their worker: issued again, each by itself. */
   again: number[];
   /** Items the next frame may carry, and what one takes, in milliseconds. */
@@ -59,23 +62,33 @@ export function fork(state: LoopState): LoopState {
 
 export function freeze(state: LoopState): Json {
   if (state.status !== "running") return state as unknown as Json;
-  const { open, done: ok, failed, ...rest } = state;
+  const { open, done: ok, failed, digest, ...rest } = state;
   return {
     ...(rest as unknown as JsonObject),
     open: [...open.values()] as unknown as Json,
     done: ok.toText(),
     failed: failed.toText(),
+    ...(digest !== undefined && { digest: digestText(digest) }),
   };
+}
+
+/** What of a running loop is not JSON as it is. */
+interface FrozenLoop {
+  open: Command[];
+  done: string;
+  failed: string;
+  digest?: string;
 }
 
 export function thaw(frozen: Json): LoopState {
   const kept = frozen as unknown as LoopState;
   if (kept.status !== "running") return kept;
-  const raw = frozen as unknown as { open: Command[]; done: string; failed: string };
+  const raw = frozen as unknown as FrozenLoop;
   return {
     ...kept,
     open: new Map(raw.open.map(command => [command.command_id, command])),
     done: Bitmap.fromText(raw.done),
     failed: Bitmap.fromText(raw.failed),
+    digest: parseDigest(raw.digest),
   };
 }
