@@ -1,8 +1,8 @@
 /**
- * A JSON value as Postgres prints the jsonb it becomes (`value::text`), so that what was hashed here
- * can be hashed again by SQL from the table alone. Rules of jsonb: of equal keys the last, keys by
- * their length in UTF-8 bytes and then byte by byte, ": " and ", " between, numbers without an
- * exponent. Rules of `mixins/postgres/encode.ts`: NUL and lone surrogates are U+FFFD.
+ * A JSON value as Postgres prints the jsonb it becomes (`value::text`), so that what was hashed
+ * here can be hashed again by SQL from the table alone. Rules of jsonb: of equal keys the last,
+ * keys by their length in UTF-8 bytes and then byte by byte, ": " and ", " between, numbers without
+ * an exponent. Rules of `mixins/postgres/encode.ts`: NUL and lone surrogates are U+FFFD.
  */
 export function jsonbText(value: unknown): string {
   switch (typeof value) {

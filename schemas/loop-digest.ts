@@ -4,8 +4,8 @@
  *
  *     sha256("{index}:{attempt}:{ok|failed}:{sha256 of the stored result, as hex}")
  *
- * as one number of 128 bits; of a loop the sum of its items' mod 2^128, as 32 hex digits. The stored
- * result is the `result` of the fact that accepted the item, as Postgres prints it
+ * as one number of 128 bits; of a loop the sum of its items' mod 2^128, as 32 hex digits. The
+ * stored result is the `result` of the fact that accepted the item, as Postgres prints it
  * (`schemas/jsonb-text.ts`): with the status, the value or the reference to it with its sha256, and
  * the error. The items of one report of a frame share one stored result.
  */

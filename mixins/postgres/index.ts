@@ -19,8 +19,8 @@ export interface Database extends Query {
   /** Runs `work` in one transaction; rolls back when it throws. */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>;
   /**
-   * One long question on a connection of its own, so that the pool's stay free; it reads only. After
-   * `timeoutMs` the server gives it up with SQLSTATE 57014.
+   * One long question on a connection of its own, so that the pool's stay free; it reads only.
+   * After `timeoutMs` the server gives it up with SQLSTATE 57014.
    */
   aside<R extends Row = Row>(
     text: string,

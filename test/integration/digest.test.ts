@@ -73,7 +73,8 @@ describe("the digest of a loop", function () {
     const values = Array.from({ length: VALUES }, () => randomValue(random, 4));
     const rows = await ask<{ text: string }>(
       database.url,
-      "select value::text as text from unnest($1::jsonb[]) with ordinality as v(value, at) order by at",
+      `select value::text as text
+       from unnest($1::jsonb[]) with ordinality as v(value, at) order by at`,
       [values.map(value => encode(value ?? null))],
     );
     for (const [index, value] of values.entries()) {

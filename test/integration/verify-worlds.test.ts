@@ -23,7 +23,7 @@ describe(`the logs of ${SEEDS} random worlds`, function () {
     await database.drop();
   });
 
-  /** What is found wrong with a log and its row when they lie in the tables; nothing stays there. */
+  /** What is found wrong with a log and its row that lie in the tables; nothing stays there. */
   async function faultsOf(log: StoredEvent[]): Promise<string[]> {
     await client.query("begin");
     try {
@@ -79,15 +79,17 @@ async function write(client: pg.Client, log: StoredEvent[]): Promise<void> {
   );
   await client.query(
     `insert into noetl.stream (stream_id, execution_id, kind, version, status)
-     select stream_id, execution_id, case when stream_id = execution_id then 'executions' else 'loops' end,
+     select stream_id, execution_id,
+            case when stream_id = execution_id then 'executions' else 'loops' end,
             max(version), 'ended'
      from noetl.event where execution_id = $1 group by stream_id, execution_id`,
     [EXECUTION_ID],
   );
   await client.query(
-    `insert into noetl.execution (execution_id, path, playbook_version, hash, status, last_event_type,
-                                  start_time, state, version)
-     select execution_id, path, playbook_version, hash, status, last_event_type, now(), state, version
+    `insert into noetl.execution (execution_id, path, playbook_version, hash, status,
+                                  last_event_type, start_time, state, version)
+     select execution_id, path, playbook_version, hash, status,
+            last_event_type, now(), state, version
      from json_to_record($1::json) as r(
        execution_id bigint, path text, playbook_version integer, hash text, status text,
        last_event_type text, state jsonb, version integer)`,
