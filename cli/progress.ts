@@ -75,8 +75,8 @@ function stepName(node: string | null | undefined): string {
 function describeLoop(step: string, loop: LoopProgress): string {
   const ended = loop.done + loop.failed;
   const { total } = loop;
-  // Rounded down: 100% is said at the end only.
-  const percent = total > 0 ? ` ${Math.floor((ended * 100) / total)}%` : "";
+  // Rounded down: 100% is said at the end only. Of a few items nobody needs it.
+  const percent = total >= 100 ? ` ${Math.floor((ended * 100) / total)}%` : "";
   const count = `${ended.toLocaleString("en-US")}/${total.toLocaleString("en-US")}${percent}`;
   return [`${step} ${count}`, ...goingOn(loop)].join(", ");
 }

@@ -1,14 +1,13 @@
 -- Of noetl.verify_execution: what concerns loops.
 
--- A sum of digests as text: four words of 32 bits, the highest first, each a sum that carries into the next.
+-- A sum of digests as text: four words of 32 bits, the highest first, each a sum that carries into the one before.
+-- One expression, so that it costs no call.
 create function noetl.digest_text(w0 bigint, w1 bigint, w2 bigint, w3 bigint) returns text
 language sql immutable parallel safe as $$
-  with low as (select w3 as s3, w2 + (w3 >> 32) as s2),
-       mid as (select s3, s2, w1 + (s2 >> 32) as s1 from low),
-       all_words as (select s3, s2, s1, w0 + (s1 >> 32) as s0 from mid)
-  select lpad(to_hex(s0 & 4294967295), 8, '0') || lpad(to_hex(s1 & 4294967295), 8, '0') ||
-         lpad(to_hex(s2 & 4294967295), 8, '0') || lpad(to_hex(s3 & 4294967295), 8, '0')
-  from all_words
+  select lpad(to_hex((w0 + ((w1 + ((w2 + (w3 >> 32)) >> 32)) >> 32)) & 4294967295), 8, '0') ||
+         lpad(to_hex((w1 + ((w2 + (w3 >> 32)) >> 32)) & 4294967295), 8, '0') ||
+         lpad(to_hex((w2 + (w3 >> 32)) & 4294967295), 8, '0') ||
+         lpad(to_hex(w3 & 4294967295), 8, '0')
 $$;
 
 -- Loops: begun once and done once, every index accepted at most once and counted, and the digests equal to what
