@@ -61,7 +61,8 @@ describe("noetl verify", function () {
       [id],
     );
     const { code, stdout } = await noetl(["verify", id], env);
-    assert.match(stdout, /✘ digest +loop \d+ of each, item \d+: version \d+ says \w+, its stored/);
+    assert.match(stdout, /✘ digest +loop \d+ of each: loop.done says \w+, the log gives/);
+    assert.match(stdout, / {6}loop \d+ of each, item \d+: version \d+ says \w+, its stored result/);
     assert.match(stdout, /\n✘ 1 rule broken: the log does not prove it \(.*\)\n$/);
     assert.equal(code, 1);
     const json = await noetl(there("verify", id, "--json"), env);
