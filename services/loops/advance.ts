@@ -5,7 +5,7 @@ import { commandId, type CommandName } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { digestOf, digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
-import type { Running } from "./state.ts";
+import { ITEM_MS_MIN, type Running } from "./state.ts";
 
 /**
  * How far a loop is: the state's own counts, or those it will have after a terminal just decided.
@@ -54,10 +54,16 @@ function issueUpTo(room: number, state: Running): NewEvent[] {
   return issued;
 }
 
+/** Nobody minds waiting so long for the last frame, in milliseconds. */
+const LAST_FRAME_MS = 50;
+
 /** Near the end frames shrink, so that no slot waits for the last long one. */
-function sizeOfFrame({ plan, frame_size }: Running, next: number): number {
+function sizeOfFrame({ plan, frame_size, item_ms = Infinity }: Running, next: number): number {
   if (plan.frame_max === undefined) return 1;
-  return Math.max(1, Math.min(frame_size, Math.ceil((plan.size - next) / (2 * plan.window))));
+  const left = plan.size - next;
+  const share = Math.ceil(left / (2 * plan.window));
+  const short = Math.floor(LAST_FRAME_MS / Math.max(item_ms, ITEM_MS_MIN));
+  return Math.max(1, Math.min(frame_size, left, Math.max(share, short)));
 }
 
 function issue(

@@ -14,7 +14,7 @@ import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
-import type { LoopState, Running } from "./state.ts";
+import { ITEM_MS_MIN, type LoopState, type Running } from "./state.ts";
 
 /**
  * What a start knows beside its event, so that the fold of that same turn need not load it again.
@@ -157,7 +157,7 @@ function pace(state: Running, items: number, event: NewEvent): void {
   if (most === undefined || items === 0 || stats?.duration_ms === undefined) return;
   const measured = stats.duration_ms / items;
   state.item_ms = state.item_ms === undefined ? measured : (state.item_ms + measured) / 2;
-  const inTime = Math.floor(FRAME_MS_MAX / Math.max(state.item_ms, 0.01));
+  const inTime = Math.floor(FRAME_MS_MAX / Math.max(state.item_ms, ITEM_MS_MIN));
   state.frame_size = Math.max(1, Math.min(most, inTime, state.frame_size * 2));
 }
 

@@ -47,6 +47,9 @@ export type LoopState =
   | ({ status: "running" } & Identity & Progress)
   | ({ status: "done" } & Identity & { report: LoopReport });
 
+/** No item is taken to be quicker, in milliseconds: clocks of workers are that coarse. */
+export const ITEM_MS_MIN = 0.01;
+
 export type Running = Extract<LoopState, { status: "running" }>;
 
 /**
