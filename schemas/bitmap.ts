@@ -1,6 +1,7 @@
 /**
  * A set of small integers as bits: what a loop remembers of its n iterations costs n/8 bytes. A
- * copy shares its pages until one of the two changes them, so a decision may work on a copy at any n.
+ * copy shares its pages until one of the two changes them, so a decision may work on a copy at any
+ * n.
  */
 
 const PAGE_BYTES = 1_024;

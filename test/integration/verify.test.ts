@@ -1,6 +1,7 @@
 // noetl verify: a real log proves what it says, and each forgery of its rows is named.
 import { strict as assert } from "node:assert";
 import pg from "pg";
+import type { Verification } from "../../services/executions/verify.ts";
 import { digestOf, digestText } from "../../schemas/loop-digest.ts";
 import { ask, until } from "../support/actors.ts";
 import { provenFaults } from "../support/log-checker.ts";
@@ -17,7 +18,7 @@ workflow:
     next: {arcs: [{step: each}]}
   - step: each
     loop:
-      in: "{{ 5 }}"
+      in: "{{ 30 }}"
       iterator: i
       spec: {mode: parallel, max_in_flight: 2, policy: {exec: distributed}}
     tool: {kind: noop}
@@ -81,7 +82,7 @@ const FORGERIES: [string, Forge, RegExp][] = [
   [
     "an item is missing",
     sql => sql(`delete from noetl.event where ${one(DONE)}`),
-    /^counts: loop .* of each: the log has 4 succeeded and 0 failed of 5; loop.done says/,
+    /^counts: loop .* of each: the log has 29 succeeded and 0 failed of 30; loop.done says/,
   ],
   [
     "a version is missing",
@@ -128,7 +129,7 @@ const FORGERIES: [string, Forge, RegExp][] = [
     "a result was changed",
     sql =>
       sql(`update noetl.event set result = '{"status": "ok", "context": 1}' where ${one(DONE)}`),
-    /^digest: loop \d+ of each, item \d: version \d+ says \w{32}, its stored result gives \w{32}$/,
+    /^digest: loop \d+ of each, item \d+: version \d+ says \w{32}, its stored result gives \w{32}$/,
   ],
   [
     "a frame's result was changed",
@@ -197,8 +198,8 @@ const FORGERIES: [string, Forge, RegExp][] = [
       await sql(`delete from noetl.event where ${one(DONE)}`);
       await sql(
         set(`${of("each")} and event_type = 'loop.done'`, "stats", {
-          total: 5,
-          success: 4,
+          total: 30,
+          success: 29,
           failed: 0,
           not_run: 1,
         }),
@@ -333,7 +334,7 @@ const FORGERIES: [string, Forge, RegExp][] = [
         `update noetl.execution set state = jsonb_set(state, '{loop,each,done}', '4')
          where execution_id = $1`,
       ),
-    /^row: loop \d+ of each: loop_progress says 4 done and 0 failed; the log has 5 and 0/,
+    /^row: loop \d+ of each: loop_progress says 4 done and 0 failed; the log has 30 and 0/,
   ],
   [
     "the row stays behind",
@@ -427,7 +428,7 @@ describe("the proof of an execution", function () {
 
   it("says at most twenty of a rule, and how many more", async () => {
     const found = await forged(sql =>
-      sql(`update noetl.event set meta = meta || '{"digest": "00"}' where ${FRAME}`),
+      sql(`update noetl.event set meta = meta || '{"digest": "00"}' where ${DONE}`),
     );
     const digests = found.filter(({ rule }) => rule === "digest");
     assert.equal(digests.length, 20);
@@ -455,6 +456,21 @@ describe("the proof of an execution", function () {
       found.find(({ rule }) => rule === "row")?.detail ?? "",
       /^on its way: version \d+ of \d+$/,
     );
+  });
+
+  it("holds at every moment of a run", async () => {
+    const playbook = PLAYBOOK.replace("{{ 300 }}", "{{ 4000 }}").replace("{{ 30 }}", "{{ 400 }}");
+    const started = await node.call<{ execution_id: string }>("executions.start", { playbook });
+    const seen = new Map<string, number>();
+    for (let status = ""; status !== "COMPLETED"; seen.set(status, (seen.get(status) ?? 0) + 1)) {
+      const report = await node.call<Verification>("executions.verify", {
+        execution_id: started.execution_id,
+      });
+      const faults = report.checks.filter(check => !check.ok);
+      assert.deepEqual(faults, [], `after ${JSON.stringify([...seen])}`);
+      status = report.status ?? "";
+    }
+    assert.ok((seen.get("RUNNING") ?? 0) > 2, JSON.stringify([...seen]));
   });
 
   it("is unknown for an id that nothing is known of", async () => {

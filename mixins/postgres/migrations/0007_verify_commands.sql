@@ -57,7 +57,7 @@ create function noetl.verify_commands(id bigint)
              as accepts,
            case when meta ? 'attempt' then
              ':' || (meta->>'activation') ||
-             coalesce(':' || (meta->>'iter_index'),
+             coalesce(':' || (meta->>'iter_index'), ':c' || (meta->>'slot') || '-' || (meta->>'round'),
                       ':f' || (meta->>'first') || '-' || (meta->>'count'), '') ||
              ':' || (meta->>'attempt') end as suffix
     from noetl.event
@@ -130,6 +130,8 @@ create function noetl.verify_commands(id bigint)
            f.type || ' of version ' || f.version || ' follows the cancel of version ' || c.version
     from fact f join mark c on c.stream_id = f.stream_id and c.type = 'execution.cancel_requested'
     where (f.issues or f.claims) and f.version > c.version
+      -- A slot of a cursor finishes the rows that it has taken.
+      and f.command_id !~ ':c\d+-\d+:\d+$'
       and not exists (select 1 from mark r
                       where r.type = 'execution.redriven' and r.stream_id = f.stream_id
                         and r.version > c.version and r.version < f.version)
