@@ -67,11 +67,11 @@ const toolRequest = z.object({
     execution_id: z.string(),
     command_id: z.string(),
     step: z.string(),
+    activation: z.number(),
     task: z.string(),
     attempt: z.number(),
     delivery: z.number(),
-    call: z.number().optional(),
-    idempotency_key: z.string().optional(),
+    idempotency_key: z.string(),
     caller: z.custom<StartCaller>(isObject).optional(),
   }),
 });

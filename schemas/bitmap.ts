@@ -39,9 +39,7 @@ export class Bitmap {
   }
 
   has(index: number): boolean {
-    const place = index & PLACE_MASK;
-    const byte = this.#pages[index >> PAGE_SHIFT]?.[place >> 3] ?? 0;
-    return (byte & (1 << (place & 7))) !== 0;
+    return (this.#byte(index) & (1 << (index & 7))) !== 0;
   }
 
   add(index: number): void {
@@ -59,6 +57,40 @@ export class Bitmap {
     this.#pages[index] = fresh;
     this.#own.add(index);
     return fresh;
+  }
+
+  /** The first index from `from` on that neither set has; the end of their room without one. */
+  static firstFree(one: Bitmap, other: Bitmap, from: number): number {
+    const end = one.#size * 8;
+    let index = from;
+    while (index < end) {
+      const taken = one.#byte(index) | other.#byte(index);
+      if (taken === 255) index = ((index >> 3) + 1) << 3;
+      else if ((taken & (1 << (index & 7))) === 0) return index;
+      else index += 1;
+    }
+    return end;
+  }
+
+  /** The byte in which an index has its bit. */
+  #byte(index: number): number {
+    return this.#pages[index >> PAGE_SHIFT]?.[(index & PLACE_MASK) >> 3] ?? 0;
+  }
+
+  /** How many members it has. */
+  count(): number {
+    let members = 0;
+    for (const page of this.#pages) {
+      for (const byte of page ?? []) for (let rest = byte; rest > 0; rest &= rest - 1) members += 1;
+    }
+    return members;
+  }
+
+  delete(index: number): void {
+    if (!this.has(index)) return;
+    const page = this.#ownPage(index >> PAGE_SHIFT);
+    const place = index & PLACE_MASK;
+    page[place >> 3] = (page[place >> 3] as number) & ~(1 << (place & 7));
   }
 
   /** Adds every member of another set of the same size. */

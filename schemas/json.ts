@@ -6,6 +6,17 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Whether a value as JSON has at most so many bytes: who asks keeps a larger one elsewhere. */
+export function fits(value: unknown, bytesMax: number): boolean {
+  return Buffer.byteLength(JSON.stringify(value) ?? "") <= bytesMax;
+}
+
+/** About how many bytes a value has as JSON: quick, for sums that decide when to stop adding. */
+export function roughBytes(value: Json): number {
+  if (typeof value === "string") return value.length + 2;
+  return typeof value === "object" && value !== null ? JSON.stringify(value).length : 8;
+}
+
 const LONG_DIGITS = /\d{16}/;
 
 /**

@@ -24,18 +24,15 @@ export interface ToolCommand {
   execution_id: string;
   command_id: string;
   step: string;
+  activation: number;
   task: string;
   attempt: number;
   delivery: number;
   /**
-   * Which tool call of the command this is, counting from 1: a jump may call one task many times.
-   */
-  call?: number;
-  /**
    * The same for every delivery and every retry of one visit of the task; another one for another
    * item, and for the next visit of a jump loop.
    */
-  idempotency_key?: string;
+  idempotency_key: string;
   /** Who asked for the execution. */
   caller?: StartCaller;
 }

@@ -138,32 +138,6 @@ export async function readExecution(query: Query, executionId: string): Promise<
   return rows.map(toEvent);
 }
 
-/** What one item, or the items `ok` of a frame, came to. */
-export interface LoopOutcome {
-  iter_index: number | null;
-  ok: string | null;
-  first: number | null;
-  count: number | null;
-  result: Record<string, unknown> | null;
-}
-
-/** Accepted outcomes of a loop's iterations, in input order: its results live nowhere else. */
-export async function readLoopOutcomes(
-  query: Query,
-  loop: { execution_id: string; loop_id: string },
-): Promise<LoopOutcome[]> {
-  const { rows } = await query.query<LoopOutcome & Row>(
-    `select (meta->>'iter_index')::integer as iter_index, meta->>'ok' as ok,
-            (meta->>'first')::integer as first, (meta->>'count')::integer as count, result
-     from noetl.event
-     where execution_id = $1 and stream_id = $2
-       and event_type in ('command.completed', 'command.failed', 'frame.committed')
-     order by version`,
-    [loop.execution_id, loop.loop_id],
-  );
-  return rows;
-}
-
 export interface EventPage {
   total: number;
   events: Row[];

@@ -3,7 +3,7 @@
  * it is not, and as a bare count when its items are their own indexes. Nobody holds it whole.
  */
 import type { ResultReference } from "../events.ts";
-import type { Json } from "../json.ts";
+import { roughBytes, type Json } from "../json.ts";
 
 /** Items of one chunk at most, and their bytes: what one look at an item costs. */
 const CHUNK_ITEMS_MAX = 1_000;
@@ -26,7 +26,7 @@ export function chunksOf(items: Json[]): Chunk[] {
   let open: Chunk = { first: 0, items: [] };
   let bytes = 0;
   for (const [index, item] of items.entries()) {
-    const size = sizeOf(item);
+    const size = roughBytes(item);
     const isFull = open.items.length >= CHUNK_ITEMS_MAX || bytes + size > CHUNK_BYTES_MAX;
     if (isFull && open.items.length > 0) {
       chunks.push(open);
@@ -38,11 +38,6 @@ export function chunksOf(items: Json[]): Chunk[] {
   }
   if (open.items.length > 0) chunks.push(open);
   return chunks;
-}
-
-function sizeOf(item: Json): number {
-  if (typeof item === "string") return item.length + 2;
-  return typeof item === "object" && item !== null ? JSON.stringify(item).length : 8;
 }
 
 /** The chunk that holds an index; undefined outside the collection. */

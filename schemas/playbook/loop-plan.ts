@@ -5,14 +5,17 @@
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
+import type { Bitmap } from "../bitmap.ts";
+import type { Redrive } from "../redrive.ts";
 import { chunksOf, type ChunkIndex } from "./collection.ts";
-import { isObject, type Json, type JsonObject } from "../json.ts";
+import { reopen } from "./loop-origin.ts";
+import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
-import { fits, needPlaybook, LostValue } from "./stored-result.ts";
+import { needPlaybook, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
 
 /** What a loop keeps of its opening besides its items. */
@@ -40,6 +43,8 @@ export interface OpenedLoop {
   /** What `loop.started` carries: collection and scope, by value or by reference. */
   kept: JsonObject;
   error?: OutcomeResult["error"];
+  /** Items that another loop has settled for this one. */
+  inherited?: { ok: Bitmap; failed: Bitmap };
 }
 
 /** Windows of parallel loops without `max_in_flight`, and the widest one. */
@@ -58,12 +63,13 @@ const FRAME_ITEMS_DEFAULT = 50;
 const FRAME_ITEMS_MAX = 1_000;
 const TOLERATE_ALL = Number.MAX_SAFE_INTEGER;
 
-interface Opening {
+export interface Opening {
   execution_id: string;
   loop_id: string;
   step: string;
   playbook: PlaybookPin;
   scope: FrozenScope;
+  redrive?: Redrive;
 }
 
 /** Opens a loop. A collection that cannot be had is an error of the step, never an invented one. */
@@ -76,6 +82,8 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   const cut = cutScope(playbook, opening.step, { ...rest, results });
   const scope = keep("scope", cut, fits(cut, SCOPE_BYTES_MAX), opening, context);
   try {
+    const again = reopen(opening, context);
+    if (again) return { ...again, scope: cut, kept: { ...scope, ...again.kept } };
     const templates = createScope(partsOf(cut, context.loaded));
     const items = normalise(renderValue(loop.in, templates, "typed") as Json);
     const size = counted(typeof items === "number" ? items : items.length);
@@ -109,7 +117,8 @@ function planOf(
 class LoopError extends Error {}
 
 function logicError(error: Error): OutcomeResult["error"] {
-  return { kind: "logic", retryable: false, code: "LOOP", message: error.message };
+  const kind = error instanceof LostValue ? error.kind : "logic";
+  return { kind, retryable: false, code: "LOOP", message: error.message };
 }
 
 /**

@@ -83,8 +83,3 @@ export function envelopeOf(result: OutcomeResult, loaded: Loaded): Record<string
     ...(result.envelope ?? {}),
   };
 }
-
-/** `value` when it fits, else undefined: the caller keeps it elsewhere. */
-export function fits(value: unknown, bytesMax: number): boolean {
-  return Buffer.byteLength(JSON.stringify(value) ?? "") <= bytesMax;
-}

@@ -9,7 +9,7 @@ import type { WorkerEvent } from "../../schemas/command-requests.ts";
 import { Rejected, Unavailable, errorType } from "../../schemas/errors.ts";
 import { INLINE_RESULT_BYTES_MAX, type OutcomeResult } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import { fits } from "../../schemas/playbook/stored-result.ts";
+import { fits } from "../../schemas/json.ts";
 import { placeOf, type Place } from "./claim.ts";
 
 /** An owner waits this long for its database before it says that it cannot. */

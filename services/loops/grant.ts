@@ -20,6 +20,7 @@ export function grantOf(command: Command, state: Running): Grant {
     attempt: command.attempt,
     delivery: command.delivery,
     playbook,
+    ...(state.keyed !== undefined && { keyed: state.keyed }),
     ...scopeOf(state),
     iteration: {
       iterator,
@@ -59,7 +60,7 @@ function frameOf({ first, count }: NonNullable<Command["frame"]>, state: Running
     count,
     left: toRanges(left),
     ...(atHand && { values: left.map(index => itemOf(state, index) as Json) }),
-    tolerance: Math.max(0, plan.tolerance - failedCount),
+    tolerance: Math.max(0, plan.tolerance - failedCount + (state.inheritedFailed ?? 0)),
     sequential: plan.window === 1,
   };
 }

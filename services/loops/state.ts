@@ -31,6 +31,10 @@ interface Progress {
   failedCount: number;
   /** Of what was accepted so far; undefined when an older build accepted some of it. */
   digest?: bigint;
+  /** Of the failed ones those that an earlier loop had failed, and that do not run again. */
+  inheritedFailed?: number;
+  /** The activation that names the idempotency keys of its calls, when that is an earlier one. */
+  keyed?: number;
   /** Items of frames that were given up with their worker: issued again, each by itself. */
   again: number[];
   /** Items the next frame may carry, and what one takes, in milliseconds. */

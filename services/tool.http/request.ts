@@ -27,7 +27,7 @@ const TEXT_TYPE = "text/plain; charset=utf-8";
  */
 export function buildRequest(
   config: Record<string, unknown>,
-  command: Pick<ToolCommand, "command_id" | "task">,
+  command: Pick<ToolCommand, "idempotency_key">,
 ): HttpRequest {
   const method = String(config.method ?? "GET").toUpperCase();
   if (!METHODS.has(method)) {
@@ -107,15 +107,14 @@ export function setHeader(headers: Map<string, string>, name: string, value: str
   headers.set(name.toLowerCase(), text);
 }
 
-/** `true` makes a key that every delivery of the same task of the same command shares. */
+/** `true` makes a key that every delivery and every retry of one visit of the task share. */
 function idempotencyKey(
   value: unknown,
-  command: Pick<ToolCommand, "command_id" | "task">,
+  command: Pick<ToolCommand, "idempotency_key">,
 ): string | undefined {
   if (value === undefined || value === null || value === "" || value === false) return undefined;
   if (value !== true && value !== "true") return textOf(value);
-  const digest = createHash("sha256").update(`${command.command_id}\n${command.task}`);
-  return digest.digest("hex").slice(0, 32);
+  return createHash("sha256").update(command.idempotency_key).digest("hex").slice(0, 32);
 }
 
 function readBody(

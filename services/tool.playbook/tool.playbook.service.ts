@@ -1,10 +1,11 @@
 // The playbook tool: starts a child execution, and waits for its end when asked to.
+import { createHash } from "node:crypto";
 import type { Service, ServiceSchema } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { ServerLink } from "../../mixins/server-link.ts";
 import { configFailure, readPositive, toolAction, ToolFailure } from "../../mixins/tool.ts";
 import { isObject, type Json, type JsonObject } from "../../schemas/json.ts";
-import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
+import type { ToolCommand, ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 
 /** Seconds a parent waits for its child when the task does not say. */
 const TIMEOUT_SECONDS = 300;
@@ -58,7 +59,8 @@ async function runChild(
 }
 
 /**
- * The same command and call start the same child, also after the worker that asked first has died.
+ * One child a try of a task's visit, also after the worker that asked first has died: a retry means
+ * another child, as the first one has failed; so does a redrive.
  */
 async function start(
   request: ToolRequest,
@@ -75,7 +77,7 @@ async function start(
       ...(version === undefined ? {} : { version }),
       payload: payloadOf(request),
       parent_execution_id: command.execution_id,
-      idempotency_key: `child:${command.command_id}:${command.call ?? 1}`,
+      idempotency_key: childKey(command),
     };
     return await link.call("executions.start", params, ANSWER_MS);
   } catch (error) {
@@ -83,6 +85,12 @@ async function start(
     if (code === 404 || code === 422) throw configFailure(`playbook '${path}': ${message}`);
     throw error;
   }
+}
+
+/** A hash, as step names may be longer than a key. */
+function childKey({ idempotency_key, activation, attempt }: ToolCommand): string {
+  const name = createHash("sha256").update([idempotency_key, activation, attempt].join("\n"));
+  return `child:${name.digest("hex")}`;
 }
 
 /** The first of input, args and payload that is not empty. */

@@ -1,11 +1,11 @@
 // A frame at its worker: items one after the other, told to the owner as they are done.
 import type { OutcomeInput } from "../../schemas/command.ts";
-import type { OutcomeResult } from "../../schemas/events.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
+import { INLINE_RESULT_BYTES_MAX, type OutcomeResult } from "../../schemas/events.ts";
+import { fits, roughBytes, type Json, type JsonObject } from "../../schemas/json.ts";
 import { toRanges } from "../../schemas/ranges.ts";
 import { leftOf } from "./items.ts";
 import type { PipelineOutcome } from "./pipeline.ts";
-import { cutError, isSmall, keep, nameOf, runItem, writesOf, type OpenCommand } from "./run.ts";
+import { cutError, keep, nameOf, runItem, writesOf, type OpenCommand } from "./run.ts";
 
 /** What is done is told this often, or when it has become this much (design §9). */
 const FLUSH_MS = 2_000;
@@ -56,11 +56,12 @@ export async function runFrame(
     return flush(report);
   }
 
-  for (const index of leftOf(command.grant)) {
+  for (const item of leftOf(command.grant)) {
+    const { index } = item;
     let outcome: PipelineOutcome;
     try {
       signal.throwIfAborted();
-      outcome = await runItem(command, index, frame?.sequential ? seen : {});
+      outcome = await runItem(command, item, frame?.sequential ? seen : {});
     } catch (error) {
       if (batch.ok.length + batch.failed.length > 0) await tell(false);
       throw error;
@@ -96,7 +97,7 @@ function record(batch: Batch, index: number, outcome: PipelineOutcome): void {
   if (outcome.status === "ok") {
     batch.ok.push(index);
     batch.results.push(outcome.result);
-    batch.bytes += sizeOf(outcome.result);
+    batch.bytes += roughBytes(outcome.result);
     return;
   }
   batch.failed.push(index);
@@ -105,11 +106,6 @@ function record(batch: Batch, index: number, outcome: PipelineOutcome): void {
   batch.first ??= error;
   batch.errors[index] = { ...error };
   batch.bytes += error.message.length;
-}
-
-function sizeOf(value: Json): number {
-  if (typeof value === "string") return value.length;
-  return typeof value === "object" && value !== null ? JSON.stringify(value).length : 8;
 }
 
 /** Results in the order of `ok`, and errors by index: inline when they fit in a row. */
@@ -122,7 +118,7 @@ async function reportOf(
   const data: Json = { ok: results, ...(failed.length > 0 && { errors }) };
   const { grant } = command;
   const place = `f${grant.frame?.first}-${grant.frame?.count}-${flushes}`;
-  const kept = isSmall(data)
+  const kept = fits(data, INLINE_RESULT_BYTES_MAX)
     ? { context: data }
     : { reference: await keep(command, nameOf(grant, "result", place), data) };
   return {

@@ -9,14 +9,14 @@ import {
   type ResultReference,
 } from "../../schemas/events.ts";
 import type { FrozenScope, Grant } from "../../schemas/frozen-scope.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
+import { fits, type Json, type JsonObject } from "../../schemas/json.ts";
 import type { Playbook, Step, Task } from "../../schemas/playbook/model.ts";
 import type { RenderedTask } from "../../schemas/playbook/render.ts";
 import type { ScopeParts } from "../../schemas/playbook/scope.ts";
 import { largeRoots, markOf, partsOf } from "../../schemas/playbook/kept-roots.ts";
 import { KeptValue, playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
-import { itemAt } from "./items.ts";
+import { valueOf, type Item } from "./items.ts";
 import { patiently } from "./patience.ts";
 import { runPipeline, type PipelineOutcome, type PipelinePorts, type TaskRun } from "./pipeline.ts";
 
@@ -61,12 +61,12 @@ export async function openCommand(
  */
 export async function runCommand(command: OpenCommand): Promise<Ran> {
   const started = performance.now();
-  const { index } = command.grant.iteration ?? {};
-  const outcome = await runItem(command, index);
+  const { iteration } = command.grant;
+  const outcome = await runItem(command, iteration);
   const result = await keepResult(command, outcome);
   return {
     result,
-    ...(await writesOf(command, outcome, index)),
+    ...(await writesOf(command, outcome, iteration?.index)),
     stats: {
       task_runs: outcome.task_runs,
       retries: outcome.retries,
@@ -78,17 +78,17 @@ export async function runCommand(command: OpenCommand): Promise<Ran> {
 /** The step's pipeline for one item, or for a step without a loop. `seen` are writes before it. */
 export async function runItem(
   command: OpenCommand,
-  index: number | undefined,
+  item: Item | undefined,
   seen: JsonObject = {},
 ): Promise<PipelineOutcome> {
   const { runtime, grant, step, scope, loaded } = command;
   const parts: ScopeParts = { ...partsOf({ ...scope, ctx: { ...scope.ctx, ...seen } }, loaded) };
-  if (grant.iteration && index !== undefined) {
+  if (grant.iteration && item) {
     const { iterator, total } = grant.iteration;
-    const value = await patiently(command, () => itemAt(runtime, grant, index));
-    parts.iteration = { iterator, value, index, total, vars: {} };
+    const value = await patiently(command, () => valueOf(runtime, grant, item));
+    parts.iteration = { iterator, value, index: item.index, total, vars: {} };
   }
-  return runPipeline(step, parts, portsOf({ ...command, index, parts }));
+  return runPipeline(step, parts, portsOf({ ...command, index: item?.index, parts }));
 }
 
 /** Variables that an outcome writes, large ones kept elsewhere. */
@@ -126,7 +126,6 @@ interface Running extends OpenCommand {
 
 function portsOf(running: Running): PipelinePorts {
   const { runtime, options } = running;
-  let calls = 0;
   return {
     now: () => performance.now(),
     hydrate: paths => hydrate(running, paths),
@@ -144,10 +143,7 @@ function portsOf(running: Running): PipelinePorts {
         );
       });
     },
-    call(task, request, run) {
-      calls += 1;
-      return call(running, task, request, { ...run, call: calls });
-    },
+    call: (task, request, run) => call(running, task, request, run),
   };
 }
 
@@ -155,7 +151,7 @@ async function call(
   running: Running,
   task: Task,
   request: RenderedTask,
-  run: TaskRun & { call: number },
+  run: TaskRun,
 ): Promise<ToolEnvelope> {
   const { broker, grant, options, scope, index } = running;
   options.signal.throwIfAborted();
@@ -163,10 +159,10 @@ async function call(
     execution_id: grant.execution_id,
     command_id: grant.command_id,
     step: grant.step,
+    activation: grant.activation,
     task: task.label,
     attempt: run.attempt,
     delivery: grant.delivery,
-    call: run.call,
     idempotency_key: idempotencyKey(grant, task, run.visit, index),
     ...(scope.execution.caller && { caller: scope.execution.caller }),
   };
@@ -185,10 +181,10 @@ async function call(
 
 /**
  * Names one visit of one task, whoever runs it and however often: neither the delivery nor the
- * command's attempt is in it.
+ * command's attempt is in it, and a redrive has the name of what it runs again.
  */
 function idempotencyKey(
-  { execution_id, step, activation }: Grant,
+  { execution_id, step, activation, keyed = activation }: Grant,
   task: Task,
   visit: number,
   index: number | undefined,
@@ -196,7 +192,7 @@ function idempotencyKey(
   const names = [step, task.label].map(name => encodeURIComponent(name.toWellFormed()));
   const [stepName, label] = names;
   const item = index === undefined ? [] : [index];
-  return [execution_id, stepName, activation, ...item, label, visit].join(":");
+  return [execution_id, stepName, keyed, ...item, label, visit].join(":");
 }
 
 /** What a tool throws although it should not: told to the playbook like any failure. */
@@ -248,10 +244,11 @@ function keptOn(parts: ScopeParts, path: string[]): { kept: KeptValue; rest: str
 /** The outcome's result: inline when it fits in a row, else kept in a tier and named. */
 async function keepResult(command: OpenCommand, outcome: PipelineOutcome): Promise<OutcomeResult> {
   const envelope = outcome.envelope as JsonObject;
-  const sides = Object.keys(envelope).length > 0 && isSmall(envelope) ? { envelope } : {};
+  const sides =
+    Object.keys(envelope).length > 0 && fits(envelope, INLINE_RESULT_BYTES_MAX) ? { envelope } : {};
   const error = outcome.error ? { error: cutError(outcome.error) } : {};
   const base = { status: outcome.status, ...error, ...sides };
-  if (isSmall(outcome.result)) return { ...base, context: outcome.result };
+  if (fits(outcome.result, INLINE_RESULT_BYTES_MAX)) return { ...base, context: outcome.result };
   const name = nameOf(command.grant, "result", command.grant.iteration?.index);
   return { ...base, reference: await keep(command, name, outcome.result) };
 }
@@ -275,10 +272,6 @@ export function nameOf(grant: Grant, what: string, index?: number | string): str
   const { execution_id, step, activation, attempt, delivery } = grant;
   const place = [activation, ...(index === undefined ? [] : [index]), attempt, delivery];
   return `${execution_id}/${what}/${encodeURIComponent(step)}/${place.join("-")}`;
-}
-
-export function isSmall(value: Json): boolean {
-  return Buffer.byteLength(JSON.stringify(value)) <= INLINE_RESULT_BYTES_MAX;
 }
 
 /** Characters of an error's message that a row keeps. */

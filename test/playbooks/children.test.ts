@@ -7,9 +7,9 @@ import { assertSound } from "../support/log-checker.ts";
 import { startMockApi, type MockApi } from "../support/mock-api.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 import { endAll, newFolder, noetl } from "../support/process.ts";
-import { ASYNC_PARENT, SLOW_CHILD } from "./family-stories.ts";
+import { ASYNC_PARENT, CHILD, MANY_CHILDREN, SLOW_CHILD } from "./family-stories.ts";
 
-describe("a child that nobody waits for", function () {
+describe("children", function () {
   this.timeout(30_000);
   let api: MockApi;
   let store: TestDatabase;
@@ -24,7 +24,7 @@ describe("a child that nobody waits for", function () {
     await store.drop();
   });
 
-  it("has ended too when noetl run has", async () => {
+  it("that nobody waits for have ended too when noetl run has", async () => {
     const folder = await newFolder();
     const env = { NOETL_DATA_DIR: folder, DATABASE_URL: store.url };
     const [parent, child] = [join(folder, "parent.yaml"), join(folder, "child.yaml")];
@@ -48,6 +48,22 @@ describe("a child that nobody waits for", function () {
     assert.deepEqual(rows, [
       { execution_id: result.child, status: "COMPLETED", parent_execution_id, outlived: true },
     ]);
+    await assertSound(store.url);
+  });
+
+  it("are one an item, also of items that share a frame", async () => {
+    const folder = await newFolder();
+    const env = { NOETL_DATA_DIR: folder, DATABASE_URL: store.url };
+    const [parent, child] = [join(folder, "many.yaml"), join(folder, "child.yaml")];
+    await Promise.all([writeFile(parent, MANY_CHILDREN), writeFile(child, CHILD)]);
+    assert.equal((await noetl(["register", child], env)).code, 0);
+    const { stdout, stderr } = await noetl(["run", parent, "--json"], env);
+    const view = JSON.parse(stdout) as { status: string; result: { doubled: number[] } };
+    assert.equal(view.status, "COMPLETED", stderr);
+    assert.deepEqual(
+      view.result.doubled,
+      Array.from({ length: 40 }, (_, n) => 2 * n),
+    );
     await assertSound(store.url);
   });
 });

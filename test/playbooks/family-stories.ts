@@ -31,6 +31,23 @@ workflow:
 `,
 );
 
+/** So many items that they travel in frames. */
+export const MANY_CHILDREN = playbook(
+  "many_children",
+  `
+workflow:
+  - step: each
+    loop: {in: "{{ 40 }}", iterator: n, spec: {mode: parallel, max_in_flight: 2}}
+    tool: {kind: playbook, path: test/child, input: {n: "{{ n }}"}, return_step: double}
+    next: {arcs: [{step: end}]}
+  - step: end
+    tool:
+      kind: noop
+      result:
+        doubled: "{{ each.results | map(attribute='twice') | list }}"
+`,
+);
+
 export const FAILING_CHILD = playbook(
   "failing_child",
   `

@@ -58,6 +58,20 @@ describe("a bitmap", () => {
     }
   });
 
+  it("loses what is taken out, counts its members, and finds what it lacks", () => {
+    const [one, other] = [Bitmap.ofSize(20_000), Bitmap.ofSize(20_000)];
+    for (let index = 0; index < 9_000; index += 1) (index % 2 === 0 ? one : other).add(index);
+    const before = one.copy();
+    assert.deepEqual([one.count(), other.count()], [4_500, 4_500]);
+    assert.equal(Bitmap.firstFree(one, other, 0), 9_000);
+    one.delete(8_200);
+    one.delete(15_000);
+    assert.deepEqual([one.has(8_200), one.count(), before.count()], [false, 4_499, 4_500]);
+    assert.equal(Bitmap.firstFree(one, other, 17), 8_200);
+    assert.equal(Bitmap.firstFree(one, other, 8_201), 9_000);
+    assert.equal(Bitmap.firstFree(Bitmap.ofSize(8), Bitmap.ofSize(8), 9), 8);
+  });
+
   it("takes what another one has", () => {
     const [one, other] = [Bitmap.ofSize(20_000), Bitmap.ofSize(20_000)];
     for (const index of [3, 9_000]) one.add(index);

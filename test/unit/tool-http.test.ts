@@ -10,7 +10,7 @@ import {
   statusKind,
 } from "../../services/tool.http/response.ts";
 
-const command = { command_id: "7", task: "fetch" };
+const command = { idempotency_key: "1:s:1:1:t:1" };
 const url = "http://host/path";
 const build = (config: Record<string, unknown>) => buildRequest({ url, ...config }, command);
 
@@ -91,7 +91,7 @@ describe("http request", () => {
     assert.throws(() => build({ params: [1] }), /params: expected a map/);
   });
 
-  it("makes one idempotency key of a command and a task, or takes the one it is given", () => {
+  it("makes one idempotency key for a visit of a task, or takes the one it is given", () => {
     const key = (config: object, of = command) =>
       buildRequest({ url, ...config }, of).headers.get("idempotency-key");
     assert.equal(key({}), undefined);
@@ -99,7 +99,7 @@ describe("http request", () => {
     const made = key({ idempotency_key: true });
     assert.match(made ?? "", /^[0-9a-f]{32}$/);
     assert.equal(key({ idempotency_key: true }), made);
-    assert.notEqual(key({ idempotency_key: true }, { ...command, command_id: "8" }), made);
+    assert.notEqual(key({ idempotency_key: true }, { idempotency_key: "1:s:1:2:t:1" }), made);
   });
 
   it("takes user information out of the URL", () => {
