@@ -13,6 +13,7 @@ import { printLatencies, stepToStep } from "./latency.ts";
 import { measure, printTable, type Result } from "./measure.ts";
 import { startParts } from "./parts.ts";
 import { startProfile } from "./profile.ts";
+import { proofs } from "./proof.ts";
 import { rawInserts } from "./raw.ts";
 import { openRecords, type Records } from "./records.ts";
 import { CHAIN, FETCH_AND_INSERT, loopOf, runMany, runToEnd, THREE_STEPS } from "./workloads.ts";
@@ -28,8 +29,10 @@ const { values } = parseArgs({
     items: { type: "string", default: "20000" },
     concurrency: { type: "string", default: "50" },
     window: { type: "string", default: "64" },
-    /** Of `here` and `nats`; both when absent. */
+    /** Of `here`, `nats` and `proof` (large loops, minutes); the first two when absent. */
     only: { type: "string" },
+    /** The largest loop of `proof`. */
+    most: { type: "string", default: "1000000" },
     profile: { type: "boolean", default: false },
   },
 });
@@ -57,8 +60,10 @@ const database = openDatabase({ url: store.url, size: 3 });
 const alive = setInterval(() => undefined, 60_000);
 
 try {
-  if (values.only !== "nats") await here(database, records);
-  if (values.only !== "here") await overNats(database);
+  const { only } = values;
+  if (only === undefined || only === "here") await here(database, records);
+  if (only === undefined || only === "nats") await overNats(database);
+  if (only === "proof") await prove(database);
 } finally {
   clearInterval(alive);
   await records.close();
@@ -106,6 +111,17 @@ async function here(store: Database, ends: Records): Promise<void> {
   results.push(...(await fetchAndInsert(broker, store, ends)));
   console.log("in one process");
   printTable(results, items / raw.seconds);
+  await stopProfile?.();
+  await runtime.stop();
+}
+
+/** Large loops, in this process: what it holds can be seen from inside only. */
+async function prove(store: Database): Promise<void> {
+  const settings = loadSettings(env);
+  const runtime = await startRuntime({ settings, roles: ["server", "worker"], scope: "all" });
+  await prepare(runtime.broker);
+  const stopProfile = values.profile ? await startProfile() : undefined;
+  await proofs(runtime.broker, store, { window, most: Number(values.most) });
   await stopProfile?.();
   await runtime.stop();
 }

@@ -9,6 +9,8 @@ export interface LoopProgress {
   in_flight?: number;
   retries?: number;
   completed?: boolean;
+  rate_per_second?: number | null;
+  eta_seconds?: number | null;
 }
 
 export interface ExecutionView {

@@ -93,6 +93,9 @@ function declareQuestions(): void {
   verb("status <id>", "where an execution stands", async (o, [id]) =>
     (await import("./status.ts")).status(id ?? "", o),
   ).option("-w, --watch", "until it ends");
+  verb("verify <id>", "whether the log of an execution proves what it says", async (o, [id]) =>
+    (await import("./verify.ts")).verify(id ?? "", o),
+  );
   verb("tail <id>", "its facts and progress as they come, until it ends", async (o, [id]) =>
     (await import("./tail.ts")).tail(id ?? "", o),
   );

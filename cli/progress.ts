@@ -26,12 +26,11 @@ export function openProgress(screen: Screen, startMs: number): Progress {
 
 function liveProgress(screen: Screen, startMs: number): Progress {
   const paint = painter(screen.colored);
-  const rates = new Rates();
   let frame = 0;
   return {
     show(view, nowMs) {
       const mark = FRAMES[frame++ % FRAMES.length] ?? "";
-      const words = describeProgress(view, rates, nowMs);
+      const words = describeProgress(view);
       const line = `${mark} ${words}  ${formatDuration(nowMs - startMs)}`;
       const room = Math.max(10, screen.columns - 1);
       const cut = line.length > room ? `${line.slice(0, room - 1)}…` : line;
@@ -42,7 +41,6 @@ function liveProgress(screen: Screen, startMs: number): Progress {
 }
 
 function plainProgress(screen: Screen, startMs: number): Progress {
-  const rates = new Rates();
   let lastStep = "";
   let lastLineMs = 0;
   return {
@@ -53,16 +51,16 @@ function plainProgress(screen: Screen, startMs: number): Progress {
       if (step === "" || (!isNews && !isDue)) return;
       lastStep = step;
       lastLineMs = nowMs;
-      screen.write(`${formatDuration(nowMs - startMs)}  ${describeProgress(view, rates, nowMs)}\n`);
+      screen.write(`${formatDuration(nowMs - startMs)}  ${describeProgress(view)}\n`);
     },
     clear: () => undefined,
   };
 }
 
-/** `load_orders · fetch_details 37/120, 1 failed, 8 running, 42/s`. */
-export function describeProgress(view: ExecutionView, rates: Rates, nowMs: number): string {
+/** `load_orders · fetch_details 37/120 31%, 1 failed, 8 running, 42/s, 2 s left`. */
+export function describeProgress(view: ExecutionView): string {
   const running = Object.entries(view.loop_progress ?? {}).filter(([, loop]) => !loop.completed);
-  const loops = running.map(([step, loop]) => describeLoop(step, loop, rates, nowMs));
+  const loops = running.map(([step, loop]) => describeLoop(step, loop));
   const step = stepName(view.last_node_name);
   const named = running.some(([name]) => name === step);
   const first = view.status === "RUNNING" ? step || "starting" : view.status.toLowerCase();
@@ -74,31 +72,32 @@ function stepName(node: string | null | undefined): string {
   return (node ?? "").replace(/:task_sequence$/, "");
 }
 
-function describeLoop(step: string, loop: LoopProgress, rates: Rates, nowMs: number): string {
+function describeLoop(step: string, loop: LoopProgress): string {
   const ended = loop.done + loop.failed;
-  const rate = rates.of(loop.loop_id ?? step, ended, nowMs);
-  const parts = [`${step} ${ended.toLocaleString("en-US")}/${loop.total.toLocaleString("en-US")}`];
-  if (loop.failed > 0) parts.push(`${loop.failed} failed`);
-  if (loop.in_flight) parts.push(`${loop.in_flight} running`);
-  if (rate !== undefined) parts.push(`${rate}/s`);
-  return parts.join(", ");
+  const { total } = loop;
+  // Rounded down: 100% is said at the end only. Of a few items nobody needs it.
+  const percent = total >= 100 ? ` ${Math.floor((ended * 100) / total)}%` : "";
+  const count = `${ended.toLocaleString("en-US")}/${total.toLocaleString("en-US")}${percent}`;
+  return [`${step} ${count}`, ...goingOn(loop)].join(", ");
 }
 
-/** How fast each loop goes: over the last seconds, not since the start. */
-export class Rates {
-  readonly #seen = new Map<string, { atMs: number; ended: number }[]>();
-  static readonly windowMs = 5_000;
+/** What is wrong, what runs, how fast it goes and how long it will take. */
+function goingOn({ failed, in_flight, rate_per_second, eta_seconds }: LoopProgress): string[] {
+  const parts: string[] = [];
+  if (failed > 0) parts.push(`${failed.toLocaleString("en-US")} failed`);
+  if (in_flight) parts.push(`${in_flight} running`);
+  if (typeof rate_per_second === "number") parts.push(`${rateText(rate_per_second)}/s`);
+  if (typeof eta_seconds === "number") parts.push(`${timeLeft(eta_seconds)} left`);
+  return parts;
+}
 
-  of(loop: string, ended: number, nowMs: number): string | undefined {
-    const samples = this.#seen.get(loop) ?? [];
-    this.#seen.set(loop, samples);
-    samples.push({ atMs: nowMs, ended });
-    while (samples.length > 2 && nowMs - (samples[0]?.atMs ?? 0) > Rates.windowMs) samples.shift();
-    const first = samples[0];
-    if (!first || nowMs - first.atMs < 500) return undefined;
-    const rate = ((ended - first.ended) * 1_000) / (nowMs - first.atMs);
-    return rate >= 10 ? Math.round(rate).toLocaleString("en-US") : rate.toFixed(1);
-  }
+function rateText(rate: number): string {
+  return rate >= 10 ? Math.round(rate).toLocaleString("en-US") : rate.toFixed(rate < 1 ? 2 : 1);
+}
+
+/** In whole seconds: a guess has no tenths. */
+function timeLeft(seconds: number): string {
+  return seconds < 60 ? `${seconds} s` : formatDuration(seconds * 1_000);
 }
 
 const MARKS: Record<string, [string, "green" | "red" | "yellow"]> = {
@@ -120,10 +119,9 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   const counts = countLine(view);
   if (counts !== undefined) lines.push(`  ${counts}`);
   for (const [step, loop] of Object.entries(view.loop_progress ?? {})) {
-    const failed = loop.failed > 0 ? paint(`, ${loop.failed} failed`, "red") : "";
-    lines.push(
-      `  ${step}: ${loop.done.toLocaleString("en-US")} of ${iterations(loop.total)}${failed}`,
-    );
+    const said = `${loop.done.toLocaleString("en-US")} of ${iterations(loop.total)}`;
+    const parts = goingOn(loop).map(part => (part.endsWith("failed") ? paint(part, "red") : part));
+    lines.push(`  ${[`${step}: ${said}`, ...parts].join(", ")}`);
   }
   lines.push(...errorOf(view).map(line => paint(`  ${line}`, "red")));
   const result = shownResult(view);

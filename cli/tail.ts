@@ -8,7 +8,7 @@ import { EXIT, exitCodeOf, exitCodeOfStatus } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
 import { watchSignals } from "./interruption.ts";
 import type { Interruption } from "./interruption.ts";
-import { describeProgress, Rates, summaryLines } from "./progress.ts";
+import { describeProgress, summaryLines } from "./progress.ts";
 import { factLine } from "./tables.ts";
 import type { EventView } from "./tables.ts";
 import { openScreen, painter, print, say } from "./terminal.ts";
@@ -146,7 +146,6 @@ export async function printTail(
  */
 function progressPrinter(colored: boolean) {
   const paint = painter(colored);
-  const rates = new Rates();
   let view: ExecutionView | undefined;
   let lastLoops = "";
   const ticker = setInterval(() => {
@@ -155,7 +154,7 @@ function progressPrinter(colored: boolean) {
     const news = JSON.stringify(counts);
     if (!view || loops.length === 0 || news === lastLoops) return;
     lastLoops = news;
-    print(paint(`  … ${describeProgress(view, rates, Date.now())}`, "dim"));
+    print(paint(`  … ${describeProgress(view)}`, "dim"));
   }, PROGRESS_MS);
   return {
     show: (next: ExecutionView) => void (view = next),

@@ -204,6 +204,7 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "executions.events": executions.eventPage,
   "executions.tail": executions.executionTail,
   "executions.result": executions.stepResult,
+  "executions.verify": executions.verification,
   "executions.wait": executions.execution,
   "executions.cancel": executions.cancelRequested,
   "executions.resume": executions.resumed,

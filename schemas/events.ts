@@ -56,6 +56,8 @@ const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
 /** Of a command that carries several iterations: the first one, and how many. */
 const ofFrame = { first: z.number().optional(), count: z.number().optional() };
 const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional() };
+/** `schemas/loop-digest.ts`: of the items that this fact accepts, or of all items of a loop. */
+const digest = { digest: z.string().optional() };
 const delivery = { delivery: z.number(), worker_id: z.string() };
 const claim = { ...delivery, incarnation: z.string(), claim_id: z.string() };
 const stats = z.object({
@@ -141,8 +143,8 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   }),
   event("command.claimed", { command_id: z.string(), ...claim, ...ofLoop }),
   event("command.heartbeat", { command_id: z.string(), ...delivery }),
-  outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing }),
-  outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing }),
+  outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
+  outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
   event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
   event("command.released", { command_id: z.string(), ...delivery, ...ofLoop }),
   event("command.cancelled", {
@@ -169,6 +171,7 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     collection_size: z.number(),
     stats,
     status: z.enum(["ok", "failed", "cancelled"]),
+    ...digest,
   }),
   /** Items of a frame that are done; with `final` it is the terminal of its command. */
   outcome("frame.committed", {
@@ -181,6 +184,7 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     ok: z.string(),
     failed: z.string(),
     ...delivery,
+    ...digest,
   }),
   event("loop.fanout.started", { ...ofStep, loop_id: z.string(), total_shards: z.number() }),
   event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),

@@ -5,7 +5,8 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
-  "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed",
+  "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed, " +
+    "rate_per_second and eta_seconds (null until they can be said)",
 );
 
 const listedExecution = {
@@ -119,6 +120,27 @@ export const executionTail = named(
 );
 
 export const stepResult = named("StepResult", z.object({ found: z.boolean(), value: z.unknown() }));
+
+export const verification = named(
+  "Verification",
+  z.object({
+    execution_id: id,
+    path: playbookPath.nullable(),
+    status: executionStatus.nullable().describe("null when the execution has lost its row"),
+    ok: z.boolean().describe("Every rule holds; of a running execution: so far"),
+    checks: z.array(
+      z.object({
+        rule: z.string().describe("versions, commands, fence, items, counts, digest, row, …"),
+        ok: z.boolean(),
+        detail: z.string().optional().describe("Of a rule that holds: what was looked at"),
+        faults: z
+          .array(z.object({ subject: z.string(), detail: z.string() }))
+          .describe("What breaks it, at most 20"),
+      }),
+    ),
+    duration_ms: z.int().describe("What the proof took"),
+  }),
+);
 
 export const cancelRequested = named(
   "CancelRequested",

@@ -113,6 +113,15 @@ export const API_ROUTES: readonly ApiRoute[] = [
     ...about("The result of a step, or of the last one", ALL),
   },
   {
+    ...route(
+      "GET /executions/:execution_id/verify",
+      "executions.verify",
+      pathAndQuery,
+      executionId,
+    ),
+    ...about("Whether the log of an execution proves what it says", READERS),
+  },
+  {
     ...route("GET /executions/:execution_id/wait", "executions.wait", pathAndQuery, executionsWait),
     ...about("The execution when it has ended, or as it is at the timeout", ALL),
   },

@@ -18,6 +18,15 @@ export interface Query {
 export interface Database extends Query {
   /** Runs `work` in one transaction; rolls back when it throws. */
   transaction<T>(work: (query: Query) => Promise<T>): Promise<T>;
+  /**
+   * One long question on a connection of its own, so that the pool's stay free; it reads only.
+   * After `timeoutMs` the server gives it up with SQLSTATE 57014.
+   */
+  aside<R extends Row = Row>(
+    text: string,
+    values: unknown[],
+    timeoutMs: number,
+  ): Promise<{ rows: R[] }>;
   /** Connections in use, idle, and callers waiting for one. */
   stats(): { total: number; idle: number; waiting: number };
   /** Milliseconds since a statement last met a server that was away; Infinity when none has. */
@@ -35,6 +44,9 @@ export interface DatabaseOptions {
   queryTimeoutMs?: number;
 }
 
+const CONNECT_MS = 5_000;
+const QUERY_MS = 30_000;
+
 /**
  * Opens a pool that is safe behind PgBouncer in transaction mode: no named statements, no session
  * state, no startup options. Throws Unavailable when the server cannot be reached; other errors
@@ -44,8 +56,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.size,
-    connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
-    query_timeout: options.queryTimeoutMs ?? 30_000,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_MS,
+    query_timeout: options.queryTimeoutMs ?? QUERY_MS,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
     allowExitOnIdle: true,
@@ -84,13 +96,41 @@ export function openDatabase(options: DatabaseOptions): Database {
         client.release(broken);
       }
     },
+    aside: <R extends Row>(text: string, values: unknown[], timeoutMs: number) =>
+      aside<R>(options, { text, values, timeoutMs }).catch(noteAway),
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     sinceAwayMs: () => performance.now() - awayAt,
     close: () => pool.end(),
   };
 }
 
-type Runner = Pick<pg.Pool, "query"> | pg.PoolClient;
+/** The server's limit is a setting of the transaction: a pooler's session keeps nothing of it. */
+async function aside<R extends Row>(
+  options: DatabaseOptions,
+  { text, values, timeoutMs }: { text: string; values: unknown[]; timeoutMs: number },
+): Promise<{ rows: R[] }> {
+  const client = new pg.Client({
+    connectionString: options.url,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_MS,
+    // Should the server answer no more.
+    query_timeout: timeoutMs + (options.queryTimeoutMs ?? QUERY_MS),
+    keepAlive: true,
+  });
+  // A connection that dies fails the query that waits for it.
+  client.on("error", () => undefined);
+  try {
+    await client.connect().catch(fail);
+    await run(client, "begin read only");
+    await run(client, "select set_config('statement_timeout', $1, true)", [String(timeoutMs)]);
+    const { rows } = await run<R>(client, text, values);
+    await run(client, "commit");
+    return { rows };
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+type Runner = Pick<pg.Pool, "query"> | pg.ClientBase;
 
 async function run<R extends Row>(runner: Runner, text: string, values?: unknown[]) {
   try {

@@ -4,6 +4,7 @@ import { createActorHost } from "../../mixins/actor.ts";
 import { countActors } from "../../mixins/actor-metrics.ts";
 import { actorActions, actorPorts } from "../../mixins/actor-service.ts";
 import { abortsOf } from "../../mixins/cancelled-work.ts";
+import { VERIFY_MS_MAX } from "../../mixins/postgres/verify.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { executionsDeliver, type ExecutionsDeliver } from "../../schemas/actor-requests.ts";
 import { requestedBy } from "../../schemas/caller.ts";
@@ -32,6 +33,7 @@ import type { ExecutionHost } from "./host.ts";
 import { startExecution } from "./start.ts";
 import type { ExecutionState } from "./state.ts";
 import { tailExecution } from "./tail.ts";
+import { verify } from "./verify.ts";
 import { endedHere, waitForExecution } from "./wait.ts";
 
 /** The default of a call is shorter than what these callers may ask to wait for. */
@@ -39,6 +41,12 @@ const PATIENT = {
   timeout: LIMITS.waitMaxMs + 5_000,
   // Whoever waits costs nothing: the bulkhead of an app must not make others wait for them.
   bulkhead: { enabled: false },
+};
+
+/** A proof may be a long read: one at a time, and few that wait for their turn. */
+const PROVING = {
+  timeout: VERIFY_MS_MAX + 5_000,
+  bulkhead: { enabled: true, concurrency: 1, maxQueueSize: 8 },
 };
 
 /** The service `executions` over a process's runtime. */
@@ -85,6 +93,11 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
       handler: validated(executionsTail, (ctx: Context, p) =>
         tailExecution(runtime, p, () => ctx.broker.stopping),
       ),
+    },
+    /** What the log proves of itself: every rule of it, recomputed by the database. */
+    verify: {
+      ...PROVING,
+      handler: validated(executionId, (_ctx: Context, p) => verify(runtime, p.execution_id)),
     },
     /** Items of a loop that failed, by index, with their errors. */
     failures: {

@@ -10,6 +10,7 @@ import {
 import { Rejected } from "../../schemas/errors.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { paceOf } from "../../schemas/loop-pace.ts";
 import type { ExecutionsEvents, ExecutionsList, ExecutionsResult } from "../../schemas/requests.ts";
 
 /** An execution as every door shows it; ids are strings, times ISO 8601. */
@@ -26,7 +27,9 @@ export interface ExecutionView {
   duration_ms: number;
   error: JsonObject | null;
   result: unknown;
-  /** By step: `{loop_id, total, done, failed, in_flight, completed}`. */
+  /**
+   * By step: `{loop_id, total, done, failed, in_flight, completed, rate_per_second, eta_seconds}`.
+   */
   loop_progress: JsonObject;
   fanout_progress: JsonObject;
   state: JsonObject;
@@ -96,10 +99,19 @@ export function toView(row: ExecutionRow, now: number): ExecutionView {
     duration_ms: Math.max(0, Math.round((end_time ?? now) - start_time)),
     error: row.error,
     result: (row.result as { context?: unknown } | null)?.context ?? null,
-    loop_progress: (state["loop"] ?? {}) as JsonObject,
+    loop_progress: progressOf(row, now),
     fanout_progress: (state["fanout"] ?? {}) as JsonObject,
     state,
   };
+}
+
+/** Of each loop how far it is and how fast it goes, from what its row keeps. */
+function progressOf({ state }: ExecutionRow, now: number): JsonObject {
+  const loops = (state["loop"] ?? {}) as unknown as Record<string, Parameters<typeof paceOf>[0]>;
+  const shown = Object.entries(loops).map(([step, { marks, ...loop }]) => {
+    return [step, { ...loop, ...paceOf({ ...loop, ...(marks && { marks }) }, now) }] as const;
+  });
+  return Object.fromEntries(shown);
 }
 
 /** playbook-dsl §3.1 *status*. */
@@ -114,7 +126,7 @@ export async function readStatus(runtime: Runtime, executionId: string) {
     failed: status === "FAILED",
     is_cancelled: status === "CANCELLED",
     current_step: row.last_node_name,
-    progress: (row.state["loop"] ?? {}) as JsonObject,
+    progress: progressOf(row, runtime.clock.now()),
   };
 }
 

@@ -3,9 +3,10 @@ import { ofCommand, type Command, type OutcomeInput } from "../../schemas/comman
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId, type CommandName } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { digestOf, digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { Bitmap } from "../../schemas/bitmap.ts";
-import type { Running } from "./state.ts";
+import { ITEM_MS_MIN, type Running } from "./state.ts";
 
 /**
  * How far a loop is: the state's own counts, or those it will have after a terminal just decided.
@@ -14,13 +15,14 @@ export interface Tally {
   open: number;
   success: number;
   failed: number;
+  digest?: bigint | undefined;
   error?: OutcomeResult["error"];
 }
 
 /** The counts of the state itself. */
 export function tallyOf(state: Running): Tally {
-  const { open, doneCount: success, failedCount: failed, firstError: error } = state;
-  return { open: open.size, success, failed, error };
+  const { open, doneCount: success, failedCount: failed, digest, firstError: error } = state;
+  return { open: open.size, success, failed, digest, error };
 }
 
 /** Issues up to the window, or ends the loop when nothing is open and nothing is left to issue. */
@@ -74,10 +76,16 @@ function spanOf(items: number, first: number, { done, failed, plan }: Running): 
   return last - first + 1;
 }
 
+/** Nobody minds waiting so long for the last frame, in milliseconds. */
+const LAST_FRAME_MS = 50;
+
 /** Near the end frames shrink, so that no slot waits for the last long one. */
-function sizeOfFrame({ plan, frame_size }: Running, next: number): number {
+function sizeOfFrame({ plan, frame_size, item_ms = Infinity }: Running, next: number): number {
   if (plan.frame_max === undefined) return 1;
-  return Math.max(1, Math.min(frame_size, Math.ceil((plan.size - next) / (2 * plan.window))));
+  const left = plan.size - next;
+  const share = Math.ceil(left / (2 * plan.window));
+  const short = Math.floor(LAST_FRAME_MS / Math.max(item_ms, ITEM_MS_MIN));
+  return Math.max(1, Math.min(frame_size, left, Math.max(share, short)));
 }
 
 function issue(
@@ -97,7 +105,7 @@ function issue(
 /** The one end of a loop. */
 export function done(
   state: Running,
-  { success, failed }: Tally,
+  { success, failed, digest }: Tally,
   status: LoopReport["status"],
   error?: OutcomeResult["error"],
 ): NewEvent {
@@ -106,7 +114,10 @@ export function done(
   return {
     event_type: "loop.done",
     node_name: step,
-    meta: { loop_id, step, activation, collection_size: plan.size, stats, status },
+    meta: {
+      ...{ loop_id, step, activation, collection_size: plan.size, stats, status },
+      ...(digest !== undefined && { digest: digestText(digest) }),
+    },
     ...(error ? { result: { status: "error", error } } : {}),
   };
 }
@@ -125,22 +136,30 @@ export function end(
 ): NewEvent[] {
   const { result, ctx, worker_id, stats } = outcome;
   const context: JsonObject = { ...(ctx && { ctx }), ...(stats && { stats }) };
+  const isOk = result.status === "ok";
+  const item = [command.iter_index ?? 0];
+  const [ok, broken] = isOk ? [item, []] : [[], item];
+  const own = digestOf({ attempt: command.attempt, result, ok, failed: broken });
   const terminal: NewEvent = {
-    event_type: result.status === "ok" ? "command.completed" : "command.failed",
+    event_type: isOk ? "command.completed" : "command.failed",
     node_name: command.step,
     meta: {
       ...ofCommand(command),
       loop_id: state.loop_id,
       delivery: command.delivery,
       worker_id,
+      digest: digestText(own),
     },
     ...(Object.keys(context).length > 0 ? { context } : {}),
     result,
   };
-  const { open, success, failed, error } = tallyOf(state);
-  const after =
-    result.status === "ok"
-      ? { open: open - 1, success: success + 1, failed, error }
-      : { open: open - 1, success, failed: failed + 1, error: error ?? result.error };
+  const before = tallyOf(state);
+  const after: Tally = {
+    open: before.open - 1,
+    success: before.success + (isOk ? 1 : 0),
+    failed: before.failed + (isOk ? 0 : 1),
+    digest: plus(before.digest, own),
+    error: isOk ? before.error : (before.error ?? result.error),
+  };
   return [terminal, ...goOn(state, after)];
 }

@@ -11,9 +11,10 @@ import type {
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
+import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
-import type { LoopState, Running } from "./state.ts";
+import { ITEM_MS_MIN, type LoopState, type Running } from "./state.ts";
 
 /**
  * What a start knows beside its event, so that the fold of that same turn need not load it again.
@@ -82,6 +83,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     next: 0,
     open: new Map(),
     ...settledBefore(event),
+    digest: 0n,
     again: [],
     frame_size: 1,
     overlay: {},
@@ -147,6 +149,7 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
     state.failed.add(index);
     state.failedCount += 1;
   }
+  state.digest = plus(state.digest, parseDigest(event.meta.digest));
   if (event.result.error) state.firstError ??= event.result.error;
   merge(state, event);
   if (!final) return state;
@@ -166,7 +169,7 @@ function pace(state: Running, items: number, event: NewEvent): void {
   if (most === undefined || items === 0 || stats?.duration_ms === undefined) return;
   const measured = stats.duration_ms / items;
   state.item_ms = state.item_ms === undefined ? measured : (state.item_ms + measured) / 2;
-  const inTime = Math.floor(FRAME_MS_MAX / Math.max(state.item_ms, 0.01));
+  const inTime = Math.floor(FRAME_MS_MAX / Math.max(state.item_ms, ITEM_MS_MIN));
   state.frame_size = Math.max(1, Math.min(most, inTime, state.frame_size * 2));
 }
 
@@ -191,6 +194,7 @@ function settle(
   } else {
     state.doneCount += 1;
   }
+  state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
   pace(state, 1, event);
   return state;

@@ -10,6 +10,7 @@ import {
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { digestOf, digestText } from "../../schemas/loop-digest.ts";
 import { fromRanges } from "../../schemas/ranges.ts";
 import { goOn, tallyOf } from "./advance.ts";
 import { evolve } from "./evolve.ts";
@@ -23,12 +24,15 @@ export function decideFrame(input: OutcomeInput, report: FrameReport, state: Run
   const command = fenced(input, state.open.get(input.command_id));
   const { frame } = command;
   if (!frame) throw malformed(input, "is no frame");
-  const items = settledBy(input, report, frame);
+  const { ok, broken } = settledBy(input, report, frame);
+  const items = [...ok, ...broken];
   const known = items.filter(index => state.done.has(index) || state.failed.has(index));
   // The same report again; one that is only partly known is of another time.
   if (known.length > 0 && known.length === items.length && !report.final) return [];
   if (known.length > 0) throw malformed(input, "names items that are done");
-  const committed = commit(command, input, report, state);
+  const { attempt } = command;
+  const digest = digestOf({ attempt, result: input.result, ok, failed: broken });
+  const committed = commit(command, input, { ...report, digest }, state);
   if (!report.final) return [committed];
   const after = evolve(fork(state), committed) as Running;
   return handOff([committed, ...goOn(after, tallyOf(after))], input);
@@ -38,13 +42,13 @@ function settledBy(
   input: OutcomeInput,
   { ok, failed }: FrameReport,
   { first, count }: NonNullable<Command["frame"]>,
-): number[] {
+): { ok: number[]; broken: number[] } {
   const succeeded = fromRanges(ok, first, first + count);
   const broken = fromRanges(failed, first, first + count);
   if (!succeeded || !broken) throw malformed(input, "names items that are not the frame's");
   const both = new Set(succeeded);
   if (broken.some(index => both.has(index))) throw malformed(input, "names an item twice");
-  return [...succeeded, ...broken];
+  return { ok: succeeded, broken };
 }
 
 function malformed({ command_id }: OutcomeInput, why: string): Rejected {
@@ -54,7 +58,7 @@ function malformed({ command_id }: OutcomeInput, why: string): Rejected {
 function commit(
   command: Command,
   { worker_id, result, ctx, stats }: OutcomeInput,
-  { ok, failed, final }: FrameReport,
+  { ok, failed, final, digest }: FrameReport & { digest: bigint },
   { loop_id }: Running,
 ): NewEvent {
   const { first, count } = command.frame as NonNullable<Command["frame"]>;
@@ -67,6 +71,7 @@ function commit(
       ...{ loop_id, first, count, final, ok, failed },
       delivery: command.delivery,
       worker_id,
+      digest: digestText(digest),
     },
     ...(Object.keys(context).length > 0 ? { context } : {}),
     result,

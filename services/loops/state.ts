@@ -5,6 +5,7 @@ import type { OutcomeResult, ResultReference } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 
 interface Identity {
@@ -28,6 +29,8 @@ interface Progress {
   failed: Bitmap;
   doneCount: number;
   failedCount: number;
+  /** Of what was accepted so far; undefined when an older build accepted some of it. */
+  digest?: bigint;
   /** Of the failed ones those that an earlier loop had failed, and that do not run again. */
   inheritedFailed?: number;
   /** The activation that names the idempotency keys of its calls, when that is an earlier one. */
@@ -48,6 +51,9 @@ export type LoopState =
   | ({ status: "running" } & Identity & Progress)
   | ({ status: "done" } & Identity & { report: LoopReport });
 
+/** No item is taken to be quicker, in milliseconds: clocks of workers are that coarse. */
+export const ITEM_MS_MIN = 0.01;
+
 export type Running = Extract<LoopState, { status: "running" }>;
 
 /**
@@ -63,23 +69,33 @@ export function fork(state: LoopState): LoopState {
 
 export function freeze(state: LoopState): Json {
   if (state.status !== "running") return state as unknown as Json;
-  const { open, done: ok, failed, ...rest } = state;
+  const { open, done: ok, failed, digest, ...rest } = state;
   return {
     ...(rest as unknown as JsonObject),
     open: [...open.values()] as unknown as Json,
     done: ok.toText(),
     failed: failed.toText(),
+    ...(digest !== undefined && { digest: digestText(digest) }),
   };
+}
+
+/** What of a running loop is not JSON as it is. */
+interface FrozenLoop {
+  open: Command[];
+  done: string;
+  failed: string;
+  digest?: string;
 }
 
 export function thaw(frozen: Json): LoopState {
   const kept = frozen as unknown as LoopState;
   if (kept.status !== "running") return kept;
-  const raw = frozen as unknown as { open: Command[]; done: string; failed: string };
+  const raw = frozen as unknown as FrozenLoop;
   return {
     ...kept,
     open: new Map(raw.open.map(command => [command.command_id, command])),
     done: Bitmap.fromText(raw.done),
     failed: Bitmap.fromText(raw.failed),
+    digest: parseDigest(raw.digest),
   };
 }

@@ -10,6 +10,7 @@ import {
 } from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { firstMarks, marked, type PaceMark } from "../../schemas/loop-pace.ts";
 import { countOf } from "../../schemas/ranges.ts";
 
 const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
@@ -27,6 +28,8 @@ export interface LoopProgress {
   started_at: number;
   ended_at?: number;
   retries: number;
+  /** Where its rate is counted from; while it runs. */
+  marks?: PaceMark[];
   collection_ref?: string;
   version: number;
 }
@@ -127,9 +130,19 @@ function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
   const step = event.node_name ?? "";
   const before = event.event_type === "loop.started" ? begun(event) : loopsOf(row)[step];
   if (!before) return row;
-  const progress = { ...before, ...stepOf(before, event), version: event.version };
+  const after: LoopProgress = { ...before, ...stepOf(before, event), version: event.version };
+  const progress = withMarks(before, after, event.at);
   const loop = { ...loopsOf(row), [step]: progress } as unknown as JsonObject;
   return { ...row, state: { ...row.state, loop } };
+}
+
+/** A running loop is marked as items end; one that is over needs no marks. */
+function withMarks(before: LoopProgress, after: LoopProgress, at: number): LoopProgress {
+  const { marks, ...rest } = after;
+  if (after.completed) return rest;
+  const ended = after.done + after.failed;
+  if (ended === before.done + before.failed) return after;
+  return { ...rest, marks: marked(marks, Math.round(at), ended) };
 }
 
 function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgress {
@@ -144,6 +157,7 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
     completed: false,
     started_at: Math.round(event.at),
     retries: 0,
+    marks: firstMarks(Math.round(event.at)),
     ...(reference?.ref && { collection_ref: reference.ref }),
     version: event.version,
   };

@@ -221,6 +221,7 @@ describe("GET /api/openapi.json", function () {
     nothingElse("executions.events", await call(`${route}/events`, `${base}/events`));
     nothingElse("executions.tail", await call(`${route}/tail`, `${base}/tail`));
     nothingElse("executions.result", await call(`${route}/result`, `${base}/result`));
+    nothingElse("executions.verify", await call(`${route}/verify`, `${base}/verify`));
   }
 
   it("is true of a cancelled and of a failed execution", async () => {

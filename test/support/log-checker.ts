@@ -91,13 +91,31 @@ export function findFaults(log: Log): string[] {
   ];
 }
 
-/** Fails, with all that is wrong. Waits for what comes after the end: acknowledgements, the row. */
+/** What the database itself finds wrong with one execution, or with all of them. */
+export async function provenFaults(url: string, executionId?: string): Promise<string[]> {
+  const found = await ask<{ rule: string; subject: string; detail: string }>(
+    url,
+    `select v.rule, v.subject, v.detail
+     from (select distinct execution_id from noetl.event
+           where $1::bigint is null or execution_id = $1) e,
+          noetl.verify_execution(e.execution_id) v
+     where not v.ok`,
+    [executionId ?? null],
+  );
+  return found.map(({ rule, subject, detail }) => `${rule}: ${subject}: ${detail}`);
+}
+
+/**
+ * Fails, with all that is wrong, for the checks above and for `noetl verify`. Waits for what comes
+ * after the end: acknowledgements, the row.
+ */
 export async function assertSound(url: string, executionId?: string): Promise<Log> {
   let log: Log = { events: [], heads: [], rows: [] };
   let faults: string[] = [];
   async function sound(): Promise<boolean> {
     log = await readLog(url, executionId);
     faults = findFaults(log);
+    if (faults.length === 0) faults = await provenFaults(url, executionId);
     return faults.length === 0 && log.events.length > 0;
   }
   await until(sound, 15_000).catch(() => undefined);

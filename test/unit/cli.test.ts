@@ -6,7 +6,7 @@ import { jsonView } from "../../cli/execution-view.ts";
 import type { ExecutionView } from "../../cli/execution-view.ts";
 import { errorLines, errorReport, exitCodeOf, exitCodeOfStatus } from "../../cli/exit.ts";
 import { isPlaybook, parseSets, readPayload } from "../../cli/inputs.ts";
-import { describeProgress, openProgress, Rates, summaryLines } from "../../cli/progress.ts";
+import { describeProgress, openProgress, summaryLines } from "../../cli/progress.ts";
 import { formatDuration, table } from "../../cli/terminal.ts";
 import { Busy, Rejected, rejectIssues, Unavailable } from "../../schemas/errors.ts";
 
@@ -72,12 +72,14 @@ describe("cli output", () => {
     assert.ok(!("result" in failed));
   });
 
-  it("shows the running loop with its rate over the last seconds", () => {
-    const rates = new Rates();
-    assert.equal(describeProgress(VIEW, rates, 0), "details 38/1,200, 1 failed, 8 running");
+  it("shows the running loop, how fast it goes, and what is left once that can be said", () => {
+    assert.equal(describeProgress(VIEW), "details 38/1,200 3%, 1 failed, 8 running");
     const later = structuredClone(VIEW);
-    later.loop_progress!["details"]!.done = 121;
-    assert.match(describeProgress(later, rates, 2_000), /122\/1,200, .* 42\/s$/);
+    Object.assign(later.loop_progress!["details"]!, { rate_per_second: 42.3, eta_seconds: 28 });
+    const text = "details 38/1,200 3%, 1 failed, 8 running, 42/s, 28 s left";
+    assert.equal(describeProgress(later), text);
+    Object.assign(later.loop_progress!["details"]!, { rate_per_second: 0.125, eta_seconds: 9_300 });
+    assert.match(describeProgress(later), /0\.13\/s, 2 h 35 m left$/);
   });
 
   it("redraws one line on a terminal, cut to its width", () => {
@@ -107,7 +109,7 @@ describe("cli output", () => {
       "✘ FAILED  examples/orders  3.2 s",
       "  execution 77",
       "  4 steps, 3 retries",
-      "  details: 37 of 1,200 iterations, 1 failed",
+      "  details: 37 of 1,200 iterations, 1 failed, 8 running",
       "  step 'details': HTTP 500",
     ]);
   });

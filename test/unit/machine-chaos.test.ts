@@ -1,11 +1,11 @@
 /** Random playbooks in random order: what must hold whatever happens, and when. */
 import { strict as assert } from "node:assert";
 import type { StoredEvent } from "../../schemas/events.ts";
-import { Chaos } from "../support/chaos.ts";
+import type { Chaos } from "../support/chaos.ts";
+import { playWorld as play } from "../support/chaos-worlds.ts";
 import { EXECUTION_ID, Play } from "../support/execution-play.ts";
 import { countOf } from "../../schemas/ranges.ts";
-import { answerOf, expectedOf, randomFlow, randomOf } from "../support/random-flows.ts";
-import { frameReply } from "../support/worker-replies.ts";
+import { expectedOf, randomFlow, randomOf } from "../support/random-flows.ts";
 
 const SEEDS = Number(process.env["NOETL_TEST_SEEDS"] ?? 400);
 
@@ -13,24 +13,6 @@ function counts(keys: string[]): Record<string, number> {
   const found: Record<string, number> = {};
   for (const key of keys) found[key] = (found[key] ?? 0) + 1;
   return found;
-}
-
-function play(seed: number): Chaos {
-  const random = randomOf(seed);
-  const flow = randomFlow(random);
-  const run = Play.of(flow.yaml, {}, flow.more);
-  run.thorough = seed % 10 === 0;
-  // Frames grow where workers say what an item took.
-  if (seed % 3 > 0) run.itemMs = 1;
-  // Where the run's end is known beforehand, deaths must not decide it.
-  const mayLose = seed % 4 === 1;
-  run.settings.max_attempts = mayLose ? 2 : 1_000;
-  return new Chaos(run, {
-    random,
-    answer: grant => frameReply(grant, one => answerOf(flow, one)),
-    turns: Math.floor(random() * 150),
-    mayCancel: seed % 4 === 2,
-  }).run();
 }
 
 function checkCommands(log: StoredEvent[]): void {

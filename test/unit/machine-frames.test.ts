@@ -52,7 +52,7 @@ describe("sets of indexes as text", () => {
 
 describe("frames of a loop", () => {
   it("grow from one item while items are quick, and shrink towards the end", () => {
-    const play = begin("mode: parallel, max_in_flight: 2", { items: "200" }).run();
+    const play = begin("mode: parallel, max_in_flight: 2", { items: "200", itemMs: 20 }).run();
     const found = sizes(play);
     assert.deepEqual(found.slice(0, 4), [1, 1, 1, 2]);
     assert.ok(Math.max(...found) > 20 && Math.max(...found) <= 50);
@@ -63,6 +63,13 @@ describe("frames of a loop", () => {
     );
     assert.equal(play.status, "COMPLETED");
     assert.equal(play.all("loop.done").length, 1);
+  });
+
+  it("do not shrink below what takes no time: 50 ms", () => {
+    const quick = sizes(begin("mode: parallel, max_in_flight: 2", { items: "200" }).run());
+    assert.deepEqual(quick.slice(-3, -1), [50, 50]);
+    const slower = begin("mode: parallel, max_in_flight: 2", { items: "200", itemMs: 5 }).run();
+    assert.ok(Math.min(...sizes(slower).slice(10, -1)) >= 10);
   });
 
   it("stay under a second of items, and under max_rows", () => {
