@@ -139,6 +139,7 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
   // After the frame's last report its items are settled, or issued again.
   if (!state.open.has(command_id)) return state;
   const end = first + count;
+  const before = state.doneCount + state.failedCount;
   for (const index of fromRanges(ok, first, end) ?? []) {
     if (state.done.has(index) || state.failed.has(index)) continue;
     state.done.add(index);
@@ -149,7 +150,9 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
     state.failed.add(index);
     state.failedCount += 1;
   }
-  state.digest = plus(state.digest, parseDigest(event.meta.digest));
+  if (state.doneCount + state.failedCount > before) {
+    state.digest = plus(state.digest, parseDigest(event.meta.digest));
+  }
   if (event.result.error) state.firstError ??= event.result.error;
   merge(state, event);
   if (!final) return state;
