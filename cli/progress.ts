@@ -77,7 +77,8 @@ function stepName(node: string | null | undefined): string {
 function describeLoop(step: string, loop: LoopProgress, rates: Rates, nowMs: number): string {
   const ended = loop.done + loop.failed;
   const rate = rates.of(loop.loop_id ?? step, ended, nowMs);
-  const parts = [`${step} ${ended.toLocaleString("en-US")}/${loop.total.toLocaleString("en-US")}`];
+  const total = loop.mode === "cursor" ? " rows" : `/${loop.total.toLocaleString("en-US")}`;
+  const parts = [`${step} ${ended.toLocaleString("en-US")}${total}`];
   if (loop.failed > 0) parts.push(`${loop.failed} failed`);
   if (loop.in_flight) parts.push(`${loop.in_flight} running`);
   if (rate !== undefined) parts.push(`${rate}/s`);
@@ -121,9 +122,7 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   if (counts !== undefined) lines.push(`  ${counts}`);
   for (const [step, loop] of Object.entries(view.loop_progress ?? {})) {
     const failed = loop.failed > 0 ? paint(`, ${loop.failed} failed`, "red") : "";
-    lines.push(
-      `  ${step}: ${loop.done.toLocaleString("en-US")} of ${iterations(loop.total)}${failed}`,
-    );
+    lines.push(`  ${step}: ${loop.done.toLocaleString("en-US")} of ${itemsOf(loop)}${failed}`);
   }
   lines.push(...errorOf(view).map(line => paint(`  ${line}`, "red")));
   const result = shownResult(view);
@@ -142,8 +141,8 @@ function countLine({ state, loop_progress: loops = {} }: ExecutionView): string 
   return retries > 0 ? `${counted(steps, "step")}, ${again}` : counted(steps, "step");
 }
 
-function iterations(total: number): string {
-  return counted(total, "iteration");
+function itemsOf({ mode, total }: LoopProgress): string {
+  return counted(total, mode === "cursor" ? "row" : "iteration");
 }
 
 function errorOf({ error }: ExecutionView): string[] {

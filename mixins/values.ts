@@ -3,7 +3,7 @@
 import { Rejected, errorType } from "../schemas/errors.ts";
 import type { Needs } from "../schemas/decider.ts";
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
-import type { Json } from "../schemas/json.ts";
+import { isObject, type Json } from "../schemas/json.ts";
 import { parsePlaybook } from "../schemas/playbook/parse.ts";
 import { fromRanges } from "../schemas/ranges.ts";
 import { CATALOG_PREFIX, LostValue } from "../schemas/playbook/stored-result.ts";
@@ -135,6 +135,7 @@ async function fetchLoopResults(
   const stats = (reference.extract?.["stats"] ?? {}) as { total?: number };
   const outcomes = await readLoopOutcomes(database, { execution_id, loop_id });
   const results = Array.from<Json>({ length: stats.total ?? 0 }).fill(null);
+  const whole: Json[] = [];
   let bytes = 0;
   for (const row of outcomes) {
     const outcome = row.result as unknown as OutcomeResult;
@@ -149,9 +150,18 @@ async function fetchLoopResults(
     }
     const value = outcome.reference ? await load(outcome.reference) : (outcome.context ?? null);
     if (row.iter_index !== null) results[row.iter_index] = value;
+    else if (isWholeFrame(value)) whole.push(value.frame);
     else placeFrame(results, row, value);
   }
-  return { ...reference.extract, results, data: results };
+  const data = whole.length > 0 ? whole : results;
+  const frames = outcomes.flatMap(row => (row.frame ? [row.frame as Json] : []));
+  const isCursor = reference.extract?.["frame_count"] !== undefined;
+  return { ...reference.extract, results: data, data, ...(isCursor && { frames }) };
+}
+
+/** What `process: frame` gave for all rows of a frame: one result, in order of acceptance. */
+function isWholeFrame(value: Json): value is { frame: Json } {
+  return isObject(value) && value["frame"] !== undefined && value["ok"] === undefined;
 }
 
 /** A frame's results lie in the order of its successful items. */

@@ -4,7 +4,7 @@
  * knows. Values that are only carried are not looked into: mailboxes bound their depth and size.
  */
 import { z } from "zod";
-import type { ClaimInput, OutcomeInput, ReleaseInput } from "./command.ts";
+import type { ClaimInput, FrameReport, LeftRows, OutcomeInput, ReleaseInput } from "./command.ts";
 import { outcomeResult, resultReference, toolError, type StoredEvent } from "./events.ts";
 import type { FrozenScope } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
@@ -45,6 +45,18 @@ const result = outcomeResult.extend({
   reference: resultReference.extend({ extract: object.optional() }).optional(),
   envelope: object.optional(),
 });
+const left = z.object({
+  rows: z.array(json).optional(),
+  reference: resultReference.optional(),
+}) satisfies z.ZodType<LeftRows>;
+const frameReport = z.object({
+  ok: z.string(),
+  failed: z.string(),
+  final: z.boolean(),
+  drained: z.boolean().optional(),
+  broke: count.optional(),
+  left: left.optional(),
+} satisfies Record<keyof FrameReport, z.ZodType>);
 const outcome = {
   command_id,
   delivery: count,
@@ -52,7 +64,7 @@ const outcome = {
   result,
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
-  frame: z.object({ ok: z.string(), failed: z.string(), final: z.boolean() }).optional(),
+  frame: frameReport.optional(),
   next: z.object(claimant).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });
@@ -121,6 +133,7 @@ const loopReport = {
   status: z.enum(["ok", "failed", "cancelled"]),
   stats: z.object({ total: count, success: count, failed: count, not_run: count }),
   ctx: object,
+  cursor: z.object({ broke: count, frames: count }).optional(),
   error: toolError.optional(),
 } satisfies Fields<LoopReport>;
 

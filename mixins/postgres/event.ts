@@ -144,6 +144,8 @@ export interface LoopOutcome {
   ok: string | null;
   first: number | null;
   count: number | null;
+  /** Of the last report of a cursor's frame that had rows: `{slot, round, worker_id}`. */
+  frame: Record<string, unknown> | null;
   result: Record<string, unknown> | null;
 }
 
@@ -154,7 +156,10 @@ export async function readLoopOutcomes(
 ): Promise<LoopOutcome[]> {
   const { rows } = await query.query<LoopOutcome & Row>(
     `select (meta->>'iter_index')::integer as iter_index, meta->>'ok' as ok,
-            (meta->>'first')::integer as first, (meta->>'count')::integer as count, result
+            (meta->>'first')::integer as first, (meta->>'count')::integer as count, result,
+            case when meta ? 'slot' and meta->>'final' = 'true' and not meta ? 'drained'
+                 then jsonb_build_object('slot', meta->'slot', 'round', meta->'round',
+                                         'worker_id', meta->'worker_id') end as frame
      from noetl.event
      where execution_id = $1 and stream_id = $2
        and event_type in ('command.completed', 'command.failed', 'frame.committed')

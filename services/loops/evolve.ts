@@ -13,7 +13,8 @@ import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
-import type { LoopState, Running } from "./state.ts";
+import { foldCursor, freshCursor } from "./cursor-fold.ts";
+import { isClaiming, type LoopState, type Running } from "./state.ts";
 
 /**
  * What a start knows beside its event, so that the fold of that same turn need not load it again.
@@ -30,6 +31,10 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     return state.status === "none" ? begun(event, fresh) : state;
   }
   if (state.status !== "running") return state;
+  if (isClaiming(state) && foldCursor(state, event, at)) {
+    merge(state, event);
+    return state;
+  }
   switch (event.event_type) {
     case "command.issued":
       return issued(state, event, at);
@@ -66,6 +71,8 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
   const kept = (event.context ?? {}) as JsonObject;
   const { loop_id, step, activation, collection_size } = event.meta;
+  const plan = kept["plan"] as unknown as LoopPlan;
+  const cursor = freshCursor(plan);
   const scope = fresh?.scope ?? (kept["scope"] as unknown as FrozenScope | undefined);
   return {
     status: "running",
@@ -74,7 +81,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     step,
     activation,
     playbook: kept["playbook"] as unknown as PlaybookPin,
-    plan: kept["plan"] as unknown as LoopPlan,
+    plan,
     collection: fresh?.collection ?? (kept["collection"] as Json[] | undefined),
     collection_ref: kept["collection_ref"] as unknown as ResultReference | undefined,
     scope,
@@ -88,6 +95,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     again: [],
     frame_size: 1,
     overlay: {},
+    ...(cursor && { cursor }),
   };
 }
 
@@ -190,7 +198,7 @@ function over(
   stats: LoopStats,
   result: OutcomeResult | undefined,
 ): LoopState {
-  const { execution_id, loop_id, step, activation, playbook, overlay: ctx } = state;
+  const { execution_id, loop_id, step, activation, playbook, overlay: ctx, cursor } = state;
   const report: LoopReport = {
     type: "loop_done",
     loop_id,
@@ -199,6 +207,7 @@ function over(
     status,
     stats,
     ctx,
+    ...(cursor && { cursor: { broke: cursor.broke, frames: cursor.frames } }),
     ...(result?.error ? { error: result.error } : {}),
   };
   return { status: "done", execution_id, loop_id, step, activation, playbook, report };
