@@ -4,8 +4,9 @@
  * knows. Values that are only carried are not looked into: mailboxes bound their depth and size.
  */
 import { z } from "zod";
-import type { ClaimInput, FrameReport, LeftRows, OutcomeInput, ReleaseInput } from "./command.ts";
+import type { ClaimInput, OutcomeInput, ReleaseInput } from "./command.ts";
 import { outcomeResult, resultReference, toolError, type StoredEvent } from "./events.ts";
+import { frameReport } from "./frame-report.ts";
 import type { FrozenScope } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { LoopReport } from "./loop-report.ts";
@@ -45,18 +46,6 @@ const result = outcomeResult.extend({
   reference: resultReference.extend({ extract: object.optional() }).optional(),
   envelope: object.optional(),
 });
-const left = z.object({
-  rows: z.array(json).optional(),
-  reference: resultReference.optional(),
-}) satisfies z.ZodType<LeftRows>;
-const frameReport = z.object({
-  ok: z.string(),
-  failed: z.string(),
-  final: z.boolean(),
-  drained: z.boolean().optional(),
-  broke: count.optional(),
-  left: left.optional(),
-} satisfies Record<keyof FrameReport, z.ZodType>);
 const outcome = {
   command_id,
   delivery: count,
@@ -64,7 +53,7 @@ const outcome = {
   result,
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
-  frame: frameReport.optional(),
+  frame: z.object(frameReport).optional(),
   next: z.object(claimant).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });

@@ -5,7 +5,7 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
-  "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed",
+  "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed; mode: cursor",
 );
 
 const listedExecution = {

@@ -145,7 +145,7 @@ function reported(
   const known = rows.filter(row => told.has(row)).length;
   if (known > 0 && known === rows.length && !report.final) return [];
   if (known > 0) throw malformed(command, "names rows that are done");
-  if (report.drained && (rows.length > 0 || report.left)) {
+  if (report.drained && (rows.length > 0 || told.size > 0 || report.left)) {
     throw malformed(command, "has rows of a claim that gave none");
   }
   const { delivery } = command;

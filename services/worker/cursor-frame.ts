@@ -26,12 +26,20 @@ export async function runCursorFrame(command: OpenCommand, flush: Flush): Promis
   try {
     const started = performance.now();
     const claimed = await claimRows(command, cursor);
-    const stats = { task_runs: 1, retries: 0, duration_ms: performance.now() - started };
+    const stats = { task_runs: 1, retries: 0, duration_ms: msSince(started) };
     if ("error" in claimed) await flush({ result: { status: "error", ...claimed }, stats });
     else await frame.run(claimed.rows);
   } finally {
     stopBeats();
   }
+}
+
+/** A frame says that it lives neither all the time nor later than a timer can wait. */
+const BEAT_MS_MIN = 100;
+const BEAT_MS_MAX = 86_400_000;
+
+function msSince(moment: number): number {
+  return Math.round(performance.now() - moment);
 }
 
 interface Row extends ClaimedRow {
@@ -88,7 +96,8 @@ class CursorFrame {
   /** While rows take long, says that the frame goes on. Gives what ends it. */
   beat(): () => void {
     const { clock } = this.#command.runtime;
-    const ms = this.#cursor.limits.heartbeat_seconds * 1_000;
+    const asked = this.#cursor.limits.heartbeat_seconds * 1_000;
+    const ms = Math.min(BEAT_MS_MAX, Math.max(BEAT_MS_MIN, asked));
     let cancel = clock.after(ms, () => void again());
     const again = async () => {
       if (performance.now() - this.#toldAt >= ms) {
@@ -159,7 +168,7 @@ class CursorFrame {
       ...(error && { errors: { [first.number]: { ...error } } }),
     };
     const kept = await keptOf(this.#command, data, this.#place());
-    const duration_ms = performance.now() - this.#started;
+    const duration_ms = msSince(this.#started);
     this.#take(numbers, outcome, ctx);
     const [ok, failed] = status === "ok" ? [toRanges(numbers), ""] : ["", toRanges(numbers)];
     await this.#send({
