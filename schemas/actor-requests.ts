@@ -53,7 +53,7 @@ const outcome = {
   result,
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
-  frame: z.object(frameReport).optional(),
+  frame: z.object(frameReport(json)).optional(),
   next: z.object(claimant).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });

@@ -77,7 +77,7 @@ const outcome = {
   result: outcomeResult.optional(),
   ctx: jsonMap.optional(),
   stats: z.strictObject({ task_runs: count, retries: count, duration_ms: count }).optional(),
-  frame: z.strictObject(frameReport).optional(),
+  frame: z.strictObject(frameReport(z.json())).optional(),
   next: nextClaim.optional(),
 };
 
