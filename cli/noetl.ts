@@ -63,6 +63,15 @@ function declareRuns(): void {
     .option("--catalog-version <n>", "version of the playbook; the newest when absent")
     .option("--idempotency-key <key>", "the same key starts the same execution once")
     .option("-w, --wait", "follow it to its end");
+  verb("redrive <id>", "run again what failed of an execution that has ended", async (o, [id]) =>
+    (await import("./redrive.ts")).redrive(id ?? "", o),
+  )
+    .option("--step <step>", "only this one of the steps that failed")
+    .option(
+      "--where <json>",
+      `only failed items that contain this, such as '{"error": {"code": "HTTP_503"}}'`,
+    )
+    .option("-w, --wait", "on a server: follow it to its end");
   verb("cancel <id>", "end an execution", async (o, [id]) =>
     (await import("./status.ts")).cancel(id ?? "", o),
   ).option("--reason <text>", "kept with the event");
@@ -95,6 +104,12 @@ function declareQuestions(): void {
   )
     .option("--type <type>", "only of this type, such as step.exit")
     .option("--limit <n>", "how many", "200");
+  verb("failures <id>", "the items of a loop that failed, and why", async (o, [id]) =>
+    (await import("./redrive.ts")).failures(id ?? "", o),
+  )
+    .option("--step <step>", "of this loop")
+    .option("--after <index>", "only above this index")
+    .option("--limit <n>", "how many");
   verb("workers", "who takes commands, and whether they live", async o =>
     (await import("./workers.ts")).workers(o),
   ).option("--limit <n>", "how many");

@@ -9,9 +9,10 @@ import type { Backend } from "./backend.ts";
 import type { ExecutionView } from "./execution-view.ts";
 import { errorLines, exitCodeOf, EXIT } from "./exit.ts";
 import { watch } from "./follow.ts";
-import { readPayload } from "./inputs.ts";
+import { readJsonMap, readPayload } from "./inputs.ts";
 import { watchKeys } from "./interruption.ts";
 import { summaryLines } from "./progress.ts";
+import { askAgain, failureLines, redrivenLine } from "./redrive.ts";
 import { listed } from "./status.ts";
 import { printTail } from "./tail.ts";
 import { openScreen, print, say } from "./terminal.ts";
@@ -56,6 +57,13 @@ export function replCommands(): ReplCommand[] {
     ),
     command("cancel <id>", "end an execution", cancelOne, {
       "--reason <words...>": "kept with the event",
+    }),
+    command("failures <id>", "the items of a loop that failed, and why", showFailures, {
+      "--step <step>": "of this loop",
+    }),
+    command("redrive <id>", "run again what failed of an execution that has ended", redriveOne, {
+      "--step <step>": "only this one of the steps that failed",
+      "--where <json>": "only failed items that contain this JSON, in '…'",
     }),
     command("workers", "who runs commands, and how busy they are", showWorkers),
   ];
@@ -132,6 +140,19 @@ async function cancelOne(backend: Backend, { id = "", options }: Line): Promise<
   const params = { execution_id: id, ...(reason !== "" && { reason }) };
   const { status } = await backend.call<{ status: string }>("executions.cancel", params);
   print(`${id}  ${status === "CANCELLED" ? status : "cancel requested"}`);
+}
+
+async function showFailures(backend: Backend, { id = "", options }: Line): Promise<void> {
+  const { step } = options;
+  const params = { execution_id: id, ...(step !== undefined && { step }) };
+  print(failureLines(id, await backend.call("executions.failures", params)).join("\n"));
+}
+
+async function redriveOne(backend: Backend, { id = "", options }: Line): Promise<void> {
+  const { step, where: given } = options;
+  const where = given === undefined ? undefined : await readJsonMap(String(given), "--where");
+  const asked = step === undefined ? {} : { step: String(step) };
+  print(redrivenLine(await askAgain(backend, id, { ...asked, where })));
 }
 
 async function showWorkers(backend: Backend): Promise<void> {

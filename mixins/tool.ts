@@ -67,6 +67,7 @@ const toolRequest = z.object({
     execution_id: z.string(),
     command_id: z.string(),
     step: z.string(),
+    activation: z.number(),
     task: z.string(),
     attempt: z.number(),
     delivery: z.number(),

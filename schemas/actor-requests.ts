@@ -98,6 +98,9 @@ const loopStart = z.object({
   ...ofStep,
   playbook: z.object({ path: z.string(), version: z.number(), hash: z.string() }),
   scope,
+  redrive: z
+    .object({ keyed: count, loop_id: id.optional(), items: z.string().optional() })
+    .optional(),
 });
 const reason = z.string().transform(words => words.slice(0, REASON_CHARS_MAX));
 

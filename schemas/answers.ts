@@ -205,6 +205,8 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "executions.wait": executions.execution,
   "executions.cancel": executions.cancelRequested,
   "executions.resume": executions.resumed,
+  "executions.redrive": executions.redriven,
+  "executions.failures": executions.failures,
   "catalog.register": registered,
   "catalog.get": playbook,
   "catalog.list": playbookList,

@@ -127,7 +127,11 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("execution.cancelled", generation),
   event("execution.paused", {}),
   event("execution.resumed", {}),
-  event("execution.redriven", generation),
+  event("execution.redriven", {
+    ...generation,
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
   event("command.issued", {
     ...ofCommand,
     ...ofLoop,
@@ -156,6 +160,9 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     collection_size: z.number(),
     mode: z.string(),
     max_in_flight: z.number(),
+    /** The loop whose settled items it inherits, and how many those are. */
+    redrive_of: z.string().optional(),
+    inherited: z.object({ ok: z.number(), failed: z.number() }).optional(),
   }),
   event("loop.item", { loop_id: z.string(), iter_index: z.number() }),
   event("loop.done", {

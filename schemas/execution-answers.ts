@@ -137,3 +137,30 @@ export const resumed = named(
     streams: z.int().describe("Open streams that were woken"),
   }),
 );
+
+export const redriven = named(
+  "Redriven",
+  z.object({
+    execution_id: id,
+    status: executionStatus,
+    generation: z.int().describe("How often it was redriven"),
+    steps: z.array(z.string()).describe("Steps that run again"),
+  }),
+);
+
+export const failures = named(
+  "Failures",
+  z.object({
+    execution_id: id,
+    step: z.string().nullable().describe("The loop that these are of"),
+    steps: z.array(z.string()).describe("Steps whose loops have failed items"),
+    failures: z.array(
+      z.object({
+        index: z.int(),
+        item: z.unknown().optional().describe("Absent when it is large"),
+        error: jsonObject.nullable(),
+      }),
+    ),
+    next: z.int().optional().describe("`after` of the next page; absent on the last one"),
+  }),
+);

@@ -40,6 +40,8 @@ export interface Grant {
   activation: number;
   attempt: number;
   delivery: number;
+  /** The activation that names its idempotency keys, when that is an earlier one (a redrive). */
+  keyed?: number;
   playbook: PlaybookPin;
   /** What its templates may see: here, or behind `scope_ref` with the loop's `writes` over it. */
   scope?: FrozenScope;

@@ -20,6 +20,7 @@ export const LIMITS = {
   listMax: 500,
   tailMax: 500,
   seenMaxChars: 64,
+  whereMaxBytes: 16_384,
   waitMaxMs: 30_000,
 } as const;
 
@@ -137,6 +138,25 @@ export const executionsCancel = z.strictObject({
   reason: z.string().max(LIMITS.reasonMaxChars, "a shorter text").optional(),
 });
 
+const stepName = z.string({ error: "the name of a step" }).min(1, "the name of a step");
+
+export const executionsRedrive = z.strictObject({
+  execution_id: id,
+  step: stepName.optional().describe("Only this one of the steps that failed; all, when absent"),
+  where: jsonObject(LIMITS.whereMaxBytes)
+    .optional()
+    .describe(
+      'Only failed items that contain it, as {index, item, error}: {"error": {"code": "HTTP_503"}}',
+    ),
+});
+
+export const executionsFailures = z.strictObject({
+  execution_id: id,
+  step: stepName.optional().describe("The first loop that has failed items, when absent"),
+  after: whole(-1, 1_000_000, -1).describe("Only above this index: `next` of the page before"),
+  limit: whole(1, LIMITS.listMax, 100),
+});
+
 export const executionsWait = z.strictObject({
   execution_id: id,
   timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
@@ -167,11 +187,7 @@ export const executionsStream = executionsTail.pick({ execution_id: true, after:
 
 export const executionsResult = z.strictObject({
   execution_id: id,
-  step: z
-    .string({ error: "the name of a step" })
-    .min(1, "the name of a step")
-    .optional()
-    .describe("The last step that finished, when absent"),
+  step: stepName.optional().describe("The last step that finished, when absent"),
 });
 
 export const catalogRegister = z.strictObject({
@@ -223,6 +239,8 @@ export type ExecutionsList = z.output<typeof executionsList>;
 export type ExecutionsEvents = z.output<typeof executionsEvents>;
 export type ExecutionsResult = z.output<typeof executionsResult>;
 export type ExecutionsCancel = z.output<typeof executionsCancel>;
+export type ExecutionsRedrive = z.output<typeof executionsRedrive>;
+export type ExecutionsFailures = z.output<typeof executionsFailures>;
 export type ExecutionsTail = z.output<typeof executionsTail>;
 export type ExecutionsWait = z.output<typeof executionsWait>;
 export type CatalogRegister = z.output<typeof catalogRegister>;

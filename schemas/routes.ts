@@ -17,7 +17,9 @@ import {
   executionId,
   executionsCancel,
   executionsEvents,
+  executionsFailures,
   executionsList,
+  executionsRedrive,
   executionsResult,
   executionsStart,
   executionsStream,
@@ -147,6 +149,25 @@ export const API_ROUTES: readonly ApiRoute[] = [
     ),
     ...about("Go on with an execution that was left", OPERATORS),
     status: 202,
+  },
+  {
+    ...route(
+      "POST /executions/:execution_id/redrive",
+      "executions.redrive",
+      pathAndBody,
+      executionsRedrive,
+    ),
+    ...about("Run again what failed of an execution that has ended", OPERATORS),
+    status: 202,
+  },
+  {
+    ...route(
+      "GET /executions/:execution_id/failures",
+      "executions.failures",
+      pathAndQuery,
+      executionsFailures,
+    ),
+    ...about("Items of a loop that failed, by index", READERS),
   },
   {
     ...route("GET /commands", "commands.waiting", queryOf, commandsWaiting),

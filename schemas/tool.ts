@@ -24,6 +24,7 @@ export interface ToolCommand {
   execution_id: string;
   command_id: string;
   step: string;
+  activation: number;
   task: string;
   attempt: number;
   delivery: number;

@@ -138,37 +138,6 @@ export async function readExecution(query: Query, executionId: string): Promise<
   return rows.map(toEvent);
 }
 
-/** What one item, or the items `ok` of a frame, came to. */
-export interface LoopOutcome {
-  iter_index: number | null;
-  ok: string | null;
-  first: number | null;
-  count: number | null;
-  /** Of the last report of a cursor's frame that had rows: `{slot, round, worker_id}`. */
-  frame: Record<string, unknown> | null;
-  result: Record<string, unknown> | null;
-}
-
-/** Accepted outcomes of a loop's iterations, in input order: its results live nowhere else. */
-export async function readLoopOutcomes(
-  query: Query,
-  loop: { execution_id: string; loop_id: string },
-): Promise<LoopOutcome[]> {
-  const { rows } = await query.query<LoopOutcome & Row>(
-    `select (meta->>'iter_index')::integer as iter_index, meta->>'ok' as ok,
-            (meta->>'first')::integer as first, (meta->>'count')::integer as count, result,
-            case when meta ? 'slot' and meta->>'final' = 'true' and not meta ? 'drained'
-                 then jsonb_build_object('slot', meta->'slot', 'round', meta->'round',
-                                         'worker_id', meta->'worker_id') end as frame
-     from noetl.event
-     where execution_id = $1 and stream_id = $2
-       and event_type in ('command.completed', 'command.failed', 'frame.committed')
-     order by version`,
-    [loop.execution_id, loop.loop_id],
-  );
-  return rows;
-}
-
 export interface EventPage {
   total: number;
   events: Row[];

@@ -5,7 +5,10 @@
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope, PlaybookPin } from "../frozen-scope.ts";
+import type { Bitmap } from "../bitmap.ts";
+import type { Redrive } from "../redrive.ts";
 import { chunksOf, type ChunkIndex } from "./collection.ts";
+import { reopen } from "./loop-origin.ts";
 import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import { planCursor, type CursorPlan } from "./cursor-plan.ts";
@@ -45,6 +48,8 @@ export interface OpenedLoop {
   /** What `loop.started` carries: collection and scope, by value or by reference. */
   kept: JsonObject;
   error?: OutcomeResult["error"];
+  /** Items that another loop has settled for this one. */
+  inherited?: { ok: Bitmap; failed: Bitmap };
 }
 
 /** Windows of parallel and cursor loops without `max_in_flight`, and the widest one. */
@@ -65,12 +70,13 @@ const FRAME_ITEMS_MAX = 1_000;
 const CLAIM_KIND = "postgres";
 const TOLERATE_ALL = Number.MAX_SAFE_INTEGER;
 
-interface Opening {
+export interface Opening {
   execution_id: string;
   loop_id: string;
   step: string;
   playbook: PlaybookPin;
   scope: FrozenScope;
+  redrive?: Redrive;
 }
 
 /** Opens a loop. A collection that cannot be had is an error of the step, never an invented one. */
@@ -83,6 +89,9 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   const cut = cutScope(playbook, opening.step, { ...rest, results });
   const scope = keep("scope", cut, fits(cut, SCOPE_BYTES_MAX), opening, context);
   try {
+    // What a cursor's rows came to is in the user's table: the claim says what is left to do.
+    const again = loop.cursor ? undefined : reopen(opening, context);
+    if (again) return { ...again, scope: cut, kept: { ...scope, ...again.kept } };
     const templates = createScope(partsOf(cut, context.loaded));
     if (loop.cursor) return { plan: cursorOf(step, loop, templates), scope: cut, kept: scope };
     const items = normalise(renderValue(loop.in, templates, "typed") as Json);
@@ -122,7 +131,8 @@ function cursorOf(step: Step, loop: Loop, templates: Scope): LoopPlan {
 }
 
 function logicError(error: Error): OutcomeResult["error"] {
-  return { kind: "logic", retryable: false, code: "LOOP", message: error.message };
+  const kind = error instanceof LostValue ? error.kind : "logic";
+  return { kind, retryable: false, code: "LOOP", message: error.message };
 }
 
 /**

@@ -8,7 +8,7 @@ import type { Playbook, Step } from "../../schemas/playbook/model.ts";
 import { commandKind } from "../../schemas/playbook/step-reads.ts";
 import { evolve } from "./evolve.ts";
 import { admits, evaluationError } from "./route.ts";
-import { isLive, type ExecutionState, type Running } from "./state.ts";
+import { isLive, type ExecutionState, type Failure, type Running } from "./state.ts";
 
 /**
  * Enters every step whose tokens need not wait, and ends the execution when nothing is left to do.
@@ -88,13 +88,18 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
 function owesFinalStep(state: Running, playbook: Playbook): boolean {
   const { finalStep } = playbook;
   if (finalStep === undefined || state.failure) return false;
-  return !state.activations.has(finalStep);
+  return state.owedFinal === finalStep || !state.activations.has(finalStep);
+}
+
+/** What an earlier generation failed of, and that has not run again since. */
+function leftFailure({ lapsed }: Running): Failure | undefined {
+  return [...lapsed.values()].find(({ why }) => why === "failed")?.failure;
 }
 
 /** The terminal: FAILED when any failure was left, also one that an error arc handled. */
 function end(state: Running): NewEvent {
   const { generation } = state;
-  const failure = state.failure ?? state.handled;
+  const failure = state.failure ?? state.handled ?? leftFailure(state);
   if (failure) {
     return {
       event_type: "playbook.failed",

@@ -3,6 +3,8 @@ import { evolveCommand, issuedAs } from "../../schemas/command.ts";
 import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { FrozenScope } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { dropWaiting, noteExit, type ExitEvent } from "./lapse.ts";
+import { redriven } from "./redriven.ts";
 import {
   isLive,
   tokenKey,
@@ -18,7 +20,9 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
   if (event.event_type === "playbook.initialized") {
     return state.status === "none" ? initialized(event) : state;
   }
-  if (!isLive(state)) return state;
+  if (state.status === "none") return state;
+  if (!isLive(state))
+    return event.event_type === "execution.redriven" ? redriven(state, event) : state;
   switch (event.event_type) {
     case "command.issued":
       return issued(state, event, at);
@@ -81,6 +85,8 @@ function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
     tokens: new Map(),
     waiting: new Map([[event.node_name ?? "", undefined]]),
     commands: new Map(),
+    lapsed: new Map(),
+    again: new Map(),
   };
 }
 
@@ -127,11 +133,16 @@ function enter(
   state.waiting.delete(step);
   state.activations.set(step, activation);
   const from = upstream === undefined ? {} : { upstream };
+  const redrive = state.again.get(step);
+  state.again.delete(step);
+  state.lapsed.delete(step);
+  if (state.owedFinal === step) state.owedFinal = undefined;
   state.tokens.set(tokenKey(step, activation), {
     step,
     activation,
     entered_at: at,
     ...from,
+    ...(redrive && { redrive }),
     ...what,
   });
 }
@@ -142,18 +153,15 @@ function frozen(state: Running, step: string): FrozenScope {
   return { ...rest, steps: Object.fromEntries(results) };
 }
 
-type ExitEvent = EventOf<
-  "command.completed" | "command.failed" | "command.cancelled" | "step.exit" | "step.failed"
->;
-
 function exited(state: Running, event: ExitEvent): ExecutionState {
   const { step, activation, next, step_status, handled } = event.meta;
   const key = tokenKey(step, activation);
   const token = state.tokens.get(key);
   if (next === undefined) return late(state, key, event);
+  if (!token && event.event_type !== "step.failed") return state;
+  noteExit(state, event, token);
   // A step that could not be entered never had a token, only one that waited.
   if (event.event_type === "step.failed") state.waiting.delete(step);
-  else if (!token) return state;
   state.tokens.delete(key);
   if (event.result) {
     state.results.set(step, event.result as OutcomeResult);
@@ -166,7 +174,7 @@ function exited(state: Running, event: ExitEvent): ExecutionState {
     if (handled === "arc") state.handled ??= failure;
     else state.failure ??= failure;
   }
-  if (state.failure) state.waiting.clear();
+  if (state.failure) dropWaiting(state);
   else if (state.status === "running") for (const target of next) state.waiting.set(target, step);
   return state;
 }
@@ -184,9 +192,11 @@ function over(
   status: "completed" | "failed" | "cancelled",
   event: EventOf<"playbook.completed" | "playbook.failed" | "execution.cancelled">,
 ): ExecutionState {
-  const { execution_id, generation, parent_execution_id } = state;
+  const { status: _status, ...live } = state;
+  const { execution_id, generation, parent_execution_id } = live;
   return {
     status,
+    live,
     execution_id,
     generation,
     path: state.playbook.path,

@@ -13,7 +13,9 @@ import {
   executionId,
   executionsCancel,
   executionsEvents,
+  executionsFailures,
   executionsList,
+  executionsRedrive,
   executionsResult,
   executionsStart,
   executionsTail,
@@ -23,6 +25,7 @@ import {
 import { announcements } from "./announce.ts";
 import { cancelChildren, cancelExecution, resumeExecution } from "./control.ts";
 import { countExecutions } from "./count.ts";
+import { listFailures, redriveExecution } from "./failures.ts";
 import { executionMachine } from "./machine.ts";
 import { listEvents, listRows, readExecution, readResult, readStatus } from "./read.ts";
 import type { ExecutionHost } from "./host.ts";
@@ -83,6 +86,10 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
         tailExecution(runtime, p, () => ctx.broker.stopping),
       ),
     },
+    /** Items of a loop that failed, by index, with their errors. */
+    failures: {
+      handler: validated(executionsFailures, (_ctx: Context, p) => listFailures(runtime, p)),
+    },
     /** The result of a step that has finished, or of the last one. */
     result: {
       handler: validated(executionsResult, (_ctx: Context, p) => readResult(runtime, p)),
@@ -119,6 +126,12 @@ function requests(runtime: Runtime, host: () => ExecutionHost): Record<string, A
     cancel: {
       handler: validated(executionsCancel, (ctx: Context, p) =>
         cancelExecution(host(), p, requestedBy(ctx)),
+      ),
+    },
+    /** Runs again what failed of a run that has ended. */
+    redrive: {
+      handler: validated(executionsRedrive, (ctx: Context, p) =>
+        redriveExecution(runtime, host(), p, requestedBy(ctx)),
       ),
     },
     /** Makes this node go on with an execution that was left, and its descendants. */

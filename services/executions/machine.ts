@@ -25,6 +25,7 @@ import { start, type ExecutionStart } from "./begin.ts";
 import { evolve } from "./evolve.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { loopDone, settle, timeoutError } from "./exit.ts";
+import { redrive, type RedriveInput } from "./redrive.ts";
 import {
   fork,
   freeze,
@@ -32,7 +33,9 @@ import {
   thaw,
   tokenKey,
   wholeScope,
+  type Ended,
   type ExecutionState,
+  type Lapse,
   type Running,
   type Token,
 } from "./state.ts";
@@ -45,6 +48,7 @@ export type ExecutionInput =
   | ReleaseInput
   | LoopReport
   | { type: "cancel"; reason?: string; asked?: RequestedBy }
+  | RedriveInput
   | { type: "children_gone" }
   | { type: "describe" }
   | { type: "wake" };
@@ -55,14 +59,18 @@ export interface ExecutionAnswer {
   /** A cancel was requested and is not complete. */
   cancelling: boolean;
   grant?: Grant;
+  /** 0 until it is redriven. */
+  generation: number;
   /** Told to a `describe` while the run lives: a child is asked for by who asked for its parent. */
   caller?: StartCaller;
+  /** Told to a `describe` after its end: what a redrive would run again, by step. */
+  lapsed?: [string, Lapse][];
 }
 
 function decide(input: ExecutionInput, state: ExecutionState, context: TurnContext): NewEvent[] {
   if (input.type === "start") return state.status === "none" ? start(input, context) : [];
   if (state.status === "none") throw new Rejected("no such execution", 404, { reason: "unknown" });
-  if (!isLive(state)) return decideOver(input, state);
+  if (!isLive(state)) return decideOver(input, state, context);
   switch (input.type) {
     case "claim":
       // What the answer needs is asked for here: an answer cannot wait.
@@ -78,6 +86,8 @@ function decide(input: ExecutionInput, state: ExecutionState, context: TurnConte
       return loopDone(input, state, context);
     case "cancel":
       return state.status === "cancelling" ? [] : cancel(input, state);
+    case "redrive":
+      return redriveLive(input, state);
     case "children_gone":
       return state.status === "cancelling" && state.tokens.size === 0 ? [cancelled(state)] : [];
     case "wake":
@@ -97,9 +107,12 @@ function outcome(input: OutcomeInput, state: Running, context: TurnContext): New
 
 function decideOver(
   input: Exclude<ExecutionInput, ExecutionStart>,
-  state: Exclude<ExecutionState, Running | { status: "none" }>,
+  state: Ended,
+  context: TurnContext,
 ): NewEvent[] {
   switch (input.type) {
+    case "redrive":
+      return redrive(input, state, context);
     case "claim":
     case "release":
     case "outcome":
@@ -112,6 +125,14 @@ function decideOver(
     default:
       return [];
   }
+}
+
+/** The same request again finds the run that it has brought back. */
+function redriveLive({ generation }: RedriveInput, state: Running): NewEvent[] {
+  if (state.status === "running" && state.generation === generation + 1) return [];
+  throw new Rejected("the execution has not ended: there is nothing to redrive yet", 409, {
+    status: "RUNNING",
+  });
 }
 
 function refuseClaim(input: ClaimInput): never {
@@ -143,8 +164,10 @@ function answer(
   context: TurnContext,
   changed: boolean,
 ): ExecutionAnswer {
-  const told = { changed, status: statusWord(state), cancelling: state.status === "cancelling" };
-  if (input.type === "describe" && isLive(state)) return { ...told, caller: state.caller };
+  const generation = generationOf(state);
+  const cancelling = state.status === "cancelling";
+  const told = { changed, status: statusWord(state), cancelling, generation };
+  if (input.type === "describe") return { ...told, ...describe(state) };
   if (!isLive(state) || (input.type !== "claim" && input.type !== "outcome")) return told;
   const command = granted(input, state);
   if (!command) return told;
@@ -162,9 +185,15 @@ function answer(
       attempt: command.attempt,
       delivery: command.delivery,
       playbook: state.playbook,
+      ...(token?.redrive && { keyed: token.redrive.keyed }),
       scope: cutScope(playbook, command.step, wholeScope(state, token?.upstream)),
     },
   };
+}
+
+function describe(state: ExecutionState): Pick<ExecutionAnswer, "caller" | "lapsed"> {
+  if (isLive(state)) return state.caller ? { caller: state.caller } : {};
+  return state.status !== "none" && state.live ? { lapsed: [...state.live.lapsed] } : {};
 }
 
 /**
@@ -181,6 +210,11 @@ function granted(input: ClaimInput | OutcomeInput, state: Running) {
 export function statusWord(state: ExecutionState): string {
   if (state.status === "none" || state.status === "cancelling") return "RUNNING";
   return state.status.toUpperCase();
+}
+
+/** How often an execution was redriven. */
+export function generationOf(state: ExecutionState): number {
+  return state.status === "none" ? 0 : state.generation;
 }
 
 function* pending(state: ExecutionState): Iterable<Effect> {
@@ -205,10 +239,11 @@ function* pending(state: ExecutionState): Iterable<Effect> {
  */
 function* toLoop(token: Token, state: Running): Iterable<Effect> {
   const { execution_id, playbook } = state;
-  const { step, activation, scope } = token;
+  const { step, activation, scope, redrive: again } = token;
   const loop_id = token.loop_id as string;
   const to = { actor: "loops" as const, execution_id, stream_id: loop_id };
-  const start = { type: "start", execution_id, loop_id, step, activation, playbook, scope };
+  const ids = { execution_id, loop_id, step, activation };
+  const start = { type: "start", ...ids, playbook, scope, ...(again && { redrive: again }) };
   const end = endOf(token, state);
   if (end) yield { kind: "message", key: `${end.type}:${loop_id}`, to, input: { ...end, start } };
   else yield { kind: "message", key: `loop:${loop_id}`, to, input: start };

@@ -5,6 +5,7 @@ import type { OutcomeResult } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin, StartCaller } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { WholeScope } from "../../schemas/playbook/step-reads.ts";
+import type { Redrive } from "../../schemas/redrive.ts";
 
 /** One running activation of a step: the token that entered it. */
 export interface Token {
@@ -19,6 +20,22 @@ export interface Token {
   scope?: FrozenScope;
   /** The limit that a loop step has passed: its loop is told to stop, and the step has failed. */
   timed_out_ms?: number;
+  redrive?: Redrive;
+}
+
+/** A step that a redrive would have to run, or to route: its newest activation left it so. */
+export interface Lapse {
+  /**
+   * It failed; it failed, or items of it did, and that was tolerated; it ended well after another
+   * failure, so that no arc of it was taken; or its turn to be entered never came.
+   */
+  why: "failed" | "tolerated" | "unrouted" | "waiting";
+  activation: number;
+  upstream?: string;
+  loop_id?: string;
+  /** Of an activation that was a redrive itself: whose idempotency keys it shared. */
+  keyed?: number;
+  failure?: Failure;
 }
 
 export interface Failure {
@@ -47,6 +64,11 @@ export interface Live {
   failure?: Failure;
   /** A failure found an error arc: work goes on, the end is FAILED. */
   handled?: Failure;
+  lapsed: Map<string, Lapse>;
+  /** What steps that wait to be entered go on with. */
+  again: Map<string, Redrive>;
+  /** The final step, when it ran in a generation before this one only. */
+  owedFinal?: string;
   /** The last step that exited, whose result is the execution's. */
   last?: string;
   cancelReason?: string;
@@ -65,9 +87,12 @@ export type ExecutionState =
       parent_execution_id?: string;
       /** How often steps were entered, all together. */
       steps?: number;
+      /** As it was at its end, for a redrive. Absent in snapshots of an older build. */
+      live?: Live;
     };
 
 export type Running = Extract<ExecutionState, Live>;
+export type Ended = Exclude<ExecutionState, Running | { status: "none" }>;
 
 export function isLive(state: ExecutionState): state is Running {
   return state.status === "running" || state.status === "cancelling";
@@ -79,15 +104,21 @@ export function tokenKey(step: string, activation: number): string {
 
 /** A copy whose maps can be changed; commands are copied because claims change them in place. */
 export function fork(state: ExecutionState): ExecutionState {
-  if (!isLive(state)) return state;
+  // What has ended is changed by a redrive only, which copies it.
+  return isLive(state) ? { ...state, ...copyOf(state) } : state;
+}
+
+export function copyOf(live: Live): Live {
   const commands = new Map<string, Command>();
-  for (const [id, command] of state.commands) commands.set(id, { ...command });
+  for (const [id, command] of live.commands) commands.set(id, { ...command });
   return {
-    ...state,
-    activations: new Map(state.activations),
-    results: new Map(state.results),
-    tokens: new Map(state.tokens),
-    waiting: new Map(state.waiting),
+    ...live,
+    activations: new Map(live.activations),
+    results: new Map(live.results),
+    tokens: new Map(live.tokens),
+    waiting: new Map(live.waiting),
+    lapsed: new Map(live.lapsed),
+    again: new Map(live.again),
     commands,
   };
 }
@@ -109,22 +140,40 @@ export function wholeScope(state: Running, upstream?: string): WholeScope {
   };
 }
 
-const MAPS = ["activations", "results", "tokens", "waiting", "commands"] as const;
+const MAPS = [
+  "activations",
+  "results",
+  "tokens",
+  "waiting",
+  "commands",
+  "lapsed",
+  "again",
+] as const;
 
 export function freeze(state: ExecutionState): Json {
-  if (!isLive(state)) return state;
-  const frozen: Record<string, unknown> = { ...state };
-  for (const name of MAPS) frozen[name] = [...state[name]];
+  if (isLive(state)) return freezeMaps(state);
+  if (state.status === "none" || !state.live) return state as unknown as Json;
+  return { ...state, live: freezeMaps(state.live) };
+}
+
+function freezeMaps(live: Live): Json {
+  const frozen: Record<string, unknown> = { ...live };
+  for (const name of MAPS) frozen[name] = [...live[name]];
   return frozen as Json;
 }
 
 export function thaw(frozen: Json): ExecutionState {
   const kept = frozen as unknown as ExecutionState;
-  if (!isLive(kept)) return kept;
-  const raw = frozen as unknown as Record<(typeof MAPS)[number], [string, never][]>;
-  const state = { ...kept };
-  for (const name of MAPS) state[name] = new Map<string, never>(raw[name]);
+  if (isLive(kept)) return thawMaps(kept);
+  if (kept.status === "none" || !kept.live) return kept;
+  return { ...kept, live: thawMaps(kept.live) };
+}
+
+function thawMaps<Kept extends Live>(kept: Kept): Kept {
+  const raw = kept as unknown as Record<(typeof MAPS)[number], [string, never][] | undefined>;
+  const live = { ...kept };
+  for (const name of MAPS) live[name] = new Map<string, never>(raw[name] ?? []);
   // JSON has no undefined: a token that no arc brought comes back as null.
-  for (const [step, from] of raw.waiting) state.waiting.set(step, from ?? undefined);
-  return state;
+  for (const [step, from] of raw.waiting ?? []) live.waiting.set(step, from ?? undefined);
+  return live;
 }

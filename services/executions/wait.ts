@@ -5,7 +5,7 @@ import type { Runtime } from "../../mixins/runtime.ts";
 import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import type { ExecutionsWait } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
-import { statusWord } from "./machine.ts";
+import { generationOf, statusWord } from "./machine.ts";
 import { readExecution, type ExecutionView } from "./read.ts";
 
 /** Another node may own the stream: its head is looked at this often. */
@@ -39,8 +39,9 @@ export async function waitForExecution(
 }
 
 /** How a run ended; `justNow` when its row has probably yet to follow. */
-interface End {
+export interface End {
   status: string;
+  generation: number;
   justNow: boolean;
 }
 
@@ -48,12 +49,12 @@ interface End {
 export async function endedHere(
   waiter: Waiter,
   { execution_id, timeout_ms }: ExecutionsWait,
-): Promise<{ status?: string }> {
+): Promise<{ status?: string; generation?: number }> {
   const { runtime } = waiter;
   const end = await watched(waiter, execution_id, runtime.clock.now() + timeout_ms);
   if (!end) return {};
   await caughtUp(runtime, execution_id, end);
-  return { status: end.status };
+  return { status: end.status, generation: end.generation };
 }
 
 /** The end, or undefined when time ran out. */
@@ -65,12 +66,15 @@ async function ended(waiter: Waiter, executionId: string, until: number): Promis
     if (!isOffered(broker, ENDED_ACTION, owner)) break;
     try {
       const timeout_ms = Math.ceil(Math.min(ASK_MS, until - runtime.clock.now()));
-      const { status } = await broker.call<{ status?: string }, object>(
+      const { status, generation = 0 } = await broker.call<
+        { status?: string; generation?: number },
+        object
+      >(
         ENDED_ACTION,
         { execution_id: executionId, timeout_ms },
         { nodeID: owner, timeout: timeout_ms + ROW_LAG_MS + ANSWER_MS },
       );
-      if (status !== undefined) return { status, justNow: false };
+      if (status !== undefined) return { status, generation, justNow: false };
     } catch (error) {
       if (!isUnreachable(error)) throw error;
       break;
@@ -91,14 +95,14 @@ async function watched(
   const stop = host.watch(stream, state => {
     const status = statusWord(state);
     if (status === "RUNNING") return;
-    end ??= { status, justNow: true };
+    end ??= { status, generation: generationOf(state), justNow: true };
     wake();
   });
   try {
     for (;;) {
-      const { status } = await host.send(stream, { type: "describe" });
+      const { status, generation } = await host.send(stream, { type: "describe" });
       if (end) return end;
-      if (status !== "RUNNING") return { status, justNow: false };
+      if (status !== "RUNNING") return { status, generation, justNow: false };
       const left = until - runtime.clock.now();
       if (left <= 0) return undefined;
       await new Promise<void>(resolve => {
@@ -125,15 +129,23 @@ async function familyEnded(runtime: Runtime, executionId: string, until: number)
 }
 
 /** The row once it says what its owner said; the owner's word when the row lags too long. */
-async function caughtUp(runtime: Runtime, executionId: string, end: End): Promise<ExecutionView> {
+export async function caughtUp(
+  runtime: Runtime,
+  executionId: string,
+  end: End,
+): Promise<ExecutionView> {
   const until = runtime.clock.now() + ROW_LAG_MS;
   if (end.justNow) await nextWrite(runtime, executionId).written;
   for (;;) {
     const next = nextWrite(runtime, executionId);
     const row = await readExecution(runtime, executionId);
-    if (row.status !== "RUNNING" || runtime.clock.now() >= until) {
+    const generation = Number(row.state["generation"] ?? 0);
+    const isThere =
+      generation > end.generation ||
+      (generation === end.generation && (row.status !== "RUNNING" || end.status === "RUNNING"));
+    if (isThere || runtime.clock.now() >= until) {
       next.cancel();
-      return row.status === "RUNNING" ? { ...row, status: end.status } : row;
+      return isThere ? row : { ...row, status: end.status };
     }
     await next.written;
   }

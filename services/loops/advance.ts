@@ -4,6 +4,7 @@ import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId, type CommandName } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import { Bitmap } from "../../schemas/bitmap.ts";
 import type { Running } from "./state.ts";
 
 /**
@@ -25,13 +26,21 @@ export function tallyOf(state: Running): Tally {
 /** Issues up to the window, or ends the loop when nothing is open and nothing is left to issue. */
 export function goOn(state: Running, tally: Tally): NewEvent[] {
   const { plan, stopReason } = state;
-  const failed = tally.failed > plan.tolerance;
-  const goesOn = !failed && stopReason === undefined;
+  // Items that failed before and do not run again keep none of the others from running.
+  const isSpent = tally.failed - (state.inheritedFailed ?? 0) > plan.tolerance;
+  const goesOn = !isSpent && stopReason === undefined;
   const issued = goesOn ? issueUpTo(plan.window - tally.open, state) : [];
   if (issued.length > 0 || tally.open > 0) return issued;
-  if (failed) return [done(state, tally, "failed", tally.error)];
   const isWhole = tally.success + tally.failed === plan.size;
+  if (isSpent || (isWhole && tally.failed > plan.tolerance)) {
+    return [done(state, tally, "failed", tally.error ?? leftFailed(tally))];
+  }
   return [isWhole ? done(state, tally, "ok") : cut(state, tally, stopReason ?? "stopped")];
+}
+
+function leftFailed({ failed }: Tally): OutcomeResult["error"] {
+  const message = `${failed} items that failed before were not run again`;
+  return { kind: "logic", retryable: false, code: "LOOP", message };
 }
 
 /** The attempt of an item whose frame was given up: the item of its own is another command. */
@@ -43,13 +52,26 @@ function issueUpTo(room: number, state: Running): NewEvent[] {
     .slice(0, Math.max(0, room))
     .map(iter_index => issue(state, { iter_index, attempt: AGAIN }));
   let next = state.next;
-  while (issued.length < room && next < state.plan.size) {
-    const count = sizeOfFrame(state, next);
+  while (issued.length < room) {
+    next = Bitmap.firstFree(state.done, state.failed, next);
+    if (next >= state.plan.size) break;
+    const count = spanOf(sizeOfFrame(state, next), next, state);
     const item = count > 1 ? { frame: { first: next, count } } : { iter_index: next };
     issued.push(issue(state, { ...item, attempt: 1 }));
     next += count;
   }
   return issued;
+}
+
+/** From the first of so many items to the last: what is settled between them is not run again. */
+function spanOf(items: number, first: number, { done, failed, plan }: Running): number {
+  let last = first;
+  for (let more = items - 1; more > 0; more -= 1) {
+    const next = Bitmap.firstFree(done, failed, last + 1);
+    if (next >= plan.size) break;
+    last = next;
+  }
+  return last - first + 1;
 }
 
 /** Near the end frames shrink, so that no slot waits for the last long one. */

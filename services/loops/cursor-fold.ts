@@ -94,7 +94,7 @@ function committed(state: Claiming, event: EventOf<"frame.committed">): void {
   if (slot.told !== "") cursor.frames += 1;
   state.open.delete(command_id);
   renew(slot);
-  const left = (event.context)?.["left"];
+  const left = event.context?.["left"];
   if (left) slot.left = left as unknown as LeftRows;
   else if (drained) slot.status = "drained";
 }

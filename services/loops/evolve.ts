@@ -70,7 +70,7 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
   const kept = (event.context ?? {}) as JsonObject;
-  const { loop_id, step, activation, collection_size } = event.meta;
+  const { loop_id, step, activation } = event.meta;
   const plan = kept["plan"] as unknown as LoopPlan;
   const cursor = freshCursor(plan);
   const scope = fresh?.scope ?? (kept["scope"] as unknown as FrozenScope | undefined);
@@ -88,14 +88,26 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     scope_ref: kept["scope_ref"] as unknown as ResultReference | undefined,
     next: 0,
     open: new Map(),
-    done: Bitmap.ofSize(collection_size),
-    failed: Bitmap.ofSize(collection_size),
-    doneCount: 0,
-    failedCount: 0,
+    ...settledBefore(event),
     again: [],
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
+  };
+}
+
+/** Nothing; of a redriven loop, what it inherits. */
+function settledBefore({ meta, context }: EventOf<"loop.started">) {
+  const { ok: doneCount = 0, failed: failedCount = 0 } = meta.inherited ?? {};
+  const sets = context?.["inherited"] as { ok: string; failed: string } | undefined;
+  const empty = () => Bitmap.ofSize(meta.collection_size);
+  const keyed = context?.["keyed"] as number | undefined;
+  return {
+    done: sets ? Bitmap.fromText(sets.ok) : empty(),
+    failed: sets ? Bitmap.fromText(sets.failed) : empty(),
+    ...{ doneCount, failedCount },
+    ...(failedCount > 0 && { inheritedFailed: failedCount }),
+    ...(keyed !== undefined && { keyed }),
   };
 }
 

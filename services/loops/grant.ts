@@ -26,7 +26,11 @@ export function grantOf(command: Command, state: Running): Grant {
     playbook,
     ...scopeOf(state),
   };
-  if (!isClaiming(state)) return { ...base, ...itemsOf(command, state) };
+  if (!isClaiming(state)) {
+    const keyed = state.keyed === undefined ? {} : { keyed: state.keyed };
+    return { ...base, ...keyed, ...itemsOf(command, state) };
+  }
+  // What a redriven loop claims are other rows: none may have the idempotency key of an old one.
   return { ...base, cursor: cursorOf(command.cursor as CursorRound, state) };
 }
 
@@ -74,7 +78,7 @@ function frameOf({ first, count }: NonNullable<Command["frame"]>, state: Running
     count,
     left: toRanges(left),
     ...(atHand && { values: left.map(index => itemOf(state, index) as Json) }),
-    tolerance: Math.max(0, plan.tolerance - failedCount),
+    tolerance: Math.max(0, plan.tolerance - failedCount + (state.inheritedFailed ?? 0)),
     sequential: plan.window === 1,
   };
 }

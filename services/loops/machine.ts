@@ -23,6 +23,7 @@ import type { FrozenScope, Grant, PlaybookPin } from "../../schemas/frozen-scope
 import { parseCommandId } from "../../schemas/ids.ts";
 import type { Json } from "../../schemas/json.ts";
 import { openLoop } from "../../schemas/playbook/loop-plan.ts";
+import type { Redrive } from "../../schemas/redrive.ts";
 import { cut, done, end, goOn, tallyOf } from "./advance.ts";
 import {
   claimsDue,
@@ -46,6 +47,7 @@ export interface LoopStart {
   activation: number;
   playbook: PlaybookPin;
   scope: FrozenScope;
+  redrive?: Redrive;
 }
 
 /**
@@ -112,8 +114,9 @@ function decideOver(input: LoopInput): NewEvent[] {
 
 /** The loop's first facts; with a reason to end it opens only to say that nothing ran. */
 function start(input: LoopStart, context: TurnContext, endReason?: string): NewEvent[] {
-  const { loop_id, step, activation, execution_id, playbook } = input;
+  const { loop_id, step, activation, execution_id, playbook, redrive } = input;
   const opened = openLoop(input, context);
+  const { inherited } = opened;
   const started: NewEvent = {
     event_type: "loop.started",
     node_name: step,
@@ -124,9 +127,14 @@ function start(input: LoopStart, context: TurnContext, endReason?: string): NewE
       collection_size: opened.plan.size,
       mode: opened.plan.mode,
       max_in_flight: opened.plan.window,
+      ...(inherited && {
+        redrive_of: redrive?.loop_id,
+        inherited: { ok: inherited.ok.count(), failed: inherited.failed.count() },
+      }),
     },
     context: {
       ...opened.kept,
+      ...(redrive && { keyed: redrive.keyed }),
       execution_id,
       plan: opened.plan as unknown as Json,
       playbook: { ...playbook },

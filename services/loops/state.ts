@@ -53,6 +53,10 @@ interface Progress {
   failed: Bitmap;
   doneCount: number;
   failedCount: number;
+  /** Of the failed ones those that an earlier loop had failed, and that do not run again. */
+  inheritedFailed?: number;
+  /** The activation that names the idempotency keys of its calls, when that is an earlier one. */
+  keyed?: number;
   /** Items of frames that were given up with their worker: issued again, each by itself. */
   again: number[];
   /** Items the next frame may carry, and what one takes, in milliseconds. */

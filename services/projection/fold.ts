@@ -110,8 +110,14 @@ function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
     (event.event_type === "command.issued" && event.meta.enter === true);
   if (entered) counts.steps += 1;
   counts.retries += retriesOf(event);
-  if (event.event_type !== "execution.cancel_requested") return { ...state, counts };
-  return { ...state, counts, cancel_requested: true };
+  switch (event.event_type) {
+    case "execution.cancel_requested":
+      return { ...state, counts, cancel_requested: true };
+    case "execution.redriven":
+      return { ...state, counts, generation: event.meta.generation };
+    default:
+      return { ...state, counts };
+  }
 }
 
 function retriesOf(event: NewEvent): number {
@@ -135,8 +141,8 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
     activation: event.meta.activation,
     ...(event.meta.mode === "cursor" && { mode: "cursor" as const }),
     total: event.meta.collection_size,
-    done: 0,
-    failed: 0,
+    done: event.meta.inherited?.ok ?? 0,
+    failed: event.meta.inherited?.failed ?? 0,
     in_flight: 0,
     completed: false,
     started_at: Math.round(event.at),

@@ -60,7 +60,7 @@ async function runChild(
 
 /**
  * One child a try of a task's visit, also after the worker that asked first has died: a retry means
- * another child, as the first one has failed.
+ * another child, as the first one has failed; so does a redrive.
  */
 async function start(
   request: ToolRequest,
@@ -88,8 +88,8 @@ async function start(
 }
 
 /** A hash, as step names may be longer than a key. */
-function childKey({ idempotency_key, attempt }: ToolCommand): string {
-  const name = createHash("sha256").update(`${idempotency_key}\n${attempt}`);
+function childKey({ idempotency_key, activation, attempt }: ToolCommand): string {
+  const name = createHash("sha256").update([idempotency_key, activation, attempt].join("\n"));
   return `child:${name.digest("hex")}`;
 }
 

@@ -20,6 +20,8 @@ export interface Batch {
   ok: Map<number, Json>;
   failed: number[];
   errors: JsonObject;
+  /** Of failed items those that nobody else keeps. */
+  items: JsonObject;
   /** Items that a rule ended early, as a success. */
   broke: number;
   /** Variables that these items wrote. */
@@ -33,7 +35,7 @@ export interface Batch {
 
 export function emptyBatch(): Batch {
   return {
-    ...{ count: 0, ok: new Map(), failed: [], errors: {}, broke: 0, ctx: {} },
+    ...{ count: 0, ok: new Map(), failed: [], errors: {}, items: {}, broke: 0, ctx: {} },
     ...{ bytes: 0, task_runs: 0, retries: 0 },
     since: performance.now(),
   };
@@ -75,11 +77,15 @@ type Report = Omit<ToldFrame, "frame"> & { numbers: Pick<FrameReport, "ok" | "fa
 
 /** Results in the order of `ok`, and errors by number: inline when they fit in a row. */
 export async function reportOf(command: OpenCommand, batch: Batch, place: string): Promise<Report> {
-  const { errors, ctx, first, task_runs, retries, since } = batch;
+  const { errors, items, ctx, first, task_runs, retries, since } = batch;
   const ok = ascending(batch.ok.keys());
   const failed = ascending(batch.failed);
   const results = ok.map(index => batch.ok.get(index) ?? null);
-  const data: Json = { ok: results, ...(failed.length > 0 && { errors }) };
+  const data: Json = {
+    ok: results,
+    ...(failed.length > 0 && { errors }),
+    ...(Object.keys(items).length > 0 && { items }),
+  };
   return {
     result: {
       status: "ok",

@@ -1,10 +1,11 @@
 // A round of a cursor's slot at its worker: rows that the user's SQL claims, run and told as they
 // are done. What a frame has claimed and cannot run, it leaves to the slot's next one.
 import type { FrameReport, OutcomeInput } from "../../schemas/command.ts";
+import { INLINE_RESULT_BYTES_MAX } from "../../schemas/events.ts";
 import type { ClaimedRow, GrantedCursor } from "../../schemas/frozen-scope.ts";
 import { partsOf } from "../../schemas/playbook/kept-roots.ts";
 import type { ScopeParts } from "../../schemas/playbook/scope.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
+import { fits, type Json, type JsonObject } from "../../schemas/json.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { emptyBatch, isDue, keptOf, record, reportOf, type ToldFrame } from "./batch.ts";
 import { claimRows, factsOf } from "./cursor-claim.ts";
@@ -148,6 +149,9 @@ class CursorFrame {
     const { ctx = {} } = await writesOf(this.#command, outcome, key);
     this.#take([number], outcome, ctx);
     this.#bytes += record(this.#batch, number, outcome, ctx);
+    if (outcome.status === "error" && fits(row, INLINE_RESULT_BYTES_MAX)) {
+      this.#batch.items[number] = row;
+    }
   }
 
   /** The step once, for all rows (`process: frame`). */

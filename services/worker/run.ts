@@ -178,6 +178,7 @@ async function call(
     execution_id: grant.execution_id,
     command_id: grant.command_id,
     step: grant.step,
+    activation: grant.activation,
     task: task.label,
     attempt: run.attempt,
     delivery: grant.delivery,
@@ -199,10 +200,10 @@ async function call(
 
 /**
  * Names one visit of one task, whoever runs it and however often: neither the delivery nor the
- * command's attempt is in it.
+ * command's attempt is in it, and a redrive has the name of what it runs again.
  */
 function idempotencyKey(
-  { execution_id, step, activation }: Grant,
+  { execution_id, step, activation, keyed = activation }: Grant,
   task: Task,
   visit: number,
   place: Place,
@@ -210,7 +211,7 @@ function idempotencyKey(
   const names = [step, task.label].map(name => encodeURIComponent(name.toWellFormed()));
   const [stepName, label] = names;
   const item = place === undefined ? [] : [place];
-  return [execution_id, stepName, activation, ...item, label, visit].join(":");
+  return [execution_id, stepName, keyed, ...item, label, visit].join(":");
 }
 
 /** What a tool throws although it should not: told to the playbook like any failure. */

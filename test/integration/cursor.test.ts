@@ -9,7 +9,7 @@ import {
   type CursorLoop,
 } from "../support/cursor-scene.ts";
 import { assertSound } from "../support/log-checker.ts";
-import { startNode, type TestNode } from "../support/node.ts";
+import { ended, startNode, type TestNode } from "../support/node.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 import { credentialsFor } from "../support/public-playbooks.ts";
 
@@ -267,5 +267,62 @@ workflow:
       [execution_id],
     )) as [{ most: number }];
     assert.ok(most < 2_048, `${most} bytes in a row`);
+  });
+
+  it("shows the rows that failed, and claims anew when it is redriven", async () => {
+    const { status, execution_id } = await run({
+      claim: `update queue set status = 'claimed', claims = claims + 1 where id in (
+                select id from queue where status = 'pending' order by id limit 4)
+              returning id, claims`,
+      slots: 1,
+      tasks: `
+      - {name: try, kind: postgres, auth: pg_k8s, params: ["{{ row.id }}", "{{ row.claims }}"],
+         query: "select 1 / (case when $1::int % 4 = 3 and $2::int = 1 then 0 else 1 end)"}
+      - {name: put, kind: postgres, auth: pg_k8s, params: ["{{ row.id }}"],
+         query: "insert into done (id) values ($1)"}`,
+      after: `
+  - step: end
+    tool: {kind: postgres, auth: pg_k8s,
+      query: "select 1 / (case count(*) when 10 then 1 else 0 end) from done"}`,
+    });
+    assert.equal(status, "FAILED", "the step after it misses two rows");
+    const { failures } = await node.call<{ failures: { index: number; item: object }[] }>(
+      "executions.failures",
+      { execution_id, step: "work" },
+    );
+    assert.deepEqual(
+      failures.map(({ index, item }) => ({ index, item })),
+      [
+        { index: 2, item: { id: 3, claims: 1 } },
+        { index: 6, item: { id: 7, claims: 1 } },
+      ],
+    );
+    await ask(target.url, "update queue set status = 'pending' where id in (3, 7)");
+    await node.call("executions.redrive", { execution_id, step: "work" });
+    const view = await ended(node.broker, execution_id);
+    assert.equal(view.status, "COMPLETED", JSON.stringify(view.error));
+    const { work } = view.loop_progress as Record<string, { done: number; total: number }>;
+    assert.deepEqual([work?.done, work?.total], [2, 2]);
+    await assertAllDone(target.url, 10);
+    assert.deepEqual(await doneTwice(target.url), []);
+    await assertSound(store.url, execution_id);
+  });
+
+  it("of one slot lets a row see what the ones before it wrote", async () => {
+    const { result } = await run({
+      slots: 1,
+      tasks: `
+      - name: add
+        kind: noop
+        result: {id: "{{ row.id }}"}
+        spec:
+          policy:
+            rules:
+              - else: {then: {do: continue, set: {ctx.sum: "{{ (ctx.sum or 0) + row.id }}"}}}`,
+      after: `
+  - step: end
+    tool: {kind: noop, result: {sum: "{{ ctx.sum }}"}}`,
+    });
+    assert.deepEqual(result, { sum: 55 });
   });
 });

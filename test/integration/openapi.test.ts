@@ -36,6 +36,12 @@ interface Document {
   paths: Record<string, Record<string, Operation>>;
 }
 
+/** A loop of one item that no machine answers. */
+const BROKEN = `${HEAD.replace("demo/one", "demo/broken")}workflow:
+  - step: each
+    loop: {in: [a], iterator: item}
+    tool: {kind: http, url: "http://127.0.0.1:1/"}
+`;
 const propertiesOf = (schema: object) =>
   Object.keys((schema as { properties?: object }).properties ?? {});
 const templateOf = (path: string) => `/api${path.replace(/[:*](\w+)/g, "{$1}")}`;
@@ -221,6 +227,35 @@ describe("GET /api/openapi.json", function () {
     );
     await call("GET /executions/:execution_id/wait", `/executions/${id}/wait?timeout_ms=20000`);
     await look(String(id));
+  });
+
+  it("is true of a redriven one and of its failures", async () => {
+    const broken = await call("POST /execute", "/execute", { playbook: BROKEN });
+    const id = String(broken["execution_id"]);
+    const route = "/executions/:execution_id";
+    const waiting = await call("GET /commands", "/commands?max=5&wait_ms=10000");
+    const ring = (waiting["rings"] as { command_id: string; stream_id: string }[])[0];
+    assert.ok(ring, "a command waits");
+    const at = encodeURIComponent(ring.command_id);
+    const claim = { worker_id: "w1", stream_id: ring.stream_id };
+    const grant = await call("POST /commands/:command_id/claim", `/commands/${at}/claim`, claim);
+    const error = { kind: "server_error", retryable: false, code: "HTTP_500", message: "broke" };
+    const outcome = {
+      ...{ event_type: "command.failed", command_id: ring.command_id, worker_id: "w1" },
+      ...{ delivery: grant["delivery"], result: { status: "error", error } },
+    };
+    await call("POST /events/batch", "/events/batch", { events: [outcome] });
+    await call(`GET ${route}/wait`, `/executions/${id}/wait?timeout_ms=20000`);
+    const failures = await call(`GET ${route}/failures`, `/executions/${id}/failures`);
+    nothingElse("executions.failures", failures);
+    assert.equal((failures["failures"] as []).length, 1);
+    const redriven = await call(`POST ${route}/redrive`, `/executions/${id}/redrive`, {});
+    nothingElse("executions.redrive", redriven);
+    assert.deepEqual([redriven["status"], redriven["generation"]], ["RUNNING", 1]);
+    await look(id);
+    await call(`POST ${route}/cancel`, `/executions/${id}/cancel`, {});
+    await call(`GET ${route}/wait`, `/executions/${id}/wait?timeout_ms=20000`);
+    await look(id);
   });
 
   it("is true of refusals", async () => {

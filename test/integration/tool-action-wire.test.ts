@@ -9,7 +9,15 @@ import { until } from "../support/actors.ts";
 import { natsServerBinary, startNats, type TestNats } from "../support/nats.ts";
 
 const command = {
-  ...{ execution_id: "1", command_id: "1:s:1:1", step: "s", task: "t", attempt: 1, delivery: 1 },
+  ...{
+    execution_id: "1",
+    command_id: "1:s:1:1",
+    step: "s",
+    activation: 1,
+    task: "t",
+    attempt: 1,
+    delivery: 1,
+  },
   idempotency_key: "1:s:1:t:1",
 };
 

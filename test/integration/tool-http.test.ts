@@ -16,6 +16,7 @@ const command = {
   execution_id: "1",
   command_id: "2",
   step: "s",
+  activation: 1,
   task: "t",
   idempotency_key: "1:s:1:t:1",
   attempt: 1,

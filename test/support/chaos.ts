@@ -1,6 +1,7 @@
 /** Plays an execution in a random order: what may happen at any time does, and some of it twice. */
 import type { Effect } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
+import { isLive } from "../../services/executions/state.ts";
 import type { Play } from "./execution-play.ts";
 import { EXECUTION_ID } from "./execution-play.ts";
 import { pick, type Random } from "./random-flows.ts";
@@ -51,7 +52,7 @@ export class Chaos {
   }
 
   #isOver(): boolean {
-    return this.play.terminal !== undefined && this.play.effects().length === 0;
+    return !isLive(this.play.state) && this.play.effects().length === 0;
   }
 
   #action(roll: number): () => void {

@@ -19,7 +19,7 @@ import {
 } from "../../services/executions/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { decideWith, signsOf, turnAt } from "./given.ts";
-import { resultsOf } from "./play-results.ts";
+import { originOf, resultsOf } from "./play-results.ts";
 import { ok, replyOf, statsOf, type Answers, type Reply } from "./worker-replies.ts";
 
 type AnyMachine = Machine<unknown, { type: string }, { changed: boolean; grant?: Grant }>;
@@ -110,8 +110,9 @@ export class Play {
     return this.streams.get(streamId)?.events ?? [];
   }
 
+  /** Of the newest generation. */
   get terminal(): StoredEvent | undefined {
-    return this.eventsOf(EXECUTION_ID).find(event =>
+    return this.eventsOf(EXECUTION_ID).findLast(event =>
       /^(playbook\.(completed|failed)|execution\.cancelled)$/.test(event.event_type),
     );
   }
@@ -188,7 +189,7 @@ export class Play {
   }
 
   #provide(needs: Needs): void {
-    for (const { ref, extract } of needs.load) this.#loaded.set(ref, this.#load(ref, extract));
+    for (const { ref, extract } of needs.load) this.#loaded.set(ref, this.load(ref, extract));
     for (const { name, value } of needs.store) {
       const text = JSON.stringify(value);
       const ref = `noetl://execution/${name}`;
@@ -198,16 +199,18 @@ export class Play {
     }
   }
 
-  #load(ref: string, extract?: JsonObject): Json | LostValue {
+  load(ref: string, extract?: JsonObject): Json | LostValue {
     if (this.lost.has(ref)) return new LostValue(`the result '${ref}' is no longer kept`);
     if (ref.startsWith(CATALOG_PREFIX)) return this.#playbook;
-    const loopId = /\/loop\/([0-9]+)\/results$/.exec(ref)?.[1];
+    const [, loopId, what] = /\/loop\/([0-9]+)\/(results|origin)$/.exec(ref) ?? [];
     if (loopId === undefined) {
       const value = this.results.get(ref);
       assert.ok(value !== undefined, `nothing is stored as ${ref}`);
       return value;
     }
-    const results = resultsOf(this.eventsOf(loopId), extract);
+    const log = (id: string) => this.eventsOf(id);
+    if (what === "origin") return originOf(loopId, log);
+    const results = resultsOf(loopId, log);
     return { ...extract, results, data: results };
   }
 

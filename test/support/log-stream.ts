@@ -20,6 +20,8 @@ interface Replay {
   size?: number;
   /** Slots of a cursor whose last claim gave nothing; absent for other loops. */
   drained?: Set<number>;
+  /** How many iterations an earlier loop has settled. */
+  inherited?: { ok: number; failed: number } | undefined;
   /** What closed the stream: nothing but acknowledgements may follow. */
   closed?: string;
   cancelled: boolean;
@@ -62,13 +64,13 @@ function fault(replay: Replay, text: string): void {
 
 function step(replay: Replay, event: LogEvent): void {
   const { event_type: type, meta } = event;
-  if (replay.closed !== undefined && type !== "execution.redriven") {
-    fault(replay, `${type} after ${replay.closed}`);
-  }
+  if (type === "execution.redriven") replay.closed = undefined;
+  if (replay.closed !== undefined) fault(replay, `${type} after ${replay.closed}`);
   if (type === "loop.started") {
     replay.window = Number(meta["max_in_flight"]);
     if (meta["mode"] === "cursor") replay.drained = new Set();
     else replay.size = Number(meta["collection_size"]);
+    replay.inherited = meta["inherited"] as Replay["inherited"];
   } else if (type === "execution.cancel_requested") replay.cancelled = true;
   else if (type === "loop.done") checkStats(replay, event);
   else if (type.startsWith("command.") || type.startsWith("frame.")) stepCommand(replay, event);
@@ -192,8 +194,10 @@ function commitRows(replay: Replay, id: string, meta: LogEvent["meta"]): void {
 /** Every index is exactly one of succeeded, failed and not run (design §4.6). */
 function checkStats(replay: Replay, { meta }: LogEvent): void {
   const outcomes = [...replay.accepted.values()];
-  const success = outcomes.filter(Boolean).length;
-  const failed = outcomes.length - success;
+  const own = outcomes.filter(Boolean).length;
+  const { inherited } = replay;
+  const success = own + (inherited?.ok ?? 0);
+  const failed = outcomes.length - own + (inherited?.failed ?? 0);
   const total = replay.drained ? outcomes.length : (replay.size ?? 0);
   const counted = { total, success, failed, not_run: total - success - failed };
   const said = meta["stats"] as Record<string, number>;

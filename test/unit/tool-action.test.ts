@@ -199,7 +199,15 @@ describe("which actions a playbook may call", () => {
 });
 
 const command: ToolCommand = {
-  ...{ execution_id: "1", command_id: "1:s:1:1", step: "s", task: "t", attempt: 2, delivery: 3 },
+  ...{
+    execution_id: "1",
+    command_id: "1:s:1:1",
+    step: "s",
+    activation: 1,
+    task: "t",
+    attempt: 2,
+    delivery: 3,
+  },
   idempotency_key: "1:s:1:t:1",
   caller: { requested_by: "ada", request_id: "r-1", meta: { tenant_id: "acme", roles: ["a"] } },
 };
