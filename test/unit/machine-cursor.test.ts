@@ -306,4 +306,16 @@ describe("a loop over a cursor that is ended", () => {
       [],
     );
   });
+
+  it("by a stop keeps rows that wait for a worker: they are claimed", () => {
+    const play = cursorPlay("max_in_flight: 2");
+    const queue = new Queue(4);
+    const grant = play.claim("work");
+    const rows = queue.take(grant);
+    play.report(grant, rowsReply({ ok: [0] }, leaving(rows.slice(1))));
+    const start = { ...grant, type: "start", loop_id: grant.stream_id } as never;
+    play.send(grant.stream_id, { type: "stop", reason: "no use", start });
+    assert.equal(play.all("command.cancelled").length, 1, "the slot that has claimed nothing");
+    assert.deepEqual(queue.take(play.claim("work")), rows.slice(1));
+  });
 });
