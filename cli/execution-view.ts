@@ -3,6 +3,8 @@ import type { Json } from "../schemas/json.ts";
 
 export interface LoopProgress {
   loop_id?: string;
+  /** A loop over a cursor: nobody knows how many rows will come. */
+  mode?: "cursor";
   total: number;
   done: number;
   failed: number;

@@ -74,11 +74,11 @@ function stepName(node: string | null | undefined): string {
 
 function describeLoop(step: string, loop: LoopProgress): string {
   const ended = loop.done + loop.failed;
-  const { total } = loop;
+  const { total, mode } = loop;
   // Rounded down: 100% is said at the end only. Of a few items nobody needs it.
   const percent = total >= 100 ? ` ${Math.floor((ended * 100) / total)}%` : "";
-  const count = `${ended.toLocaleString("en-US")}/${total.toLocaleString("en-US")}${percent}`;
-  return [`${step} ${count}`, ...goingOn(loop)].join(", ");
+  const of = mode === "cursor" ? " rows" : `/${total.toLocaleString("en-US")}${percent}`;
+  return [`${step} ${ended.toLocaleString("en-US")}${of}`, ...goingOn(loop)].join(", ");
 }
 
 /** What is wrong, what runs, how fast it goes and how long it will take. */
@@ -119,7 +119,7 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   const counts = countLine(view);
   if (counts !== undefined) lines.push(`  ${counts}`);
   for (const [step, loop] of Object.entries(view.loop_progress ?? {})) {
-    const said = `${loop.done.toLocaleString("en-US")} of ${iterations(loop.total)}`;
+    const said = `${loop.done.toLocaleString("en-US")} of ${itemsOf(loop)}`;
     const parts = goingOn(loop).map(part => (part.endsWith("failed") ? paint(part, "red") : part));
     lines.push(`  ${[`${step}: ${said}`, ...parts].join(", ")}`);
   }
@@ -140,8 +140,8 @@ function countLine({ state, loop_progress: loops = {} }: ExecutionView): string 
   return retries > 0 ? `${counted(steps, "step")}, ${again}` : counted(steps, "step");
 }
 
-function iterations(total: number): string {
-  return counted(total, "iteration");
+function itemsOf({ mode, total }: LoopProgress): string {
+  return counted(total, mode === "cursor" ? "row" : "iteration");
 }
 
 function errorOf({ error }: ExecutionView): string[] {

@@ -1,6 +1,7 @@
 // The items of a loop that failed, each with its error and its value, read from the log.
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
 import type { Json, JsonObject } from "../schemas/json.ts";
+import { fromRanges } from "../schemas/ranges.ts";
 import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-log.ts";
 import type { LoopOutcome } from "./postgres/loop-outcome.ts";
 import type { Query } from "./postgres/index.ts";
@@ -25,11 +26,11 @@ export async function* failuresOf(
   const { failed: left, start } = await readSettled(database, loop);
   for (const one of (await familyOf(database, loop)).toReversed()) {
     for await (const row of outcomesOf(database, one, { failed: true })) {
-      const errors = await errorsOf(row, values);
-      for (const [index, error] of errors) {
+      for (const { index, error, item } of await errorsOf(row, values)) {
         if (!left.has(index)) continue;
         left.delete(index);
-        yield { index, item: await itemAt(start.context ?? {}, index, values), error };
+        const known = item ?? (await itemAt(start.context ?? {}, index, values));
+        yield { index, item: known, error };
       }
     }
   }
@@ -51,17 +52,29 @@ export async function firstFailures(
   return shown.sort((one, other) => one.index - other.index) as unknown as Json;
 }
 
-type Errors = [number, OutcomeResult["error"] | null][];
+/** An item with its error; a cursor's row comes with it, as it is in no collection. */
+type Failed = Pick<ItemFailure, "index" | "error"> & { item?: Json | undefined };
 
 async function errorsOf(
   row: LoopOutcome,
   values: Pick<ValueStore, "load" | "item">,
-): Promise<Errors> {
+): Promise<Failed[]> {
   const outcome = row.result as unknown as OutcomeResult;
-  if (row.iter_index !== null) return [[row.iter_index, outcome.error ?? null]];
+  const { error = null } = outcome;
+  if (row.iter_index !== null) return [{ index: row.iter_index, error }];
   const kept = outcome.reference ? await values.load(outcome.reference) : outcome.context;
-  const { errors = {} } = (kept ?? {}) as { errors?: Record<string, OutcomeResult["error"]> };
-  return indexesOf(row, row.failed).map(index => [index, errors[index] ?? null]);
+  const { errors = {}, items = {} } = (kept ?? {}) as {
+    errors?: Record<string, OutcomeResult["error"]>;
+    items?: JsonObject;
+  };
+  const indexes = indexesOf(row, row.failed);
+  if (row.rows === null) return indexes.map(index => ({ index, error: errors[index] ?? null }));
+  const numbers = fromRanges(row.rows, 0, Infinity) ?? [];
+  return indexes.map(index => {
+    const number = numbers[index - (row.first ?? 0)] ?? -1;
+    // Of rows that failed together the report has one error.
+    return { index, error: errors[number] ?? error, item: items[number] };
+  });
 }
 
 /** The item as `loop.started` froze it. */

@@ -4,7 +4,7 @@ import { Rejected } from "../schemas/errors.ts";
 import type { EventOf } from "../schemas/events.ts";
 import { fromRanges } from "../schemas/ranges.ts";
 import { readStream } from "./postgres/event.ts";
-import { pageLoopOutcomes, type LoopOutcome } from "./postgres/loop-outcome.ts";
+import { countRows, pageLoopOutcomes, type LoopOutcome } from "./postgres/loop-outcome.ts";
 import type { Query } from "./postgres/index.ts";
 
 const PAGE = 2_000;
@@ -61,7 +61,9 @@ export async function* outcomesOf(
 export async function readSettled(database: Query, loop: LoopName) {
   const start = await readLoopStart(database, loop);
   const inherited = start.context?.["inherited"] as { ok: string; failed: string } | undefined;
-  const empty = () => Bitmap.ofSize(start.meta.collection_size);
+  const isCursor = start.meta.mode === "cursor";
+  const size = isCursor ? await countRows(database, loop) : start.meta.collection_size;
+  const empty = () => Bitmap.ofSize(size);
   const ok = inherited ? Bitmap.fromText(inherited.ok) : empty();
   const failed = inherited ? Bitmap.fromText(inherited.failed) : empty();
   for await (const row of outcomesOf(database, loop)) {

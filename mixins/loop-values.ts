@@ -1,7 +1,7 @@
 // What the log keeps of a loop that is over: its results, and what a redrive inherits of it.
 import { Rejected } from "../schemas/errors.ts";
 import type { OutcomeResult, ResultReference } from "../schemas/events.ts";
-import type { Json } from "../schemas/json.ts";
+import { isObject, type Json } from "../schemas/json.ts";
 import { RESULTS_BLOCK } from "../schemas/playbook/stored-result.ts";
 import { firstFailures } from "./loop-failures.ts";
 import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-log.ts";
@@ -30,22 +30,30 @@ export async function fetchFromLog(
   if (part === "failures") return firstFailures(database, loop, values);
   if (part !== undefined && /^\d{1,6}$/.test(part)) {
     const from = Number(part) * RESULTS_BLOCK;
-    return fetchResults(database, loop, { from, to: from + RESULTS_BLOCK }, values);
+    const block = await fetchResults(database, loop, { from, to: from + RESULTS_BLOCK }, values);
+    return block.results;
   }
   if (!match || part !== undefined) throw new Rejected(`${reference.ref} names nothing`, 404);
   const { total = 0 } = (reference.extract?.["stats"] ?? {}) as { total?: number };
-  const results = await fetchResults(database, loop, { from: 0, to: total }, values);
-  return { ...reference.extract, results, data: results };
+  const { results, frames } = await fetchResults(database, loop, { from: 0, to: total }, values);
+  const isCursor = reference.extract?.["frame_count"] !== undefined;
+  return { ...reference.extract, results, data: results, ...(isCursor && { frames }) };
 }
 
-/** Of the indexes `from` … `to - 1`, in input order; null for an item that failed or never ran. */
+/**
+ * Of the indexes `from` … `to - 1`, in input order; null for an item that failed or never ran. What
+ * a step gave for all rows of a cursor's frame (`process: frame`) is one result, in order of
+ * acceptance.
+ */
 async function fetchResults(
   database: Query,
   loop: LoopName,
   { from, to }: { from: number; to: number },
   values: Pick<ValueStore, "load" | "item">,
-): Promise<Json[]> {
+): Promise<{ results: Json[]; frames: Json[] }> {
   const results = Array.from<Json>({ length: to - from }).fill(null);
+  const whole: Json[] = [];
+  const frames: Json[] = [];
   const place = (index: number, value: Json) => {
     if (index >= from && index < to) results[index - from] = value;
   };
@@ -54,15 +62,17 @@ async function fetchResults(
     for await (const row of outcomesOf(database, one, { from, to })) {
       const outcome = row.result as unknown as OutcomeResult;
       if (outcome.status !== "ok") continue;
+      if (row.frame) frames.push(row.frame as Json);
       bytes += outcome.reference?.bytes ?? 64;
       if (bytes > RESULTS_BYTES_MAX) throw tooLarge(loop);
       const { reference, context = null } = outcome;
       const value = reference ? await values.load(reference) : context;
       if (row.iter_index !== null) place(row.iter_index, value);
+      else if (isObject(value) && value["frame"] !== undefined) whole.push(value["frame"]);
       else placeFrame(row, value, place);
     }
   }
-  return results;
+  return { results: whole.length > 0 ? whole : results, frames };
 }
 
 function tooLarge({ loop_id }: LoopName): Rejected {

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "./command.ts";
 import { outcomeResult, resultReference, toolError, type StoredEvent } from "./events.ts";
+import { frameReport } from "./frame-report.ts";
 import type { FrozenScope } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { LoopReport } from "./loop-report.ts";
@@ -52,7 +53,7 @@ const outcome = {
   result,
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
-  frame: z.object({ ok: z.string(), failed: z.string(), final: z.boolean() }).optional(),
+  frame: z.object(frameReport(json)).optional(),
   next: z.object(claimant).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });
@@ -124,6 +125,7 @@ const loopReport = {
   status: z.enum(["ok", "failed", "cancelled"]),
   stats: z.object({ total: count, success: count, failed: count, not_run: count }),
   ctx: object,
+  cursor: z.object({ broke: count, frames: count }).optional(),
   error: toolError.optional(),
 } satisfies Fields<LoopReport>;
 

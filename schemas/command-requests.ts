@@ -1,6 +1,7 @@
 /** What a worker may ask the server's door: what waits, claims, and the events it reports. */
 import { z } from "zod";
 import { outcomeResult, resultReference } from "./events.ts";
+import { frameReport } from "./frame-report.ts";
 import { LIMITS, id } from "./requests.ts";
 
 /** Rings told in one answer, and outcomes taken in one batch. */
@@ -85,7 +86,7 @@ const outcome = {
   result: outcomeResult.optional(),
   ctx: jsonMap.optional(),
   stats: z.strictObject({ task_runs: count, retries: count, duration_ms: count }).optional(),
-  frame: z.strictObject({ ok: z.string(), failed: z.string(), final: z.boolean() }).optional(),
+  frame: z.strictObject(frameReport(z.json())).optional(),
   next: nextClaim.optional(),
 };
 

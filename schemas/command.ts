@@ -4,8 +4,9 @@
  * the worker's death, and only those count against `max_attempts` (design §4.5, §5 rule 5).
  */
 import { Rejected } from "./errors.ts";
-import type { EventOf, NewEvent, OutcomeResult } from "./events.ts";
-import type { JsonObject } from "./json.ts";
+import type { EventOf, NewEvent, OutcomeResult, ResultReference } from "./events.ts";
+import type { CursorRound } from "./ids.ts";
+import type { Json, JsonObject } from "./json.ts";
 import type { Effect, HeldCommand, Ring } from "./decider.ts";
 
 export interface Command {
@@ -16,6 +17,8 @@ export interface Command {
   iter_index?: number;
   /** The iterations of a command that carries several. */
   frame?: { first: number; count: number };
+  /** Of a cursor loop: its command claims rows and runs them. */
+  cursor?: CursorRound;
   /** Tool kind that decides where it may run. */
   kind: string;
   delivery: number;
@@ -57,12 +60,27 @@ export interface OutcomeInput {
   next?: Omit<ClaimInput, "type" | "command_id">;
 }
 
-/** Items of a frame that are done, as `schemas/ranges.ts` writes sets. */
+/**
+ * Items of a frame that are done, as `schemas/ranges.ts` writes sets: by index, and of a cursor's
+ * frame by the row's number in it, from 0. A report of neither says only that the frame goes on.
+ */
 export interface FrameReport {
   ok: string;
   failed: string;
   /** The frame is over; items in neither set did not run. */
   final: boolean;
+  /** The cursor gave no row: there is nothing more for this slot. */
+  drained?: boolean;
+  /** Rows that a rule ended early, as a success. */
+  broke?: number;
+  /** Rows that the frame had claimed and did not run: the slot's next frame begins with them. */
+  left?: LeftRows;
+}
+
+/** A list of `ClaimedRow`: here, or behind a reference when it is large. */
+export interface LeftRows {
+  rows?: Json[];
+  reference?: ResultReference;
 }
 
 export interface ReleaseInput {
@@ -81,6 +99,7 @@ export function ofCommand(command: Command) {
     attempt: command.attempt,
     ...(command.iter_index === undefined ? {} : { iter_index: command.iter_index }),
     ...command.frame,
+    ...command.cursor,
   };
 }
 

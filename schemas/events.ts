@@ -55,7 +55,9 @@ const ofStep = { step: z.string(), activation: z.number() };
 const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
 /** Of a command that carries several iterations: the first one, and how many. */
 const ofFrame = { first: z.number().optional(), count: z.number().optional() };
-const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional() };
+/** Of a command of a cursor loop: which claim of which slot. */
+const ofSlot = { slot: z.number().optional(), round: z.number().optional() };
+const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional(), ...ofSlot };
 /** `schemas/loop-digest.ts`: of the items that this fact accepts, or of all items of a loop. */
 const digest = { digest: z.string().optional() };
 const delivery = { delivery: z.number(), worker_id: z.string() };
@@ -185,7 +187,14 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     failed: z.string(),
     ...delivery,
     ...digest,
+    ...ofSlot,
+    /** Of a cursor's frame, what it told as `FrameReport`: rows by number, and the rest of it. */
+    rows: z.string().optional(),
+    drained: z.boolean().optional(),
+    broke: z.number().optional(),
   }),
+  /** A cursor's frame that takes long, and has told nothing meanwhile. */
+  event("frame.heartbeat", { ...ofCommand, loop_id: z.string(), ...delivery, ...ofSlot }),
   event("loop.fanout.started", { ...ofStep, loop_id: z.string(), total_shards: z.number() }),
   event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),
   event("loop.shard.done", { loop_id: z.string(), shard_id: z.string() }),

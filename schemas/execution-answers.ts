@@ -6,7 +6,7 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
   "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed, " +
-    "rate_per_second and eta_seconds (null until they can be said)",
+    "mode: cursor, rate_per_second and eta_seconds (null until they can be said)",
 );
 
 const listedExecution = {

@@ -3,8 +3,11 @@
  * worker.
  */
 import type { RequestedBy } from "./caller.ts";
+import type { LeftRows } from "./command.ts";
 import type { OutcomeResult, ResultReference } from "./events.ts";
+import type { CursorRound } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
+import type { CursorPlan } from "./playbook/cursor-plan.ts";
 
 /** Which playbook an execution is pinned to. */
 export interface PlaybookPin {
@@ -46,6 +49,7 @@ export interface Grant {
   writes?: JsonObject;
   iteration?: GrantedIteration;
   frame?: GrantedFrame;
+  cursor?: GrantedCursor;
 }
 
 /** The iteration of a command; of a frame, what its iterations have in common. */
@@ -72,4 +76,23 @@ export interface GrantedFrame {
   tolerance: number;
   /** Later items see the variables that earlier ones wrote. */
   sequential: boolean;
+}
+
+/** A round of a slot: rows to claim, or those that the slot's last frame left. */
+export interface GrantedCursor extends CursorRound {
+  iterator: string;
+  limits: CursorPlan;
+  left?: LeftRows;
+  /** Of the rows left, those that are done already. */
+  told: string;
+  /** Rows that may yet fail before the frame stops; absent: all. */
+  tolerance?: number;
+  /** Later rows see the variables that earlier ones wrote. */
+  sequential: boolean;
+}
+
+/** A row as its claim gave it, under a name that no other row of the execution has. */
+export interface ClaimedRow {
+  key: string;
+  row: Json;
 }

@@ -66,12 +66,21 @@ export interface CommandName {
   iter_index?: number;
   /** Several iterations of one command: the first one, and how many. */
   frame?: { first: number; count: number };
+  /** Of a cursor loop: the how manieth claim of which slot. */
+  cursor?: CursorRound;
   attempt: number;
 }
 
+export interface CursorRound {
+  /** From 0. */
+  slot: number;
+  /** From 1. */
+  round: number;
+}
+
 /**
- * `{execution_id}:{step}:{activation}[:{iter_index} | :f{first}-{count}]:{attempt}`, the step
- * percent-encoded (design §4.4).
+ * `{execution_id}:{step}:{activation}[:{iter_index} | :f{first}-{count} | :c{slot}-{round}]:
+ * {attempt}`, the step percent-encoded (design §4.4).
  */
 export function commandId(name: CommandName): string {
   const parts: (string | number)[] = [
@@ -81,6 +90,7 @@ export function commandId(name: CommandName): string {
   ];
   if (name.iter_index !== undefined) parts.push(name.iter_index);
   if (name.frame) parts.push(`f${name.frame.first}-${name.frame.count}`);
+  if (name.cursor) parts.push(`c${name.cursor.slot}-${name.cursor.round}`);
   parts.push(name.attempt);
   return parts.join(":");
 }
@@ -92,20 +102,22 @@ export function parseCommandId(id: string): CommandName | undefined {
   const [executionId, step, ...rest] = parts;
   const stepName = decoded(step ?? "");
   if (!isId(executionId) || !stepName) return undefined;
-  const frame = rest.length === 3 ? frameOf(rest[1] ?? "") : undefined;
-  if (frame) rest.splice(1, 1);
+  const several = rest.length === 3 ? severalOf(rest[1] ?? "") : undefined;
+  if (several) rest.splice(1, 1);
   if (!rest.every(part => /^[0-9]{1,10}$/.test(part))) return undefined;
   const numbers = rest.map(Number);
   const [activation, second, third] = numbers as [number, number, number | undefined];
-  const name = { execution_id: executionId, step: stepName, activation, ...(frame && { frame }) };
+  const name = { execution_id: executionId, step: stepName, activation, ...several };
   return third === undefined
     ? { ...name, attempt: second }
     : { ...name, iter_index: second, attempt: third };
 }
 
-function frameOf(text: string): CommandName["frame"] {
-  const match = /^f([0-9]{1,10})-([0-9]{1,10})$/.exec(text);
-  return match ? { first: Number(match[1]), count: Number(match[2]) } : undefined;
+function severalOf(text: string): Pick<CommandName, "frame" | "cursor"> | undefined {
+  const [, letter, ...digits] = /^([fc])([0-9]{1,10})-([0-9]{1,10})$/.exec(text) ?? [];
+  const [one, two] = digits.map(Number) as [number, number];
+  if (letter === "f") return { frame: { first: one, count: two } };
+  return letter === "c" ? { cursor: { slot: one, round: two } } : undefined;
 }
 
 /** Percent-encoded text as it was; undefined when it is not percent-encoded text. */

@@ -44,6 +44,7 @@ export function expiryOf(command: Command, loopId?: string): NewEvent {
       delivery: command.delivery,
       worker_id: holder.worker_id,
       reason: "worker lost",
+      ...command.cursor,
       ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: command.iter_index }),
     },
   };

@@ -11,5 +11,7 @@ export interface LoopReport {
   stats: LoopStats;
   /** Ctx writes of the iterations, in order of acceptance. */
   ctx: JsonObject;
+  /** Of a cursor loop: rows that a rule ended early, and frames that had rows. */
+  cursor?: { broke: number; frames: number };
   error?: OutcomeResult["error"];
 }

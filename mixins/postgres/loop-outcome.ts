@@ -11,6 +11,10 @@ export interface LoopOutcome {
   failed: string | null;
   first: number | null;
   count: number | null;
+  /** Of a cursor's frame: the numbers of its rows, whose indexes are the next ones from `first`. */
+  rows: string | null;
+  /** Of the last report of a cursor's frame that had rows: `{slot, round, worker_id}`. */
+  frame: Record<string, unknown> | null;
   result: Record<string, unknown> | null;
 }
 
@@ -35,7 +39,11 @@ export async function pageLoopOutcomes(
     `select version, (meta->>'iter_index')::integer as iter_index,
             event_type = 'command.completed' as "isOk", meta->>'ok' as ok,
             meta->>'failed' as failed, (meta->>'first')::integer as first,
-            (meta->>'count')::integer as count, result
+            (meta->>'count')::integer as count, meta->>'rows' as rows,
+            case when meta ? 'rows' and meta->>'final' = 'true' and not meta ? 'drained'
+                 then jsonb_build_object('slot', meta->'slot', 'round', meta->'round',
+                                         'worker_id', meta->'worker_id') end as frame,
+            result
      from noetl.event
      where execution_id = $1 and stream_id = $2 and version > $3
        and (event_type in ('command.failed', 'frame.committed')
@@ -52,4 +60,17 @@ export async function pageLoopOutcomes(
     ],
   );
   return rows;
+}
+
+/** How many rows a loop over a cursor has accepted. */
+export async function countRows(
+  query: Query,
+  loop: { execution_id: string; loop_id: string },
+): Promise<number> {
+  const { rows } = await query.query<{ count: number }>(
+    `select coalesce(sum((meta->>'count')::integer), 0)::integer as count from noetl.event
+     where execution_id = $1 and stream_id = $2 and event_type = 'frame.committed'`,
+    [loop.execution_id, loop.loop_id],
+  );
+  return rows[0]?.count ?? 0;
 }

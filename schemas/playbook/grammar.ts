@@ -214,6 +214,11 @@ export const loopPolicyGrammar = z.object({
   results: anything,
 });
 
+const retryMode = only<string>(
+  "whole_frame or none, or a template",
+  value => isTemplate(value) || value === "whole_frame" || value === "none",
+);
+
 export const frameGrammar = z.object({
   max_rows: count.nullish(),
   max_seconds: amount.nullish(),
@@ -224,8 +229,10 @@ export const frameGrammar = z.object({
   max_attempts: count.nullish(),
   process: z.enum(["row", "frame"]).nullish(),
   verify_ipc: bool.nullish(),
-  retry_mode: filled.nullish(),
+  retry_mode: retryMode.nullish(),
 });
+
+export const cursorOptionsGrammar = z.object({ max_iterations: count.nullish() });
 
 export const cursorGrammar = z.object({
   kind: z.literal("postgres"),

@@ -11,6 +11,8 @@ import { chunksOf, type ChunkIndex } from "./collection.ts";
 import { reopen } from "./loop-origin.ts";
 import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
+import { planCursor, type CursorPlan } from "./cursor-plan.ts";
+import { LoopError, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
@@ -20,9 +22,10 @@ import { TemplateError } from "./template-error.ts";
 
 /** What a loop keeps of its opening besides its items. */
 export interface LoopPlan {
+  /** Items; 0 of a cursor loop, whose rows are counted when they are accepted. */
   size: number;
-  mode: "sequential" | "parallel";
-  /** Iterations open at once. */
+  mode: "sequential" | "parallel" | "cursor";
+  /** Iterations open at once; of a cursor loop, its slots. */
   window: number;
   iterator: string;
   /** Tool kind of the iterations' commands. */
@@ -33,6 +36,8 @@ export interface LoopPlan {
   frame_max?: number;
   /** The items are 0 … size-1 themselves: nothing is kept. */
   counted?: boolean;
+  /** Only of a cursor loop. */
+  cursor?: CursorPlan;
 }
 
 export interface OpenedLoop {
@@ -47,7 +52,7 @@ export interface OpenedLoop {
   inherited?: { ok: Bitmap; failed: Bitmap };
 }
 
-/** Windows of parallel loops without `max_in_flight`, and the widest one. */
+/** Windows of parallel and cursor loops without `max_in_flight`, and the widest one. */
 export const WINDOW_DEFAULT = 10;
 export const WINDOW_MAX = 10_000;
 /** Above these a collection is frozen by reference (design §9). */
@@ -61,6 +66,8 @@ export const ITEMS_MAX = 1_000_000;
 /** Items of a frame when `spec.frame.max_rows` does not say, and the most it may say. */
 const FRAME_ITEMS_DEFAULT = 50;
 const FRAME_ITEMS_MAX = 1_000;
+/** Where a claim may run: playbook-dsl §1.11.2 knows only cursors of Postgres. */
+const CLAIM_KIND = "postgres";
 const TOLERATE_ALL = Number.MAX_SAFE_INTEGER;
 
 export interface Opening {
@@ -82,9 +89,11 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   const cut = cutScope(playbook, opening.step, { ...rest, results });
   const scope = keep("scope", cut, fits(cut, SCOPE_BYTES_MAX), opening, context);
   try {
-    const again = reopen(opening, context);
+    // What a cursor's rows came to is in the user's table: the claim says what is left to do.
+    const again = loop.cursor ? undefined : reopen(opening, context);
     if (again) return { ...again, scope: cut, kept: { ...scope, ...again.kept } };
     const templates = createScope(partsOf(cut, context.loaded));
+    if (loop.cursor) return { plan: cursorOf(step, loop, templates), scope: cut, kept: scope };
     const items = normalise(renderValue(loop.in, templates, "typed") as Json);
     const size = counted(typeof items === "number" ? items : items.length);
     const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
@@ -110,11 +119,16 @@ function planOf(
   loop: Loop,
   sizes: Pick<LoopPlan, "size" | "window" | "tolerance">,
 ): LoopPlan {
-  const mode = loop.mode === "parallel" ? "parallel" : "sequential";
-  return { ...sizes, mode, iterator: loop.iterator, kind: commandKind(step) };
+  const { mode, iterator } = loop;
+  return { ...sizes, mode, iterator, kind: mode === "cursor" ? CLAIM_KIND : commandKind(step) };
 }
 
-class LoopError extends Error {}
+/** Slots of a loop over a cursor; its commands begin with the claim. */
+function cursorOf(step: Step, loop: Loop, templates: Scope): LoopPlan {
+  const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
+  const sizes = { size: 0, window, tolerance: TOLERATE_ALL };
+  return { ...planOf(step, loop, sizes), cursor: planCursor(step, loop, templates) };
+}
 
 function logicError(error: Error): OutcomeResult["error"] {
   const kind = error instanceof LostValue ? error.kind : "logic";
@@ -129,12 +143,7 @@ function frameOf(loop: Loop, size: number, window: number, templates: Scope) {
   if (loop.exec !== "local" || size <= 2 * window) return {};
   const asked =
     renderValue(loop.frame?.["max_rows"] ?? null, templates, "typed") ?? FRAME_ITEMS_DEFAULT;
-  const most = Number(asked);
-  if (!Number.isInteger(most) || most < 1) {
-    throw new LoopError(
-      `loop.spec.frame.max_rows gave ${JSON.stringify(asked)}, expected a whole number ≥ 1`,
-    );
-  }
+  const most = wholeNumber("loop.spec.frame.max_rows", asked);
   return most > 1 ? { frame_max: Math.min(most, FRAME_ITEMS_MAX) } : {};
 }
 
@@ -176,16 +185,9 @@ function fromText(text: string): Json[] {
 }
 
 function windowOf(loop: Loop, rendered: unknown): number {
-  if (loop.mode !== "parallel") return 1;
+  if (loop.mode === "sequential") return 1;
   if (loop.maxInFlight === undefined) return WINDOW_DEFAULT;
-  const isScalar = typeof rendered === "number" || typeof rendered === "string";
-  const window = isScalar ? Number(rendered) : NaN;
-  if (!Number.isInteger(window) || window < 1) {
-    throw new LoopError(
-      `loop.spec.max_in_flight gave ${JSON.stringify(rendered)}, expected a whole number ≥ 1`,
-    );
-  }
-  return Math.min(window, WINDOW_MAX);
+  return Math.min(wholeNumber("loop.spec.max_in_flight", rendered), WINDOW_MAX);
 }
 
 function toleranceOf(step: Step, loop: Loop, size: number): number {

@@ -3,6 +3,7 @@ import { checkTemplates } from "./check-templates.ts";
 import { readMap, refuse, warn } from "./findings.ts";
 import {
   cursorGrammar,
+  cursorOptionsGrammar,
   fanoutGrammar,
   frameGrammar,
   loopGrammar,
@@ -132,6 +133,7 @@ function refuseFanoutMode(
 
 function readCursor(reading: Reading, path: Path, raw: Record<string, unknown> | null | undefined) {
   if (!raw) return;
-  readMap(reading, path, cursorGrammar, raw);
+  const { options } = readMap(reading, path, cursorGrammar, raw);
+  readMap(reading, [...path, "options"], cursorOptionsGrammar, options, { extra: "keep" });
   checkTemplates(reading, path, raw);
 }

@@ -31,10 +31,10 @@ function readsOf(step: Step): Reads {
 }
 
 function collect(step: Step): Reads {
-  const loop = step.loop && { in: step.loop.in, max: step.loop.maxInFlight };
+  const { in: items, cursor, maxInFlight, frame } = step.loop ?? {};
   const tasks = step.tasks.flatMap(task => readTaskPaths(task, step.input));
   const outputs = step.tasks.map(task => task.output);
-  const paths = [...tasks, ...readPaths([outputs, step.output, loop])];
+  const paths = [...tasks, ...readPaths([outputs, step.output, items, cursor, maxInFlight, frame])];
   const roots = new Set<string>();
   const members = new Map<string, Set<string>>();
   const whole = new Set<string>();

@@ -87,7 +87,11 @@ class LoopResult extends KeptValue {
   }
 
   override member(key: string | number): unknown {
-    if (key === "results" || key === "data") return new LoopItems(this, this.#loaded);
+    // What a cursor gives may be one result a frame: it has no places to look at.
+    const isCursor = this.reference.extract?.["frame_count"] !== undefined;
+    if ((key === "results" || key === "data") && !isCursor) {
+      return new LoopItems(this, this.#loaded);
+    }
     if (key === "result") return this;
     if (key !== "failures") return super.member(key);
     return needValue(partOf(this.reference, "failures"), { loaded: this.#loaded });

@@ -6,7 +6,7 @@ import { issueAtSpot } from "./spot.ts";
 import type { Whereabouts } from "./spot.ts";
 
 /**
- * An issue for each cursor loop, fan-out loop and tool kind that this build cannot run; none when
+ * An issue for each fan-out loop and tool kind that this build cannot run; none when
  * the playbook can run. `where` (a ReadPlaybook) adds file, line and column.
  */
 export function refuseUnrunnable(
@@ -58,14 +58,7 @@ export function usesKind(playbook: Playbook, kind: ToolKind): boolean {
 function unrunnableLoop(
   loop: Loop,
 ): (Pick<Issue, "message" | "expected"> & { field: string }) | undefined {
-  const expected = "a loop over 'in' with mode sequential or parallel";
-  if (loop.cursor || loop.mode === "cursor") {
-    const message = "cursor loops are not available in this build";
-    return { field: "loop.cursor", message, expected };
-  }
-  if (loop.fanout) {
-    const message = "fan-out loops (loop_mode: fanout) are not available in this build";
-    return { field: "spec.loop_mode", message, expected: `${expected}, loop_mode local` };
-  }
-  return undefined;
+  if (!loop.fanout) return undefined;
+  const message = "fan-out loops (loop_mode: fanout) are not available in this build";
+  return { field: "spec.loop_mode", message, expected: "loop_mode local" };
 }

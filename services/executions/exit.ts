@@ -54,7 +54,7 @@ export function loopDone(input: LoopReport, state: Running, context: TurnContext
     ref: `noetl://execution/${state.execution_id}/loop/${loop_id}/results`,
     bytes: 0,
     tier: "log",
-    extract: { stats: { ...stats }, status: late ? "failed" : input.status },
+    extract: { ...rowsOf(input), stats: { ...stats }, status: late ? "failed" : wordOf(input) },
   };
   const status = input.status === "ok" && !late ? ("ok" as const) : ("error" as const);
   const error = late ? timeoutError(token) : input.error;
@@ -69,6 +69,22 @@ export function loopDone(input: LoopReport, state: Running, context: TurnContext
     result,
   };
   return follow([event], state, context);
+}
+
+/** Rows of a cursor may fail without failing its loop: the word says that some did. */
+function wordOf({ cursor, stats, status }: LoopReport): string {
+  return cursor && status === "ok" && stats.failed > 0 ? "partial" : status;
+}
+
+/** What a loop over a cursor tells besides (playbook-dsl §1.11.2). */
+function rowsOf({ cursor, stats }: LoopReport): JsonObject {
+  if (!cursor) return {};
+  return {
+    processed: stats.success + stats.failed,
+    failed: stats.failed,
+    breaks: cursor.broke,
+    frame_count: cursor.frames,
+  };
 }
 
 /** The failure of a step that took longer than its `spec.timeout`. */

@@ -109,13 +109,15 @@ export function done(
   status: LoopReport["status"],
   error?: OutcomeResult["error"],
 ): NewEvent {
-  const { loop_id, step, activation, plan } = state;
-  const stats = { total: plan.size, success, failed, not_run: plan.size - success - failed };
+  const { loop_id, step, activation, plan, cursor } = state;
+  // The rows of a cursor are those that came.
+  const total = cursor?.accepted ?? plan.size;
+  const stats = { total, success, failed, not_run: total - success - failed };
   return {
     event_type: "loop.done",
     node_name: step,
     meta: {
-      ...{ loop_id, step, activation, collection_size: plan.size, stats, status },
+      ...{ loop_id, step, activation, collection_size: total, stats, status },
       ...(digest !== undefined && { digest: digestText(digest) }),
     },
     ...(error ? { result: { status: "error", error } } : {}),

@@ -14,7 +14,8 @@ import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
-import { ITEM_MS_MIN, type LoopState, type Running } from "./state.ts";
+import { foldCursor, freshCursor } from "./cursor-fold.ts";
+import { ITEM_MS_MIN, isClaiming, type LoopState, type Running } from "./state.ts";
 
 /**
  * What a start knows beside its event, so that the fold of that same turn need not load it again.
@@ -31,6 +32,10 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     return state.status === "none" ? begun(event, fresh) : state;
   }
   if (state.status !== "running") return state;
+  if (isClaiming(state) && foldCursor(state, event, at)) {
+    merge(state, event);
+    return state;
+  }
   switch (event.event_type) {
     case "command.issued":
       return issued(state, event, at);
@@ -67,6 +72,8 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
   const kept = (event.context ?? {}) as JsonObject;
   const { loop_id, step, activation } = event.meta;
+  const plan = kept["plan"] as unknown as LoopPlan;
+  const cursor = freshCursor(plan);
   const scope = fresh?.scope ?? (kept["scope"] as unknown as FrozenScope | undefined);
   return {
     status: "running",
@@ -75,7 +82,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     step,
     activation,
     playbook: kept["playbook"] as unknown as PlaybookPin,
-    plan: kept["plan"] as unknown as LoopPlan,
+    plan,
     collection: fresh?.collection ?? (kept["collection"] as Json[] | undefined),
     collection_ref: kept["collection_ref"] as unknown as ResultReference | undefined,
     scope,
@@ -87,6 +94,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     again: [],
     frame_size: 1,
     overlay: {},
+    ...(cursor && { cursor }),
   };
 }
 
@@ -209,7 +217,7 @@ function over(
   stats: LoopStats,
   result: OutcomeResult | undefined,
 ): LoopState {
-  const { execution_id, loop_id, step, activation, playbook, overlay: ctx } = state;
+  const { execution_id, loop_id, step, activation, playbook, overlay: ctx, cursor } = state;
   const report: LoopReport = {
     type: "loop_done",
     loop_id,
@@ -218,6 +226,7 @@ function over(
     status,
     stats,
     ctx,
+    ...(cursor && { cursor: { broke: cursor.broke, frames: cursor.frames } }),
     ...(result?.error ? { error: result.error } : {}),
   };
   return { status: "done", execution_id, loop_id, step, activation, playbook, report };

@@ -1,17 +1,21 @@
 // What a worker is given with an iteration, or with a frame of them.
 import type { Command } from "../../schemas/command.ts";
-import type { FrozenScope, Grant, GrantedFrame } from "../../schemas/frozen-scope.ts";
+import type {
+  FrozenScope,
+  Grant,
+  GrantedCursor,
+  GrantedFrame,
+} from "../../schemas/frozen-scope.ts";
+import type { CursorRound } from "../../schemas/ids.ts";
 import type { Json } from "../../schemas/json.ts";
+import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
 import { toRanges } from "../../schemas/ranges.ts";
-import type { Running } from "./state.ts";
+import { isClaiming, type Claiming, type Running, type Slot } from "./state.ts";
 
 /** Values of large collections and scopes are named: whoever runs the command loads them. */
 export function grantOf(command: Command, state: Running): Grant {
-  const { execution_id, loop_id, step, activation, playbook, plan } = state;
-  const { frame } = command;
-  const index = frame?.first ?? command.iter_index ?? 0;
-  const { iterator, size: total } = plan;
-  return {
+  const { execution_id, loop_id, step, activation, playbook } = state;
+  const base = {
     command_id: command.command_id,
     execution_id,
     stream_id: loop_id,
@@ -20,8 +24,22 @@ export function grantOf(command: Command, state: Running): Grant {
     attempt: command.attempt,
     delivery: command.delivery,
     playbook,
-    ...(state.keyed !== undefined && { keyed: state.keyed }),
     ...scopeOf(state),
+  };
+  if (!isClaiming(state)) {
+    const keyed = state.keyed === undefined ? {} : { keyed: state.keyed };
+    return { ...base, ...keyed, ...itemsOf(command, state) };
+  }
+  // What a redriven loop claims are other rows: none may have the idempotency key of an old one.
+  return { ...base, cursor: cursorOf(command.cursor as CursorRound, state) };
+}
+
+function itemsOf(command: Command, state: Running): Pick<Grant, "iteration" | "frame"> {
+  const { loop_id, plan } = state;
+  const { frame } = command;
+  const index = frame?.first ?? command.iter_index ?? 0;
+  const { iterator, size: total } = plan;
+  return {
     iteration: {
       iterator,
       ...(frame ? {} : { value: itemOf(state, index) }),
@@ -62,5 +80,21 @@ function frameOf({ first, count }: NonNullable<Command["frame"]>, state: Running
     ...(atHand && { values: left.map(index => itemOf(state, index) as Json) }),
     tolerance: Math.max(0, plan.tolerance - failedCount + (state.inheritedFailed ?? 0)),
     sequential: plan.window === 1,
+  };
+}
+
+function cursorOf(place: CursorRound, state: Claiming): GrantedCursor {
+  const { plan, cursor, failedCount } = state;
+  const limits = plan.cursor as CursorPlan;
+  const { left, told } = cursor.slots[place.slot] as Slot;
+  const tolerance = mayFail(limits, cursor.accepted, false) - failedCount;
+  return {
+    ...place,
+    iterator: plan.iterator,
+    limits,
+    ...(left && { left }),
+    told,
+    ...(tolerance < Infinity && { tolerance: Math.max(0, tolerance) }),
+    sequential: plan.window === 1 && limits.row_concurrency === 1,
   };
 }

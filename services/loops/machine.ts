@@ -25,10 +25,18 @@ import type { Json } from "../../schemas/json.ts";
 import { openLoop } from "../../schemas/playbook/loop-plan.ts";
 import type { Redrive } from "../../schemas/redrive.ts";
 import { cut, done, end, goOn, tallyOf } from "./advance.ts";
+import {
+  claimsDue,
+  decideClaimed,
+  decideLost,
+  earliestClaim,
+  goOnClaiming,
+  holdsRows,
+} from "./cursor.ts";
 import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
 import { evolve } from "./evolve.ts";
-import { fork, freeze, thaw, type LoopState, type Running } from "./state.ts";
+import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
 
 /** Sent by the execution when a loop step is entered. */
 export interface LoopStart {
@@ -69,7 +77,7 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
-      return decideOutcome(input, state);
+      return decideOutcome(input, state, context);
     case "cancel":
       return cancel(input.reason, state);
     case "stop":
@@ -140,12 +148,18 @@ function start(input: LoopStart, context: TurnContext, endReason?: string): NewE
   const tally = tallyOf(state);
   if (opened.error) return [started, done(state, tally, "failed", opened.error)];
   if (endReason !== undefined) return [started, cut(state, tally, endReason)];
-  return [started, ...goOn(state, tally)];
+  return [started, ...onward(state)];
 }
 
-function decideOutcome(input: OutcomeInput, state: Running): NewEvent[] {
+/** What the state lets in: the next commands, or the end. */
+function onward(state: Running): NewEvent[] {
+  return isClaiming(state) ? goOnClaiming(state) : goOn(state, tallyOf(state));
+}
+
+function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext): NewEvent[] {
   // The same report again: its answer, with the next command, was lost.
   if (heldBy(state.open.values(), input.next?.claim_id)) return [];
+  if (isClaiming(state)) return decideClaimed(input, state, context);
   if (input.frame) return decideFrame(input, input.frame, state);
   const name = parseCommandId(input.command_id);
   const index = name?.iter_index ?? -1;
@@ -175,10 +189,12 @@ function expireAll(state: Running, context: TurnContext): NewEvent[] {
     const command = after.open.get(lost.command_id);
     if (command?.holder) record(expire(command, after, context));
   }
+  if (isClaiming(after)) record(claimsDue(after, context.now));
   return events;
 }
 
 function expire(command: Command, state: Running, context: TurnContext): NewEvent[] {
+  if (isClaiming(state)) return decideLost(command, state, context);
   const lost = expiryOf(command, state.loop_id);
   if (command.frame) return split(command, lost, state);
   if (command.deaths + 1 < context.settings.max_attempts) return [lost];
@@ -195,12 +211,17 @@ function cancel(reason: string, state: Running): NewEvent[] {
 function stop(reason: string, state: Running): NewEvent[] {
   const asked: NewEvent = { event_type: "execution.cancel_requested", meta: { reason } };
   const dropped = cancelled(
-    [...state.open.values()].filter(({ holder }) => !holder),
+    [...state.open.values()].filter(command => !command.holder && !mustRun(command, state)),
     state,
   );
   const facts = [{ ...asked, node_name: state.step }, ...dropped];
   const after = facts.reduce((folded, fact) => evolve(folded, fact), fork(state)) as Running;
-  return [...facts, ...goOn(after, tallyOf(after))];
+  return [...facts, ...onward(after)];
+}
+
+/** Rows that are claimed are not left lying. */
+function mustRun(command: Command, state: Running): boolean {
+  return isClaiming(state) && holdsRows(state, command);
 }
 
 function cancelled(commands: Iterable<Command>, { step, loop_id }: Running): NewEvent[] {
@@ -252,8 +273,12 @@ export const loopMachine: Machine<LoopState, LoopInput, LoopAnswer> = {
   evolve: (state, event, at) => evolve(state, event, at),
   answer,
   pending,
-  deadline: (state, context) =>
-    state.status === "running" ? leaseDeadline(state.open.values(), context) : undefined,
+  deadline(state, context) {
+    if (state.status !== "running") return undefined;
+    const lease = leaseDeadline(state.open.values(), context) ?? Infinity;
+    const due = isClaiming(state) ? Math.min(lease, earliestClaim(state)) : lease;
+    return due < Infinity ? due : undefined;
+  },
   held: state => (state.status === "running" ? heldOf(state.open.values()) : []),
   isOver: state => state.status === "done",
   freeze,

@@ -1,6 +1,6 @@
 // The state of a loop: its plan, what is open, and of what is over only one bit an iteration.
 import { Bitmap } from "../../schemas/bitmap.ts";
-import type { Command } from "../../schemas/command.ts";
+import type { Command, LeftRows } from "../../schemas/command.ts";
 import type { OutcomeResult, ResultReference } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
@@ -14,6 +14,31 @@ interface Identity {
   step: string;
   activation: number;
   playbook: PlaybookPin;
+}
+
+/** One claimant of a cursor loop: it claims, runs what it got, and claims again. */
+export interface Slot {
+  /** idle: ready for the next claim; waiting: the last one failed and is made again later. */
+  status: "idle" | "open" | "waiting" | "drained" | "failed";
+  /** The claim that is open or next, and which try of it; both from 1. */
+  round: number;
+  attempt: number;
+  retry_at?: number;
+  /** Rows of the open frame that are told, by their numbers in it (`schemas/ranges.ts`). */
+  told: string;
+  /** Rows that the last frame claimed and did not run. */
+  left?: LeftRows;
+}
+
+export interface CursorState {
+  slots: Slot[];
+  /** Rows told so far: the next one's index, and in the end n. */
+  accepted: number;
+  broke: number;
+  /** Frames that had rows. */
+  frames: number;
+  /** Why a slot gave up: its claim failed. */
+  error?: OutcomeResult["error"];
 }
 
 interface Progress {
@@ -44,6 +69,7 @@ interface Progress {
   firstError?: OutcomeResult["error"];
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
   stopReason?: string;
+  cursor?: CursorState;
 }
 
 export type LoopState =
@@ -55,6 +81,12 @@ export type LoopState =
 export const ITEM_MS_MIN = 0.01;
 
 export type Running = Extract<LoopState, { status: "running" }>;
+/** A running loop over a cursor. */
+export type Claiming = Running & { cursor: CursorState };
+
+export function isClaiming(state: LoopState): state is Claiming {
+  return state.status === "running" && state.cursor !== undefined;
+}
 
 /**
  * A copy whose containers can be changed; commands are copied because claims change them in place.
@@ -63,8 +95,9 @@ export function fork(state: LoopState): LoopState {
   if (state.status !== "running") return state;
   const open = new Map<string, Command>();
   for (const [id, command] of state.open) open.set(id, { ...command });
-  const { done, failed, again } = state;
-  return { ...state, open, done: done.copy(), failed: failed.copy(), again: [...again] };
+  const { done, failed, again, cursor } = state;
+  const slots = cursor && { cursor: { ...cursor, slots: cursor.slots.map(one => ({ ...one })) } };
+  return { ...state, open, done: done.copy(), failed: failed.copy(), again: [...again], ...slots };
 }
 
 export function freeze(state: LoopState): Json {

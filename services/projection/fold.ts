@@ -19,6 +19,8 @@ const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
 export interface LoopProgress {
   loop_id: string;
   activation: number;
+  /** Only of a loop over a cursor, whose total is what came so far. */
+  mode?: "cursor";
   total: number;
   done: number;
   failed: number;
@@ -150,6 +152,7 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
   return {
     loop_id: event.stream_id,
     activation: event.meta.activation,
+    ...(event.meta.mode === "cursor" && { mode: "cursor" as const }),
     total: event.meta.collection_size,
     done: event.meta.inherited?.ok ?? 0,
     failed: event.meta.inherited?.failed ?? 0,
@@ -176,9 +179,12 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
     case "command.completed":
       return { ...ended(progress, event), done: done + 1 };
     case "command.failed":
+      // A claim that failed is no row.
+      if (progress.mode === "cursor") return ended(progress, event);
       return { ...ended(progress, event), failed: failed + 1 };
     case "frame.committed":
       return {
+        ...(progress.mode === "cursor" && { total: progress.total + event.meta.count }),
         done: done + countOf(event.meta.ok),
         failed: failed + countOf(event.meta.failed),
         retries: progress.retries + retriesOf(event),

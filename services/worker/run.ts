@@ -19,7 +19,13 @@ import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts
 import { isTooLarge, tooLargeFailure } from "./failures.ts";
 import { valueOf, type Item } from "./items.ts";
 import { patiently } from "./patience.ts";
-import { runPipeline, type PipelineOutcome, type PipelinePorts, type TaskRun } from "./pipeline.ts";
+import {
+  runPipeline,
+  type PipelineOutcome,
+  type PipelinePorts,
+  type PipelineStep,
+  type TaskRun,
+} from "./pipeline.ts";
 
 export interface Ran {
   result: OutcomeResult;
@@ -102,17 +108,30 @@ export async function runItem(
     const value = await patiently(command, () => valueOf(runtime, grant, item));
     parts.iteration = { iterator, value, index: item.index, total, vars: {} };
   }
-  return runPipeline(step, parts, portsOf({ ...command, index: item?.index, parts }));
+  return runTasks(command, step, parts, item?.index);
+}
+
+/** What tells an item from the others of its step: its index, or the key of a claimed row. */
+type Place = number | string | undefined;
+
+/** A pipeline over its parts, for the item at a place. */
+export function runTasks(
+  command: OpenCommand,
+  step: PipelineStep,
+  parts: ScopeParts,
+  place: Place,
+): Promise<PipelineOutcome> {
+  return runPipeline(step, parts, portsOf({ ...command, place, parts }));
 }
 
 /** Variables that an outcome writes, large ones kept elsewhere. */
 export async function writesOf(
   command: OpenCommand,
   { ctx }: PipelineOutcome,
-  index: number | undefined,
+  place: Place,
 ): Promise<{ ctx?: JsonObject }> {
   if (Object.keys(ctx).length === 0) return {};
-  return { ctx: await keepWrites(command, ctx, index) };
+  return { ctx: await keepWrites(command, ctx, place) };
 }
 
 /** Keeps a value in a tier, under a name. */
@@ -134,7 +153,7 @@ async function scopeOf(runtime: Runtime, grant: Grant): Promise<FrozenScope> {
 }
 
 interface Running extends OpenCommand {
-  index: number | undefined;
+  place: Place;
   parts: ScopeParts;
 }
 
@@ -167,7 +186,7 @@ async function call(
   request: RenderedTask,
   run: TaskRun,
 ): Promise<ToolEnvelope> {
-  const { broker, grant, options, scope, index } = running;
+  const { broker, grant, options, scope, place } = running;
   options.signal.throwIfAborted();
   const command: ToolCommand = {
     execution_id: grant.execution_id,
@@ -177,7 +196,7 @@ async function call(
     task: task.label,
     attempt: run.attempt,
     delivery: grant.delivery,
-    idempotency_key: idempotencyKey(grant, task, run.visit, index),
+    idempotency_key: idempotencyKey(grant, task, run.visit, place),
     ...(scope.execution.caller && { caller: scope.execution.caller }),
   };
   const called = callTool(broker, task.kind, { ...request, command }, options.signal);
@@ -201,11 +220,11 @@ function idempotencyKey(
   { execution_id, step, activation, keyed = activation }: Grant,
   task: Task,
   visit: number,
-  index: number | undefined,
+  place: Place,
 ): string {
   const names = [step, task.label].map(name => encodeURIComponent(name.toWellFormed()));
   const [stepName, label] = names;
-  const item = index === undefined ? [] : [index];
+  const item = place === undefined ? [] : [place];
   return [execution_id, stepName, keyed, ...item, label, visit].join(":");
 }
 
@@ -244,20 +263,20 @@ async function keepResult(command: OpenCommand, outcome: PipelineOutcome): Promi
 async function keepWrites(
   command: OpenCommand,
   ctx: JsonObject,
-  index: number | undefined,
+  place: Place,
 ): Promise<JsonObject> {
   const kept = { ...ctx };
   for (const [key, value] of largeRoots(ctx)) {
-    const name = `${nameOf(command.grant, "ctx", index)}/${encodeURIComponent(key)}`;
+    const name = `${nameOf(command.grant, "ctx", place)}/${encodeURIComponent(key)}`;
     kept[key] = markOf(await keep(command, name, value));
   }
   return kept;
 }
 
 /** What one delivery of a command keeps has a name of its own. */
-export function nameOf(grant: Grant, what: string, index?: number | string): string {
+export function nameOf(grant: Grant, what: string, item?: Place): string {
   const { execution_id, step, activation, attempt, delivery } = grant;
-  const place = [activation, ...(index === undefined ? [] : [index]), attempt, delivery];
+  const place = [activation, ...(item === undefined ? [] : [item]), attempt, delivery];
   return `${execution_id}/${what}/${encodeURIComponent(step)}/${place.join("-")}`;
 }
 

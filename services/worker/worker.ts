@@ -15,6 +15,7 @@ import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { claimAll } from "./claims.ts";
 import { identify, isAlive, type WorkerIdentity } from "./identity.ts";
+import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
@@ -189,13 +190,13 @@ export class Worker {
         signal,
         suspended: wait => this.slots.suspended(wait),
       });
-      if (!grant.frame) {
+      if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);
         return (await this.#reporter.report({ ...ids, ...ran, ...next() })).next;
       }
       let settled: Settled = { accepted: true };
-      await runFrame(command, async report => {
-        const more = report.frame.final ? next() : {};
+      await (grant.cursor ? runCursorFrame : runFrame)(command, async report => {
+        const more = report.frame?.final === false ? {} : next();
         settled = await this.#reporter.report({ ...ids, ...report, ...more });
         return settled.accepted;
       });

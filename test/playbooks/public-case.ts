@@ -39,7 +39,11 @@ export interface PublicCase {
   expected: string;
   check?: (ended: Ended) => Promise<void> | void;
   /** Through the command line, in a folder with these files of the playbooks' own. */
-  cli?: { files?: Record<string, string> };
+  cli?: {
+    files?: Record<string, string>;
+    /** Its aliases name the runtime's own database, in which it looks at its frames. */
+    ownStore?: true;
+  };
   limitMs?: number;
 }
 

@@ -54,6 +54,18 @@ const COMPOSITION: PublicCase[] = [
   },
 ];
 
+const CURSORS: PublicCase[] = [
+  {
+    file: "batch_execution/frame_heartbeat_regression/frame_heartbeat_regression.yaml",
+    cli: { ownStore: true },
+    payload: api => ({
+      ...withApi(api),
+      ...{ response_delay_seconds: 4, frame_lease_seconds: 3, frame_heartbeat_seconds: 1 },
+    }),
+    expected: "a frame that outlives its lease, by its heartbeats",
+  },
+];
+
 const STRESS: PublicCase[] = [
   {
     file: "batch_execution/heavy_payload_pipeline_in_step/heavy_payload_pipeline_in_step.yaml",
@@ -214,6 +226,7 @@ export const CASES: readonly PublicCase[] = [
   ...PAGINATION,
   ...COMPOSITION,
   ...STRESS,
+  ...CURSORS,
   ...PYTHON,
   ...POSTGRES,
 ];
@@ -226,7 +239,6 @@ export const CHILDREN: readonly string[] = [
 
 /** What this build lacks for the others, as registration says it. */
 export const PENDING: Readonly<Record<string, RegExp>> = {
-  "batch_execution/frame_heartbeat_regression/frame_heartbeat_regression.yaml": /cursor loops/,
   "load_test/tooling_non_blocking/tooling_non_blocking.yaml": /duckdb|nats|snowflake/,
   "retry_test/duckdb_retry_query.yaml": /duckdb/,
   "test_nats_kv.yaml": /nats/,

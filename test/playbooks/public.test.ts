@@ -74,7 +74,7 @@ describe("public playbooks", function () {
     }
     const env = {
       ...{ NOETL_DATA_DIR: folder, DATABASE_URL: store.url },
-      ...credentialsFor(target.url),
+      ...credentialsFor(cli?.ownStore ? store.url : target.url),
     };
     const given = JSON.stringify(payload?.(api) ?? {});
     const args = ["run", join(PUBLIC, file), "--payload", given, "--json"];

@@ -16,7 +16,10 @@ interface Replay {
   issued: Map<number, string>;
   accepted: Map<number, boolean>;
   window: number;
+  /** Absent for a loop over a cursor until it is done: its rows are those that came. */
   size?: number;
+  /** Slots of a cursor whose last claim gave nothing; absent for other loops. */
+  drained?: Set<number>;
   /** How many iterations an earlier loop has settled. */
   inherited?: { ok: number; failed: number } | undefined;
   /** What closed the stream: nothing but acknowledgements may follow. */
@@ -65,11 +68,12 @@ function step(replay: Replay, event: LogEvent): void {
   if (replay.closed !== undefined) fault(replay, `${type} after ${replay.closed}`);
   if (type === "loop.started") {
     replay.window = Number(meta["max_in_flight"]);
-    replay.size = Number(meta["collection_size"]);
+    if (meta["mode"] === "cursor") replay.drained = new Set();
+    else replay.size = Number(meta["collection_size"]);
     replay.inherited = meta["inherited"] as Replay["inherited"];
   } else if (type === "execution.cancel_requested") replay.cancelled = true;
   else if (type === "loop.done") checkStats(replay, event);
-  else if (type.startsWith("command.") || type === "frame.committed") stepCommand(replay, event);
+  else if (type.startsWith("command.") || type.startsWith("frame.")) stepCommand(replay, event);
   if (CLOSES.has(type)) replay.closed = type;
 }
 
@@ -89,6 +93,7 @@ function stepCommand(replay: Replay, event: LogEvent): void {
     if (life.holder === undefined) fault(replay, `${type} of ${id}, which nobody holds`);
     life.holder = undefined;
   } else if (type === "frame.committed") commit(replay, id, life, event);
+  else if (type === "frame.heartbeat") isHolders(replay, id, life, event);
   else if (TERMINALS.has(type)) terminate(replay, id, life, event);
   else fault(replay, `${type} is no event of a command`);
 }
@@ -99,7 +104,9 @@ function issue(replay: Replay, id: string, { meta }: LogEvent): void {
     id,
     handed ? { delivery: 1, holder: String(meta["worker_id"]) } : { delivery: 0 },
   );
-  if (replay.cancelled) fault(replay, `${id} is issued after the cancel`);
+  // A stopped loop still runs rows that it has claimed.
+  if (replay.cancelled && !replay.drained) fault(replay, `${id} is issued after the cancel`);
+  if (replay.drained?.has(Number(meta["slot"]))) fault(replay, `${id} is of a drained slot`);
   for (const index of itemsOf(meta)) {
     const before = replay.issued.get(index);
     if (before !== undefined) fault(replay, `iteration ${index} is issued as ${before} and ${id}`);
@@ -124,7 +131,7 @@ function claim(replay: Replay, id: string, life: CommandLife, { meta }: LogEvent
   if (meta["delivery"] !== life.delivery + 1) {
     fault(replay, `${id}: delivery ${String(meta["delivery"])} after ${life.delivery}`);
   }
-  if (replay.cancelled) fault(replay, `${id} is claimed after the cancel`);
+  if (replay.cancelled && !replay.drained) fault(replay, `${id} is claimed after the cancel`);
   life.delivery += 1;
   life.holder = String(meta["worker_id"]);
 }
@@ -150,9 +157,15 @@ function leave(replay: Replay, meta: LogEvent["meta"]): void {
   for (const index of itemsOf(meta)) if (!replay.accepted.has(index)) replay.issued.delete(index);
 }
 
-function commit(replay: Replay, id: string, life: CommandLife, { meta }: LogEvent): void {
-  const isHolders = meta["delivery"] === life.delivery && meta["worker_id"] === life.holder;
-  if (!isHolders) fault(replay, `${id} is committed by ${String(meta["worker_id"])}`);
+function isHolders(replay: Replay, id: string, life: CommandLife, { meta }: LogEvent): void {
+  if (meta["delivery"] === life.delivery && meta["worker_id"] === life.holder) return;
+  fault(replay, `${id} is committed by ${String(meta["worker_id"])}`);
+}
+
+function commit(replay: Replay, id: string, life: CommandLife, event: LogEvent): void {
+  const { meta } = event;
+  isHolders(replay, id, life, event);
+  if (replay.drained) commitRows(replay, id, meta);
   const first = Number(meta["first"]);
   const end = first + Number(meta["count"]);
   for (const name of ["ok", "failed"] as const) {
@@ -168,6 +181,16 @@ function commit(replay: Replay, id: string, life: CommandLife, { meta }: LogEven
   leave(replay, meta);
 }
 
+/** Rows of a cursor get the next indexes, none left out; a slot is drained once. */
+function commitRows(replay: Replay, id: string, meta: LogEvent["meta"]): void {
+  if (meta["first"] !== replay.accepted.size) {
+    fault(replay, `${id} begins at ${String(meta["first"])}, not at ${replay.accepted.size}`);
+  }
+  const rows = [meta["ok"], meta["failed"]].flatMap(set => fromRanges(String(set), 0, Infinity)!);
+  if (rows.length !== meta["count"]) fault(replay, `${id} counts ${String(meta["count"])} rows`);
+  if (meta["drained"] === true) replay.drained?.add(Number(meta["slot"]));
+}
+
 /** Every index is exactly one of succeeded, failed and not run (design §4.6). */
 function checkStats(replay: Replay, { meta }: LogEvent): void {
   const outcomes = [...replay.accepted.values()];
@@ -175,11 +198,14 @@ function checkStats(replay: Replay, { meta }: LogEvent): void {
   const { inherited } = replay;
   const success = own + (inherited?.ok ?? 0);
   const failed = outcomes.length - own + (inherited?.failed ?? 0);
-  const total = replay.size ?? 0;
+  const total = replay.drained ? outcomes.length : (replay.size ?? 0);
   const counted = { total, success, failed, not_run: total - success - failed };
   const said = meta["stats"] as Record<string, number>;
   for (const [name, value] of Object.entries(counted)) {
     if (said[name] !== value) fault(replay, `loop.done says ${said[name]} ${name}, not ${value}`);
   }
   if (meta["status"] === "ok" && counted.not_run > 0) fault(replay, "ok with iterations not run");
+  if (replay.drained && meta["status"] === "ok" && replay.drained.size !== replay.window) {
+    fault(replay, `ok with ${replay.drained.size} of ${replay.window} slots drained`);
+  }
 }

@@ -18,6 +18,7 @@ import { checked } from "../../schemas/requests.ts";
 const NAMES = { worker_id: "w", incarnation: "i", claim_id: "c" };
 const STREAM = { execution_id: "7000000000000000001", stream_id: "7000000000000000002" };
 const CLAIM = { ...STREAM, command_id: "7000000000000000001:load:1:0:1" };
+const REFERENCE = { ref: "noetl://x", bytes: 3, tier: "volume", extract: { n: 1 } };
 const OUTCOME = {
   ...CLAIM,
   delivery: 1,
@@ -25,12 +26,16 @@ const OUTCOME = {
   result: {
     status: "ok",
     context: { deep: [[{ a: null }]] },
-    reference: { ref: "noetl://x", bytes: 3, tier: "volume", extract: { n: 1 } },
+    reference: REFERENCE,
     error: { kind: "http", retryable: true, code: "E", message: "m", status_code: 503 },
     envelope: { http: { status: 200 } },
   },
   ctx: { seen: [1, { a: 2 }] },
   stats: { task_runs: 1, retries: 0, duration_ms: 1.5 },
+  frame: {
+    ...{ ok: "0-2,4", failed: "3", final: true, drained: false, broke: 1 },
+    left: { rows: [{ key: "c0-1-1-1-5", row: { id: 5 } }], reference: REFERENCE },
+  },
   next: NAMES,
 };
 const SCOPE = {
@@ -59,6 +64,7 @@ const DONE = {
   status: "ok",
   stats: { total: 2, success: 1, failed: 1, not_run: 0 },
   ctx: { a: 1 },
+  cursor: { broke: 1, frames: 2 },
   error: { kind: "k", retryable: false, code: "C", message: "m" },
 };
 
@@ -111,6 +117,11 @@ const BAD: [string, z.ZodType, object, [string, unknown][]][] = [
       ["ctx", []],
       ["ctx", "x"],
       ["stats.retries", "many"],
+      ["frame.final", "yes"],
+      ["frame.ok", undefined],
+      ["frame.broke", -1],
+      ["frame.left.rows", {}],
+      ["frame.left.reference", "noetl://x"],
       ["next", true],
       ["next.claim_id", undefined],
     ],

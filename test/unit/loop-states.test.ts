@@ -7,18 +7,19 @@ import type { LoopState } from "../../services/loops/state.ts";
 import { explore, startOf, turnOf, type World } from "../support/loop-states.ts";
 import { randomOf, type Random } from "../support/random-flows.ts";
 
+const WIDE = "mode: parallel, max_in_flight: 2";
 const WORLDS: World[] = [
   { n: 0, spec: "mode: parallel", deliveries: 2 },
   { n: 1, spec: "mode: sequential", deliveries: 3 },
   { n: 3, spec: "mode: parallel, max_in_flight: 3", deliveries: 1 },
   { n: 8, spec: "mode: sequential", deliveries: 2 },
-  { n: 8, spec: "mode: parallel, max_in_flight: 2, policy: {exec: distributed}", deliveries: 1 },
+  { n: 8, spec: `${WIDE}, policy: {exec: distributed}`, deliveries: 1 },
   {
     n: 5,
-    spec: "mode: parallel, max_in_flight: 2, tolerated_failure_count: 1, policy: {exec: distributed}",
+    spec: `${WIDE}, tolerated_failure_count: 1, policy: {exec: distributed}`,
     deliveries: 1,
   },
-  { n: 6, spec: "mode: parallel, max_in_flight: 2, frame: {max_rows: 3}", deliveries: 1 },
+  { n: 6, spec: `${WIDE}, frame: {max_rows: 3}`, deliveries: 1 },
   { n: 8, spec: "mode: sequential, frame: {max_rows: 4}", deliveries: 1 },
 ];
 

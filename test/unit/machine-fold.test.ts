@@ -6,6 +6,14 @@ import { EVENT_TYPES, eventSchema } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 import { executionMachine } from "../../services/executions/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
+import {
+  claimFailure,
+  cursorPlay,
+  leaving,
+  Queue,
+  roundReply,
+  rowsReply,
+} from "../support/cursor-play.ts";
 import { EXECUTION_ID, Play } from "../support/execution-play.ts";
 import { failed, ok } from "../support/worker-replies.ts";
 
@@ -71,7 +79,28 @@ function plays(): Play[] {
   const framed = Play.of(FLOW.replace("in: 4", "in: 20"));
   framed.itemMs = 1;
   framed.run();
-  return [eventful, cancelled, late, stopped, fine, framed];
+  return [eventful, cancelled, late, stopped, fine, framed, claimed()];
+}
+
+/** A loop over a cursor that meets all that its slots can. */
+function claimed(): Play {
+  const play = cursorPlay("max_in_flight: 2", "max_rows: 2, max_attempts: 2");
+  const queue = new Queue(9);
+  const dead = play.claim("work");
+  play.report(dead, rowsReply({ ok: [0] }, { final: false }));
+  play.report(dead, rowsReply({}, { final: false }));
+  const broken = play.claim("work");
+  play.alive.delete("w1");
+  play.wake(dead.stream_id);
+  play.alive.add("w1");
+  for (const grant of [play.claim("work"), play.claim("work")]) {
+    if (grant.command_id !== broken.command_id) {
+      play.report(grant, rowsReply({ failed: [1] }, leaving(queue.take(grant))));
+    } else play.report(grant, claimFailure(true));
+  }
+  play.now += 1_000;
+  play.wake(dead.stream_id);
+  return play.run({ work: grant => roundReply(grant, queue) });
 }
 
 function streams(): { machine: AnyMachine; events: StoredEvent[] }[] {
@@ -120,7 +149,7 @@ describe("the fold", () => {
       ...["playbook.completed", "playbook.failed", "execution.cancel_requested"],
       ...["execution.cancelled", "command.issued", "command.claimed", "command.completed"],
       ...["command.failed", "command.expired", "command.released", "command.cancelled"],
-      ...["loop.started", "loop.done", "frame.committed"],
+      ...["loop.started", "loop.done", "frame.committed", "frame.heartbeat"],
     ]) {
       assert.ok(met.has(type as never), type);
     }

@@ -6,7 +6,8 @@ import { Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json } from "../../schemas/json.ts";
 import { parsePlaybook } from "../../schemas/playbook/parse.ts";
-import { runFrame, type FlushedFrame } from "../../services/worker/frame.ts";
+import type { ToldFrame } from "../../services/worker/batch.ts";
+import { runFrame } from "../../services/worker/frame.ts";
 import { openCommand, runCommand } from "../../services/worker/run.ts";
 import { noopTool } from "../../services/tool.noop/tool.noop.service.ts";
 
@@ -85,7 +86,7 @@ describe("a result that is too large", () => {
       ...{ first: 0, count: 3, left: "0-2", values: [0, 1, 2], tolerance: 1, sequential: false },
     };
     const command = await open("each", { big: [], text }, { iteration, frame });
-    const reports: FlushedFrame[] = [];
+    const reports: ToldFrame[] = [];
     await runFrame(command, async report => reports.push(report) > 0);
     const { ok, failed, final } = reports.at(-1)!.frame;
     assert.deepEqual({ ok, failed, final }, { ok: "0,2", failed: "1", final: true });
