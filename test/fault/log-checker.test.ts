@@ -10,7 +10,8 @@ kind: Playbook
 metadata: {name: few, path: test/few}
 workflow:
   - step: start
-    loop: {in: "{{ 5 }}", iterator: i, spec: {mode: parallel, max_in_flight: 2}}
+    loop: {in: "{{ 5 }}", iterator: i, spec: {mode: parallel, max_in_flight: 2,
+      policy: {exec: distributed}}}
     tool: {kind: noop}
     next: {arcs: [{step: end}]}
   - step: end

@@ -1,5 +1,6 @@
-// Results of a large loop as later steps read them: one of them costs its neighbours, not all.
+// Loops in the log: what their rows are, and their results as later steps read them.
 import { strict as assert } from "node:assert";
+import { ask } from "../support/actors.ts";
 import { startNode, type TestNode } from "../support/node.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 
@@ -32,7 +33,17 @@ workflow:
         none: "{{ each.data[broken] is none }}"
 `;
 
-describe("results of a loop", function () {
+const countingTo = (n: number, exec: string) => `apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: count, path: test/count}
+workflow:
+  - step: each
+    loop: {in: "{{ ${n} }}", iterator: i, spec: {mode: parallel, max_in_flight: 8,
+      policy: {exec: ${exec}}}}
+    tool: {kind: noop}
+`;
+
+describe("a loop in the log", function () {
   this.timeout(60_000);
   let database: TestDatabase;
   let node: TestNode;
@@ -46,7 +57,42 @@ describe("results of a loop", function () {
     await database.drop();
   });
 
-  it("are read by literal and computed index, from either end, and counted", async () => {
+  interface Rows {
+    rows: number;
+    commands: number;
+    flushes: number;
+  }
+
+  /** Rows of the loop's stream without its begin and its end. */
+  async function rowsOf(playbook: string): Promise<Rows> {
+    const { status, execution_id } = await node.run(playbook);
+    assert.equal(status, "COMPLETED");
+    const [found] = await ask<Rows>(
+      database.url,
+      `select (count(*) filter (where event_type not like 'loop.%'))::integer as rows,
+              (count(*) filter (where event_type = 'command.issued'))::integer as commands,
+              (count(*) filter (where event_type = 'frame.committed'
+                                  and not (meta->>'final')::boolean))::integer as flushes
+       from noetl.event where execution_id = $1 and stream_id <> $1`,
+      [execution_id],
+    );
+    return found as Rows;
+  }
+
+  it("costs at most 3 rows an item when each is a command", async () => {
+    const { rows, commands } = await rowsOf(countingTo(500, "distributed"));
+    assert.equal(commands, 500);
+    assert.ok(rows <= 3 * 500, `${rows} rows`);
+    assert.ok(rows >= 2 * 500, `${rows} rows: an item has its command and its end`);
+  });
+
+  it("costs at most 3 rows a frame, and one more for each flush", async () => {
+    const { rows, commands, flushes } = await rowsOf(countingTo(5_000, "local"));
+    assert.ok(commands < 1_000, `${commands} commands: nothing was framed`);
+    assert.ok(rows <= 3 * commands + flushes, `${rows} rows of ${commands} frames`);
+  });
+
+  it("has results that are read by literal and computed index, from either end, and counted", async () => {
     const { status, result } = await node.run(PLAYBOOK);
     assert.equal(status, "COMPLETED");
     assert.deepEqual(result, { square: 2017 ** 2, count: 2500, broken: 1500, none: true });
