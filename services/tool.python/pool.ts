@@ -1,6 +1,5 @@
 /** The Python processes of this process: warm ones wait, worn ones make room for new ones. */
-import type { PythonProcess } from "./process.ts";
-import { type PythonTask, type Run } from "./process.ts";
+import type { PythonProcess, PythonTask, Run } from "./process.ts";
 
 export interface PoolOptions {
   /** Starts a process. Throws what its caller is to be told. */
