@@ -19,8 +19,6 @@ import { isNatsAway } from "./nats-away.ts";
 import type { Doorbell, Rung } from "./notifications.ts";
 import { unlessLost } from "./unless-lost.ts";
 
-/** A pull that waits, and the one that takes what is there. */
-const WAIT_MS = 5_000;
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
 
@@ -175,12 +173,13 @@ class PullDoorbell implements JetStreamDoorbell {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return [];
     const { client } = this.#line;
+    const { fetchTimeoutMs: expires, fetchHeartbeatMs: idle_heartbeat } = this.#settings.worker;
     const ends = [signal, lost];
     try {
       const there = await this.#pull(client, { batch: max, no_wait: true }, ends);
       if (there.length > 0) return there;
-      const first = await this.#pull(client, { batch: 1, expires: WAIT_MS }, ends);
-      // A pull on a consumer that is gone is only silent: an idle worker looks for it.
+      // Two beats that do not come end it: a consumer that is gone is only silent.
+      const first = await this.#pull(client, { batch: 1, expires, idle_heartbeat }, ends);
       if (first.length === 0 && !signal.aborted) await this.#repair();
       return first;
     } catch (error) {
