@@ -5,7 +5,7 @@ import { fromRanges } from "../schemas/ranges.ts";
 import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-log.ts";
 import type { LoopOutcome } from "./postgres/loop-outcome.ts";
 import type { Query } from "./postgres/index.ts";
-import type { ValueStore } from "./values.ts";
+import type { ValueLoader } from "./values.ts";
 
 export interface ItemFailure {
   index: number;
@@ -19,7 +19,7 @@ export interface ItemFailure {
  * those that failed again, then those that failed before and did not run again.
  */
 export async function* failuresOf(
-  from: { database: Query; values: Pick<ValueStore, "load" | "item"> },
+  from: { database: Query; values: ValueLoader },
   loop: LoopName,
 ): AsyncIterable<ItemFailure> {
   const { database, values } = from;
@@ -43,7 +43,7 @@ const SHOWN_MAX = 1_000;
 export async function firstFailures(
   database: Query,
   loop: LoopName,
-  values: Pick<ValueStore, "load" | "item">,
+  values: ValueLoader,
 ): Promise<Json> {
   const shown: ItemFailure[] = [];
   for await (const failure of failuresOf({ database, values }, loop)) {
@@ -55,10 +55,7 @@ export async function firstFailures(
 /** An item with its error; a cursor's row comes with it, as it is in no collection. */
 type Failed = Pick<ItemFailure, "index" | "error"> & { item?: Json | undefined };
 
-async function errorsOf(
-  row: LoopOutcome,
-  values: Pick<ValueStore, "load" | "item">,
-): Promise<Failed[]> {
+async function errorsOf(row: LoopOutcome, values: ValueLoader): Promise<Failed[]> {
   const outcome = row.result as unknown as OutcomeResult;
   const { error = null } = outcome;
   if (row.iter_index !== null) return [{ index: row.iter_index, error }];
@@ -81,7 +78,7 @@ async function errorsOf(
 async function itemAt(
   { plan, collection, collection_ref }: JsonObject,
   index: number,
-  values: Pick<ValueStore, "load" | "item">,
+  values: ValueLoader,
 ): Promise<Json> {
   if ((plan as { counted?: boolean } | undefined)?.counted) return index;
   if (Array.isArray(collection)) return collection[index] ?? null;

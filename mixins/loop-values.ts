@@ -7,7 +7,7 @@ import { firstFailures } from "./loop-failures.ts";
 import { familyOf, indexesOf, outcomesOf, readSettled, type LoopName } from "./loop-log.ts";
 import type { LoopOutcome } from "./postgres/loop-outcome.ts";
 import type { Query } from "./postgres/index.ts";
-import type { ValueStore } from "./values.ts";
+import type { ValueLoader } from "./values.ts";
 
 /** A loop's results as one list, at most: above it a template must not ask for the whole. */
 const RESULTS_BYTES_MAX = 64 * 1024 * 1024;
@@ -19,7 +19,7 @@ const RESULTS_BYTES_MAX = 64 * 1024 * 1024;
 export async function fetchFromLog(
   database: Query,
   reference: ResultReference,
-  values: Pick<ValueStore, "load" | "item">,
+  values: ValueLoader,
 ): Promise<Json> {
   const match = /execution\/([0-9]+)\/loop\/([0-9]+)\/(results|origin)(?:\/(.+))?$/.exec(
     reference.ref,
@@ -49,7 +49,7 @@ async function fetchResults(
   database: Query,
   loop: LoopName,
   { from, to }: { from: number; to: number },
-  values: Pick<ValueStore, "load" | "item">,
+  values: ValueLoader,
 ): Promise<{ results: Json[]; frames: Json[] }> {
   const results = Array.from<Json>({ length: to - from }).fill(null);
   const whole: Json[] = [];

@@ -30,6 +30,9 @@ export interface ValueStore extends Values {
   item(reference: ResultReference, index: number): Promise<Json>;
 }
 
+/** What reads values for others. */
+export type ValueLoader = Pick<ValueStore, "load" | "item">;
+
 /** Values in memory, within a bound; the least recently loaded go first. */
 function createMemory() {
   const loaded = new Map<string, Json | LostValue>();

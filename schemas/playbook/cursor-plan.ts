@@ -1,6 +1,6 @@
 /** The opening of a cursor loop: the limits of its slots and frames (playbook-dsl §1.11.2). */
 import { isObject } from "../json.ts";
-import { LoopError, positive, wholeNumber } from "./loop-numbers.ts";
+import { LoopError, mayFailOf, positive, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import type { Scope } from "./template-values.ts";
@@ -94,5 +94,5 @@ function toleratedOf(step: Step, loop: Loop): Pick<CursorPlan, "tolerated"> {
 export function mayFail({ tolerated }: CursorPlan, rows: number, isWhole: boolean): number {
   if (!tolerated) return Infinity;
   if (tolerated.percent > 0 && !isWhole) return Infinity;
-  return Math.max(tolerated.count, Math.floor((tolerated.percent * rows) / 100));
+  return mayFailOf(rows, tolerated);
 }

@@ -3,6 +3,17 @@
 /** The loop cannot be opened as it is written: a failure of its step. */
 export class LoopError extends Error {}
 
+/** How many of so many may fail: a number, or a share in percent where that is more. */
+export function mayFailOf(total: number, { count = 0, percent = 0 }: Tolerated): number {
+  // Multiplied first: 29 / 100 is a little less than 0.29.
+  return Math.max(count, Math.floor((percent * total) / 100));
+}
+
+export interface Tolerated {
+  count?: number | undefined;
+  percent?: number | undefined;
+}
+
 /** A whole number of at least 1; throws LoopError, naming the field. */
 export function wholeNumber(field: string, rendered: unknown): number {
   return numberOf(field, rendered, {

@@ -12,7 +12,7 @@ import { reopen } from "./loop-origin.ts";
 import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import { planCursor, type CursorPlan } from "./cursor-plan.ts";
-import { LoopError, wholeNumber } from "./loop-numbers.ts";
+import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
@@ -192,9 +192,8 @@ function windowOf(loop: Loop, rendered: unknown): number {
 
 function toleranceOf(step: Step, loop: Loop, size: number): number {
   if (step.failureMode === "best_effort") return TOLERATE_ALL;
-  // Multiplied first: 29 / 100 is a little less than 0.29.
-  const share = Math.floor(((loop.toleratedFailurePercent ?? 0) * size) / 100);
-  return Math.max(loop.toleratedFailureCount ?? 0, share);
+  const { toleratedFailureCount: count, toleratedFailurePercent: percent } = loop;
+  return mayFailOf(size, { count, percent });
 }
 
 /** The collection in chunks, and the index that names them, all stored before the loop starts. */

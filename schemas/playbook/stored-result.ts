@@ -45,12 +45,12 @@ export function needPlaybook(pin: PlaybookPin, context: { loaded: Loaded }): Pla
 /** A value kept elsewhere: its extract answers at once, anything else asks for the whole. */
 export class KeptValue extends View {
   readonly reference: ResultReference;
-  readonly #loaded: Loaded;
+  protected readonly loaded: Loaded;
 
   constructor(reference: ResultReference, loaded: Loaded) {
     super();
     this.reference = reference;
-    this.#loaded = loaded;
+    this.loaded = loaded;
   }
 
   override member(key: string | number): unknown {
@@ -65,47 +65,36 @@ export class KeptValue extends View {
   }
 
   override plain(): Json {
-    return needValue(this.reference, { loaded: this.#loaded });
+    return needValue(this.reference, { loaded: this.loaded });
   }
 }
 
 /** Results of a loop that one look at one of them loads. */
 export const RESULTS_BLOCK = 1_000;
 
-/** A part of what the log keeps of a loop, by its name below the loop's results. */
-function partOf(reference: ResultReference, name: string): ResultReference {
-  return { ref: `${reference.ref}/${name}`, bytes: 0, tier: "log" };
-}
-
 /** The result of a loop: each of its items is loaded by itself, with its neighbours. */
 class LoopResult extends KeptValue {
-  readonly #loaded: Loaded;
-
-  constructor(reference: ResultReference, loaded: Loaded) {
-    super(reference, loaded);
-    this.#loaded = loaded;
+  /** A part of what the log keeps of the loop, by its name below the loop's results. */
+  part(name: string): Json {
+    const ref = `${this.reference.ref}/${name}`;
+    return needValue({ ref, bytes: 0, tier: "log" }, { loaded: this.loaded });
   }
 
   override member(key: string | number): unknown {
     // What a cursor gives may be one result a frame: it has no places to look at.
     const isCursor = this.reference.extract?.["frame_count"] !== undefined;
-    if ((key === "results" || key === "data") && !isCursor) {
-      return new LoopItems(this, this.#loaded);
-    }
+    if ((key === "results" || key === "data") && !isCursor) return new LoopItems(this);
     if (key === "result") return this;
-    if (key !== "failures") return super.member(key);
-    return needValue(partOf(this.reference, "failures"), { loaded: this.#loaded });
+    return key === "failures" ? this.part("failures") : super.member(key);
   }
 }
 
 class LoopItems extends View {
   readonly #of: LoopResult;
-  readonly #loaded: Loaded;
 
-  constructor(of: LoopResult, loaded: Loaded) {
+  constructor(of: LoopResult) {
     super();
     this.#of = of;
-    this.#loaded = loaded;
   }
 
   override get length(): number {
@@ -120,8 +109,7 @@ class LoopItems extends View {
     const at = index < 0 ? this.length + index : index;
     if (at < 0 || at >= this.length) return undefined;
     const block = Math.floor(at / RESULTS_BLOCK);
-    const part = partOf(this.#of.reference, String(block));
-    const items = needValue(part, { loaded: this.#loaded }) as Json[];
+    const items = this.#of.part(String(block)) as Json[];
     return items[at - block * RESULTS_BLOCK] ?? null;
   }
 

@@ -76,33 +76,21 @@ export async function redriveExecution(
   const stream = streamOf(execution_id);
   const { lapsed, generation } = await host.send(stream, { type: "describe" });
   const chosen = lapsed ? choose({ lapsed: new Map(lapsed) }, step) : [];
-  const items =
-    where === undefined
-      ? undefined
-      : await matching(
-          runtime,
-          execution_id,
-          chosen.flatMap(([, { loop_id }]) => loop_id ?? []),
-          where,
-        );
+  const loops = chosen.flatMap(([, { loop_id }]) => loop_id ?? []);
+  const items = where && (await matching(runtime, { execution_id, loops, where }));
   const answer = await host.send(stream, { type: "redrive", generation, step, items, asked });
-  const { status } = await caughtUp(runtime, execution_id, {
-    ...{ status: answer.status, justNow: true },
-    generation: answer.generation,
-  });
-  return {
-    ...{ execution_id, status, generation: answer.generation },
-    steps: chosen.map(([name]) => name),
-  };
+  const { generation: now, status: word } = answer;
+  const shown = { status: word, generation: now, justNow: true };
+  const { status } = await caughtUp(runtime, execution_id, shown);
+  return { execution_id, status, generation: now, steps: chosen.map(([name]) => name) };
 }
 
 /** Of each loop the failed items that the predicate chooses. Throws Rejected 409 for none. */
 async function matching(
   runtime: Runtime,
-  execution_id: string,
-  loops: string[],
-  where: Record<string, unknown>,
+  asked: { execution_id: string; loops: string[]; where: Record<string, unknown> },
 ): Promise<Record<string, string>> {
+  const { execution_id, loops, where } = asked;
   const items: Record<string, string> = {};
   let matched = 0;
   let seen = 0;

@@ -1,11 +1,11 @@
 // Going on with a loop: the next iterations to issue, the terminal of one, and the one loop.done.
-import { ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
+import type { Command, OutcomeInput } from "../../schemas/command.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId, type CommandName } from "../../schemas/ids.ts";
-import type { JsonObject } from "../../schemas/json.ts";
-import { digestOf, digestText, plus } from "../../schemas/loop-digest.ts";
+import { digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { Bitmap } from "../../schemas/bitmap.ts";
+import { acceptance } from "./accepted.ts";
 import { ITEM_MS_MIN, type Running } from "./state.ts";
 
 /**
@@ -136,31 +136,19 @@ export function end(
   outcome: Pick<OutcomeInput, "result" | "ctx" | "worker_id" | "stats">,
   state: Running,
 ): NewEvent[] {
-  const { result, ctx, worker_id, stats } = outcome;
-  const context: JsonObject = { ...(ctx && { ctx }), ...(stats && { stats }) };
+  const { result } = outcome;
   const isOk = result.status === "ok";
   const item = [command.iter_index ?? 0];
-  const [ok, broken] = isOk ? [item, []] : [[], item];
-  const own = digestOf({ attempt: command.attempt, result, ok, failed: broken });
-  const terminal: NewEvent = {
-    event_type: isOk ? "command.completed" : "command.failed",
-    node_name: command.step,
-    meta: {
-      ...ofCommand(command),
-      loop_id: state.loop_id,
-      delivery: command.delivery,
-      worker_id,
-      digest: digestText(own),
-    },
-    ...(Object.keys(context).length > 0 ? { context } : {}),
-    result,
-  };
+  const sets = isOk ? { ok: item, failed: [] } : { ok: [], failed: item };
+  const { fact, digest } = acceptance(command, outcome, { loop_id: state.loop_id, sets });
+  const event_type = isOk ? "command.completed" : "command.failed";
+  const terminal: NewEvent = { ...fact, event_type };
   const before = tallyOf(state);
   const after: Tally = {
     open: before.open - 1,
     success: before.success + (isOk ? 1 : 0),
     failed: before.failed + (isOk ? 0 : 1),
-    digest: plus(before.digest, own),
+    digest: plus(before.digest, digest),
     error: isOk ? before.error : (before.error ?? result.error),
   };
   return [terminal, ...goOn(state, after)];

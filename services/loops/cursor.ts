@@ -11,11 +11,11 @@ import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId } from "../../schemas/ids.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
-import { digestOf, digestText } from "../../schemas/loop-digest.ts";
+import type { Json } from "../../schemas/json.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { exhausted, expiryOf } from "../../schemas/lease.ts";
+import { acceptance, readSets, type Sets } from "./accepted.ts";
 import { cut, done, tallyOf } from "./advance.ts";
 import { evolve } from "./evolve.ts";
 import { fork, type Claiming, type Slot } from "./state.ts";
@@ -159,57 +159,46 @@ function reported(
   return [commit(command, input, { report, ok, failed, rows }, state)];
 }
 
-interface Counted {
+interface Counted extends Sets {
   report: FrameReport;
-  /** By number in the frame, ascending. */
-  ok: number[];
-  failed: number[];
+  /** By number in the frame, ascending, as the sets are. */
   rows: number[];
 }
 
 /** Rows get their indexes when they are accepted: the next ones, in the order of their numbers. */
 function commit(
   command: Command,
-  { worker_id, result, ctx, stats }: OutcomeInput,
+  input: OutcomeInput,
   { report, ok, failed, rows }: Counted,
   { loop_id, cursor: { accepted: first } }: Claiming,
 ): NewEvent {
   const places = new Map(rows.map((row, rank) => [row, first + rank]));
-  const indexes = (numbers: number[]) => numbers.map(row => places.get(row) as number);
-  const accepts = { ok: indexes(ok), failed: indexes(failed) };
-  const digest = digestOf({ attempt: command.attempt, result, ...accepts });
+  const indexes = (numbers: readonly number[]) => numbers.map(row => places.get(row) as number);
+  const sets = { ok: indexes(ok), failed: indexes(failed) };
   const { final, drained, broke, left } = report;
-  const context: JsonObject = {
-    ...(ctx && { ctx }),
-    ...(stats && { stats }),
-    ...(left && { left: left as Json }),
-  };
+  const kept = left && { left: left as Json };
+  const { fact } = acceptance(command, input, { loop_id, sets, ...(kept && { kept }) });
   return {
+    ...fact,
     event_type: "frame.committed",
-    node_name: command.step,
     meta: {
-      ...ofCommand(command),
-      ...{ loop_id, first, count: rows.length, final },
-      ...{ ok: toRanges(accepts.ok), failed: toRanges(accepts.failed), digest: digestText(digest) },
-      ...{ delivery: command.delivery, worker_id, rows: toRanges(rows) },
+      ...fact.meta,
+      ...{ first, count: rows.length, final, rows: toRanges(rows) },
+      ...{ ok: toRanges(sets.ok), failed: toRanges(sets.failed) },
       ...(drained && { drained }),
       ...(broke && { broke }),
     },
-    ...(Object.keys(context).length > 0 ? { context } : {}),
-    result,
   };
 }
 
 /** Rows of one report at most: a claim that gives more is a command of its own making. */
 const NUMBERS_MAX = 1_000_000;
 
-function numbersOf(command: Command, report: FrameReport): Pick<Counted, "ok" | "failed"> {
-  const ok = fromRanges(report.ok, 0, NUMBERS_MAX);
-  const failed = fromRanges(report.failed, 0, NUMBERS_MAX);
-  if (!ok || !failed) throw malformed(command, "names rows that are none");
-  const both = new Set(ok);
-  if (failed.some(row => both.has(row))) throw malformed(command, "names a row twice");
-  return { ok, failed };
+function numbersOf(command: Command, report: FrameReport): Sets {
+  const sets = readSets(report, 0, NUMBERS_MAX);
+  if (sets === "strange") throw malformed(command, "names rows that are none");
+  if (sets === "twice") throw malformed(command, "names a row twice");
+  return sets;
 }
 
 function malformed({ command_id }: Command, why: string): Rejected {

@@ -9,9 +9,7 @@ import {
 } from "../../schemas/command.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { JsonObject } from "../../schemas/json.ts";
-import { digestOf, digestText } from "../../schemas/loop-digest.ts";
-import { fromRanges } from "../../schemas/ranges.ts";
+import { acceptance, readSets, type Sets } from "./accepted.ts";
 import { goOn, tallyOf } from "./advance.ts";
 import { evolve } from "./evolve.ts";
 import { fork, type Running } from "./state.ts";
@@ -24,15 +22,16 @@ export function decideFrame(input: OutcomeInput, report: FrameReport, state: Run
   const command = fenced(input, state.open.get(input.command_id));
   const { frame } = command;
   if (!frame) throw malformed(input, "is no frame");
-  const { ok, broken } = settledBy(input, report, frame);
-  const items = [...ok, ...broken];
+  const sets = settledBy(input, report, frame);
+  const items = [...sets.ok, ...sets.failed];
   const known = items.filter(index => state.done.has(index) || state.failed.has(index));
   // The same report again; one that is only partly known is of another time.
   if (known.length > 0 && known.length === items.length && !report.final) return [];
   if (known.length > 0) throw malformed(input, "names items that are done");
-  const { attempt } = command;
-  const digest = digestOf({ attempt, result: input.result, ok, failed: broken });
-  const committed = commit(command, input, { ...report, digest }, state);
+  const { fact } = acceptance(command, input, { loop_id: state.loop_id, sets });
+  const { ok, failed, final } = report;
+  const meta = { ...fact.meta, ...frame, final, ok, failed };
+  const committed: NewEvent = { ...fact, event_type: "frame.committed", meta };
   if (!report.final) return [committed];
   const after = evolve(fork(state), committed) as Running;
   return handOff([committed, ...goOn(after, tallyOf(after))], input);
@@ -40,42 +39,17 @@ export function decideFrame(input: OutcomeInput, report: FrameReport, state: Run
 
 function settledBy(
   input: OutcomeInput,
-  { ok, failed }: FrameReport,
+  report: FrameReport,
   { first, count }: NonNullable<Command["frame"]>,
-): { ok: number[]; broken: number[] } {
-  const succeeded = fromRanges(ok, first, first + count);
-  const broken = fromRanges(failed, first, first + count);
-  if (!succeeded || !broken) throw malformed(input, "names items that are not the frame's");
-  const both = new Set(succeeded);
-  if (broken.some(index => both.has(index))) throw malformed(input, "names an item twice");
-  return { ok: succeeded, broken };
+): Sets {
+  const sets = readSets(report, first, first + count);
+  if (sets === "strange") throw malformed(input, "names items that are not the frame's");
+  if (sets === "twice") throw malformed(input, "names an item twice");
+  return sets;
 }
 
 function malformed({ command_id }: OutcomeInput, why: string): Rejected {
   return new Rejected(`the report of frame ${command_id} ${why}`, 422, { reason: "malformed" });
-}
-
-function commit(
-  command: Command,
-  { worker_id, result, ctx, stats }: OutcomeInput,
-  { ok, failed, final, digest }: FrameReport & { digest: bigint },
-  { loop_id }: Running,
-): NewEvent {
-  const { first, count } = command.frame as NonNullable<Command["frame"]>;
-  const context: JsonObject = { ...(ctx && { ctx }), ...(stats && { stats }) };
-  return {
-    event_type: "frame.committed",
-    node_name: command.step,
-    meta: {
-      ...ofCommand(command),
-      ...{ loop_id, first, count, final, ok, failed },
-      delivery: command.delivery,
-      worker_id,
-      digest: digestText(digest),
-    },
-    ...(Object.keys(context).length > 0 ? { context } : {}),
-    result,
-  };
 }
 
 /**
