@@ -216,7 +216,8 @@ class Vault {
     const shown =
       known.slice(0, KNOWN_SHOWN).join(", ") + (known.length > KNOWN_SHOWN ? ", …" : "");
     const hint = near ? `did you mean '${near}'? ` : "";
-    const others = known.length > 0 ? `known: ${shown}` : "none is registered";
+    const add = `none is registered: noetl credential add ${name} --type TYPE --data JSON`;
+    const others = known.length > 0 ? `known: ${shown}` : add;
     const message = `credential '${name}' is unknown (${hint}${others})`;
     return new Rejected(message, 404, { name, nearest: near, known: known.slice(0, KNOWN_SHOWN) });
   }
