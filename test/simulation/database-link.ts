@@ -29,35 +29,34 @@ export function createLink({ scheduler, weather, tables }: Way, owner: Owner): L
 
   /** A dead process's statement may still be carried out, or not. */
   const isDropped = () => !owner.alive && scheduler.chance(0.5);
-  const isAway = (kind: string) =>
-    weather.isDatabaseAway || weather.strikes("away before", `store:${kind}`);
+  const isAway = () => weather.isDatabaseAway || weather.strikes("away before");
 
   function answer<T>(kind: string, value: T, settle: PromiseWithResolvers<T>): void {
-    if (weather.isDatabaseAway || weather.strikes("away after", `store:${kind}`)) {
+    if (weather.isDatabaseAway || weather.strikes("away after")) {
       return away(kind, settle.reject);
     }
-    const ms = weather.delay(`answer:${kind}`);
+    const ms = weather.delay();
     scheduler.after(ms, `answer:${kind}`, () => settle.resolve(value), owner);
   }
 
   return {
     run<T>(kind: string, work: () => T): Promise<T> {
       const settle = Promise.withResolvers<T>();
-      scheduler.after(weather.delay(`store:${kind}`), `store:${kind}`, () => {
+      scheduler.after(weather.delay(), `store:${kind}`, () => {
         if (isDropped()) return;
-        if (isAway(kind)) return away(kind, settle.reject);
+        if (isAway()) return away(kind, settle.reject);
         answer(kind, work(), settle);
       });
       return settle.promise;
     },
     write<T>(kind: string, begin: () => number, commit: (tx: number, at: number) => T) {
       const settle = Promise.withResolvers<T>();
-      scheduler.after(weather.delay(`store:${kind}`), `begin:${kind}`, () => {
+      scheduler.after(weather.delay(), `begin:${kind}`, () => {
         if (isDropped()) return;
-        if (isAway(kind)) return away(kind, settle.reject);
+        if (isAway()) return away(kind, settle.reject);
         const tx = begin();
         const at = EPOCH_MS + scheduler.now;
-        scheduler.after(weather.delay(`store:${kind}`), `store:${kind}`, () => {
+        scheduler.after(weather.delay(), `store:${kind}`, () => {
           if (isDropped()) return tables.end(tx);
           const value = commit(tx, at);
           tables.end(tx);

@@ -16,10 +16,10 @@ export class Network {
   send(kind: string, from: Owner, to: Owner, deliver: () => void): void {
     const weather = this.#weather;
     if (weather.isCut(from.name, to.name)) return;
-    if (weather.strikes("drop", kind)) return;
-    const copies = weather.strikes("double", kind) ? 2 : 1;
+    if (weather.strikes("drop")) return;
+    const copies = weather.strikes("double") ? 2 : 1;
     for (let copy = 0; copy < copies; copy += 1) {
-      this.#scheduler.after(weather.delay(kind), kind, deliver, to);
+      this.#scheduler.after(weather.delay(), kind, deliver, to);
     }
   }
 }

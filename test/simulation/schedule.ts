@@ -127,7 +127,7 @@ async function playOut(world: World, client: Client, plans: Plan[]): Promise<"qu
     if (!step) return "endless";
     while (plans[0] && plans[0].at <= scheduler.steps) {
       const { name } = plans.shift() as Plan;
-      if (FAULTS[name]?.(world)) weather.count(name, step.kind);
+      if (FAULTS[name]?.(world)) weather.count(name);
     }
     if (!isPeace && scheduler.steps > last) {
       isPeace = true;

@@ -14,12 +14,14 @@ export class Weather {
   readonly #rates: Record<Gust, number>;
   /** Pairs of nodes that hear nothing of each other. */
   readonly #cuts = new Set<string>();
-  /** Fault × kind of step it struck. */
+  /** Fault × kind of step it struck, as `fault|kind`. */
   readonly struck = new Map<string, number>();
   /** No statement is answered while this is so. */
   isDatabaseAway = false;
   isNatsAway = false;
   isCalm = false;
+  /** Kind of the playbook's step that is being worked on; `-` outside of any. */
+  workingOn: () => string = () => "-";
 
   constructor(scheduler: Scheduler, rates: Record<Gust, number>) {
     this.#scheduler = scheduler;
@@ -27,20 +29,20 @@ export class Weather {
   }
 
   /** Whether this kind of fault strikes here and now; counted when it does. */
-  strikes(gust: Gust, kind: string): boolean {
+  strikes(gust: Gust): boolean {
     if (this.isCalm || !this.#scheduler.chance(this.#rates[gust])) return false;
-    this.count(gust, kind);
+    this.count(gust);
     return true;
   }
 
-  count(fault: string, kind: string): void {
-    const name = `${fault}|${kind}`;
+  count(fault: string): void {
+    const name = `${fault}|${this.workingOn()}`;
     this.struck.set(name, (this.struck.get(name) ?? 0) + 1);
   }
 
   /** Milliseconds; sometimes very many. */
-  delay(kind: string): number {
-    const range = this.strikes("delay", kind) ? SLOW_MS : QUICK_MS;
+  delay(): number {
+    const range = this.strikes("delay") ? SLOW_MS : QUICK_MS;
     return this.#scheduler.between(...range);
   }
 

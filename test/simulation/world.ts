@@ -74,6 +74,7 @@ export class World {
     attend(this.scheduler);
     this.weather = new Weather(this.scheduler, options.rates);
     this.network = new Network(this.scheduler, this.weather);
+    this.weather.workingOn = () => this.#workingOn();
     this.tables = new MemoryTables(() => EPOCH_MS + this.scheduler.now);
     const wire = { scheduler: this.scheduler, network: this.network, weather: this.weather };
     this.bell = new Bell(wire);
@@ -96,6 +97,13 @@ export class World {
     const first = this.tables.events.get(executionId)?.[0];
     if (first?.event_type !== "playbook.initialized") return undefined;
     return this.#playbooks.get(first.meta.path)?.story;
+  }
+
+  /** The kind of the step that the log spoke of last. */
+  #workingOn(): string {
+    const last = this.tables.log.at(-1)?.event;
+    const step = last && this.storyOf(last.execution_id)?.steps.find(one => one.name === last.node_name);
+    return step?.kind ?? "-";
   }
 
   /** Starts a process; the others hear of it a little later. */
