@@ -3,22 +3,29 @@ import type { StoredEvent } from "../schemas/events.ts";
 import type { Settings } from "../schemas/env.ts";
 import { createIds, type IdSource } from "../schemas/ids.ts";
 import { createClock, type Clock } from "./clock.ts";
-import { createEventStore, type PostgresStore } from "./event-store.ts";
+import { createEventStore, type EventStore } from "./event-store.ts";
 import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createOffers, type Offers } from "./offers.ts";
 import { countProcess, countShared } from "./process-metrics.ts";
 import { takeNodeNumber } from "./postgres/execution.ts";
 import type { Database } from "./postgres/index.ts";
+import { createProjectionStore, type ProjectionStore } from "./projection-store.ts";
 import type { ResultStore } from "./result-store/index.ts";
-import { createValues, type ValueStore } from "./values.ts";
+import { createValues, valuesOf, type ValueStore } from "./values.ts";
+import { createWorkerRows, type WorkerRows } from "./worker-rows.ts";
 
 export interface Runtime {
   settings: Settings;
   /** Moleculer node id: owner hint of streams and name of this process's worker. */
   nodeId: string;
   database: Database;
-  store: PostgresStore;
+  store: EventStore;
+  /** Events between two snapshots of a stream at least, where it is not the usual number. */
+  snapshotEvents?: number;
+  /** Rows of the projection. */
+  rows: ProjectionStore;
+  workers: WorkerRows;
   clock: Clock;
   ids: IdSource;
   /** Rings that it is given are remembered in `offers` until their commands are claimed. */
@@ -75,11 +82,13 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     ...options,
     clock,
     store,
+    rows: createProjectionStore(options.database),
+    workers: createWorkerRows(options.database),
     metrics,
     ids: createIds(node, () => clock.now()),
     doorbell,
     offers,
-    values: createValues({ database: options.database, results: options.results }),
+    values: createValues({ ...valuesOf(options.database), results: options.results }),
     feed,
     shown: createFeed(),
   };

@@ -1,6 +1,5 @@
 // Cancelling and resuming: requests first, shown as done only when nothing can start any more.
 import type { Runtime } from "../../mixins/runtime.ts";
-import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import { adoptExecution } from "../../mixins/postgres/stream.ts";
 import type { RequestedBy } from "../../schemas/caller.ts";
 import { Unavailable, errorType } from "../../schemas/errors.ts";
@@ -24,14 +23,14 @@ export async function cancelExecution(
 /** Cancels the descendants of an execution; acknowledged, and told to it, when none is open. */
 export async function cancelChildren(runtime: Runtime, host: ExecutionHost, executionId: string) {
   const reason = `its parent ${executionId} was cancelled`;
-  const open = await listOpenDescendants(runtime.database, executionId, CHILDREN_MAX);
+  const open = await runtime.rows.openDescendants(executionId, CHILDREN_MAX);
   for (const child of open) {
     await host.send(streamOf(child), { type: "cancel", reason }).catch((error: unknown) => {
       // It ended by itself in the meantime.
       if (errorType(error) !== "REJECTED") throw error;
     });
   }
-  const left = await listOpenDescendants(runtime.database, executionId, 1);
+  const left = await runtime.rows.openDescendants(executionId, 1);
   if (left.length > 0)
     throw new Unavailable(`children of ${executionId} are still being cancelled`);
   await host.send(streamOf(executionId), { type: "children_gone" });

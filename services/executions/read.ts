@@ -2,11 +2,7 @@
 import { batched } from "../../mixins/batched.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { pageEvents, readStepResult } from "../../mixins/postgres/event.ts";
-import {
-  listExecutions,
-  readExecutions,
-  type ExecutionRow,
-} from "../../mixins/postgres/execution.ts";
+import { listExecutions, type ExecutionRow } from "../../mixins/postgres/execution.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
@@ -53,7 +49,7 @@ export async function rowOf(runtime: Runtime, executionId: string): Promise<Exec
   let reader = readers.get(runtime);
   if (!reader) {
     reader = batched(async (ids: string[]) => {
-      const rows = await readExecutions(runtime.database, ids);
+      const rows = await runtime.rows.read(ids);
       const byId = new Map(rows.map(row => [row.execution_id, row]));
       return ids.map(id => byId.get(id));
     });

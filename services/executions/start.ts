@@ -3,7 +3,6 @@ import { createHash } from "node:crypto";
 import type { Context } from "moleculer";
 import { ownedId } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { findStart } from "../../mixins/postgres/execution.ts";
 import { Conflict, Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
@@ -89,7 +88,7 @@ async function existing(
   host: ExecutionHost,
   wanted: { key: string; request_hash: string; playbook: PlaybookPin },
 ): Promise<Started> {
-  const start = await findStart(runtime.database, wanted.key);
+  const start = await runtime.store.findStart(wanted.key);
   if (!start) throw new Unavailable("the key of this start is being decided; try again");
   if (start.request_hash !== wanted.request_hash) {
     throw new Rejected(`idempotency key '${wanted.key}' was used for another request`, 409, {

@@ -2,7 +2,6 @@
 import type { ServiceBroker } from "moleculer";
 import { hostsOf, isOffered, isUnreachable, rendezvous } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import type { ExecutionsWait } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
 import { generationOf, statusWord } from "./machine.ts";
@@ -122,7 +121,7 @@ async function watched(
 
 async function familyEnded(runtime: Runtime, executionId: string, until: number): Promise<void> {
   while (runtime.clock.now() < until) {
-    const open = await listOpenDescendants(runtime.database, executionId, 1);
+    const open = await runtime.rows.openDescendants(executionId, 1);
     if (open.length === 0) return;
     await runtime.clock.sleep(200);
   }

@@ -2,9 +2,7 @@
 import type { Service, ServiceSchema } from "moleculer";
 import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { ensurePartitions, forgetStarts } from "../../mixins/postgres/execution.ts";
-import { forgetWorkers } from "../../mixins/postgres/runtime.ts";
-import { pickDue, type DueStream } from "../../mixins/postgres/stream.ts";
+import type { DueStream } from "../../mixins/postgres/stream.ts";
 
 export interface ReaperOptions {
   /**
@@ -34,7 +32,7 @@ export default function reaperService(
   runtime: Runtime,
   options: ReaperOptions = { scope: "all" },
 ): ServiceSchema {
-  const { clock, database } = runtime;
+  const { clock, store } = runtime;
   const silenceSeconds = runtime.settings.command.heartbeatTimeoutMs / 1_000;
   const workersKeptSeconds = Math.max(WORKERS_KEPT_SECONDS, 2 * silenceSeconds);
   const sweepMs = options.sweepMs ?? 500;
@@ -46,7 +44,7 @@ export default function reaperService(
   async function sweep(service: Service): Promise<void> {
     try {
       const owner = options.scope === "own" ? runtime.nodeId : undefined;
-      const due = await pickDue(database, {
+      const due = await store.pickDue({
         limit: SWEEP_STREAMS_MAX,
         backoffMs: PICK_BACKOFF_MS,
         owner,
@@ -74,9 +72,7 @@ export default function reaperService(
 
   async function housekeep(service: Service): Promise<void> {
     try {
-      await ensurePartitions(database, PARTITIONS_AHEAD);
-      await forgetStarts(database);
-      await forgetWorkers(database, workersKeptSeconds);
+      await store.keepHouse({ partitionsAhead: PARTITIONS_AHEAD, workersKeptSeconds });
     } catch (error) {
       service.logger.warn({ err: error }, "reaper.housekeeping_failed");
     }

@@ -2,8 +2,11 @@
 import { createHash } from "node:crypto";
 import type { Service, ServiceSchema } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { backoffMs, type Clock } from "../../mixins/clock.ts";
+import { isUnreachable } from "../../mixins/routing.ts";
 import { ServerLink } from "../../mixins/server-link.ts";
 import { configFailure, readPositive, toolAction, ToolFailure } from "../../mixins/tool.ts";
+import { errorType } from "../../schemas/errors.ts";
 import { isObject, type Json, type JsonObject } from "../../schemas/json.ts";
 import type { ToolCommand, ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 
@@ -12,6 +15,8 @@ const TIMEOUT_SECONDS = 300;
 const WAIT_MS = 20_000;
 /** A server that does not answer within this, beyond what it was asked to wait, is not there. */
 const ANSWER_MS = 10_000;
+/** So long servers may be away before a start, or a result, is given up. */
+const AWAY_MS = 60_000;
 /** Children started or waited for at once in one process. */
 const CONCURRENCY = 10_000;
 
@@ -22,13 +27,13 @@ interface Child {
 }
 
 /** The service `tool.playbook` over a process's runtime: playbook-dsl §3.8. */
-export default function playbookTool({ settings, doorbell }: Runtime): ServiceSchema {
+export default function playbookTool({ settings, doorbell, clock }: Runtime): ServiceSchema {
   let link: ServerLink;
   const limits = { concurrency: CONCURRENCY, max_queue_size: 0 };
   return {
     name: "tool.playbook",
     actions: {
-      run: toolAction(limits, (request, { signal }) => runChild(request, link, signal)),
+      run: toolAction(limits, (request, { signal }) => runChild(request, { link, clock }, signal)),
     },
     created(this: Service) {
       link = new ServerLink({ broker: this.broker, http: settings.http, doorbell });
@@ -37,24 +42,34 @@ export default function playbookTool({ settings, doorbell }: Runtime): ServiceSc
   };
 }
 
+/** The way to the servers, and the time. */
+interface Way {
+  link: ServerLink;
+  clock: Clock;
+}
+
 async function runChild(
   request: ToolRequest,
-  link: ServerLink,
+  { link, clock }: Way,
   signal: AbortSignal | undefined,
 ): Promise<ToolEnvelope> {
   const { config } = request;
-  const started = await start(request, link);
+  const asking = { clock, signal, until: performance.now() + AWAY_MS };
+  const started = await persistently(() => start(request, link), asking);
   const { execution_id, path } = started;
   const resultStep = text(config["return_step"]) ?? text(config["result_step"]);
   if (resultStep === undefined && config["return_result"] !== true) {
     return ok({ status: "started", execution_id, path, async: true });
   }
   const seconds = readPositive(config["timeout"], "timeout", "seconds") ?? TIMEOUT_SECONDS;
-  const child = await waitFor(link, execution_id, seconds * 1_000, signal);
+  const child = await waitFor({ link, clock }, execution_id, seconds * 1_000, signal);
   if (child === undefined) return ok({ status: "timeout", execution_id, timeout_seconds: seconds });
   if (child.status !== "COMPLETED") throw childFailed(child, path);
   const payload = { execution_id, status: child.status, path, completed: true, failed: false };
-  return ok({ ...(await resultOf(link, execution_id, resultStep)), ...payload });
+  const found = persistently(() => resultOf(link, execution_id, resultStep), {
+    ...{ clock, signal, until: performance.now() + AWAY_MS },
+  });
+  return ok({ ...(await found), ...payload });
 }
 
 /**
@@ -99,7 +114,7 @@ function payloadOf({ input, config }: ToolRequest): Record<string, unknown> {
 }
 
 async function waitFor(
-  link: ServerLink,
+  { link, clock }: Way,
   execution_id: string,
   timeoutMs: number,
   signal: AbortSignal | undefined,
@@ -111,8 +126,31 @@ async function waitFor(
     if (left <= 0) return undefined;
     const timeout_ms = Math.ceil(Math.min(left, WAIT_MS));
     const params = { execution_id, timeout_ms };
-    const child = await link.call<Child>("executions.wait", params, timeout_ms + ANSWER_MS);
+    const child = await persistently(
+      () => link.call<Child>("executions.wait", params, timeout_ms + ANSWER_MS),
+      { clock, signal, until },
+    );
     if (!["RUNNING", "PAUSED"].includes(child.status)) return child;
+  }
+}
+
+/**
+ * A server that dies while it is asked has not decided anything: another one is asked, the child
+ * goes on meanwhile. Every question here is repeatable. Throws what was last met at `until`.
+ */
+async function persistently<T>(
+  ask: () => Promise<T>,
+  { clock, signal, until }: { clock: Clock; signal: AbortSignal | undefined; until: number },
+): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    signal?.throwIfAborted();
+    try {
+      return await ask();
+    } catch (error) {
+      const isAway = isUnreachable(error) || errorType(error) === "UNAVAILABLE";
+      if (!isAway || performance.now() >= until) throw error;
+      await clock.sleep(backoffMs(tries, 100, 2_000));
+    }
   }
 }
 

@@ -5,10 +5,6 @@ import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
-import { findOver } from "../../mixins/postgres/command.ts";
-import { releaseShardsOf } from "../../mixins/postgres/execution.ts";
-import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
-import { wakeStreamsOf } from "../../mixins/postgres/stream.ts";
 import { abandoned } from "../../schemas/command.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
@@ -84,7 +80,7 @@ export class Worker {
   }
 
   async #drain(): Promise<void> {
-    const { clock, database, settings } = this.#runtime;
+    const { clock, workers, settings } = this.#runtime;
     this.#stopping.abort();
     await this.#fetching;
     const cancel = clock.after(settings.node.drainMs, () => {
@@ -95,7 +91,7 @@ export class Worker {
     this.#cancelBeat();
     this.#cancelWatch();
     this.#unsubscribe();
-    await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
+    await workers.leave(this.me.incarnation).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
     });
   }
@@ -253,13 +249,13 @@ export class Worker {
 
   /** Liveness is this row: owners read it when a lease has passed. */
   async #beat(): Promise<void> {
-    const { clock, database, settings } = this.#runtime;
+    const { clock, store, workers, settings } = this.#runtime;
     const status = this.#stopping.signal.aborted ? "draining" : "ready";
     const capacity = { slots: this.slots.size, free: this.slots.now };
     try {
-      await beat(database, { ...this.me, capacity }, status);
+      await workers.beat({ ...this.me, capacity }, status);
       // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
-      if (this.#held.size > 0) this.abort(await findOver(database, [...this.#held.keys()]));
+      if (this.#held.size > 0) this.abort(await store.findOver([...this.#held.keys()]));
     } catch (error) {
       this.#service.logger.warn({ err: error }, "worker.beat_failed");
     }
@@ -282,17 +278,11 @@ export class Worker {
    * a lease, nor the projection for theirs.
    */
   async #buryDead(): Promise<void> {
-    const { database } = this.#runtime;
-    const others = await listOnMachine(database, this.me.machine);
+    const { workers } = this.#runtime;
+    const others = await workers.onMachine(this.me.machine);
     const dead = others.filter(one => one.incarnation !== this.me.incarnation && !isAlive(one.pid));
     if (dead.length === 0) return;
-    const names = dead.map(one => one.worker_id);
-    const incarnations = dead.map(one => one.incarnation);
-    this.#service.logger.info({ workers: names }, "worker.buried");
-    await database.transaction(async query => {
-      await markGone(query, incarnations);
-      await wakeStreamsOf(query, names);
-      await releaseShardsOf(query, names);
-    });
+    this.#service.logger.info({ workers: dead.map(one => one.worker_id) }, "worker.buried");
+    await workers.bury(dead);
   }
 }

@@ -1,0 +1,2 @@
+import type { Sabotage } from "./sabotage.ts";
+export const SABOTAGES: Sabotage[] = [];
