@@ -64,7 +64,8 @@ export function describeProgress(view: ExecutionView): string {
   const step = stepName(view.last_node_name);
   const named = running.some(([name]) => name === step);
   const first = view.status === "RUNNING" ? step || "starting" : view.status.toLowerCase();
-  return [...(named ? [] : [first]), ...loops].join(" · ");
+  const isFirst = !named || view.status !== "RUNNING";
+  return [...(isFirst ? [first] : []), ...loops].join(" · ");
 }
 
 /** Pipelines appear as `step:task_sequence` in the events of NoETL. */

@@ -194,6 +194,13 @@ export function settled(commandId: string): Rejected {
   return new Rejected(`command ${commandId} is not open`, 409, { reason: "settled" });
 }
 
+/** A command that nobody may claim for the time being: it rings again when it may. */
+export function paused(commandId: string): Rejected {
+  return new Rejected(`command ${commandId} waits: its execution is paused`, 409, {
+    reason: "paused",
+  });
+}
+
 /** Work given back untouched by a draining worker: uncharged, offered again. */
 export function decideRelease(
   input: ReleaseInput,

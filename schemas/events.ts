@@ -70,6 +70,8 @@ const stats = z.object({
 });
 export type LoopStats = z.infer<typeof stats>;
 const generation = { generation: z.number() };
+/** Which pause of the execution, from 1. */
+const pause = { pause: z.number().optional() };
 
 function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
   return z.object({
@@ -127,8 +129,22 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     request_id: z.string().optional(),
   }),
   event("execution.cancelled", generation),
-  event("execution.paused", {}),
-  event("execution.resumed", {}),
+  /** Nothing more is begun from here on; `execution.paused` follows when all below knows it. */
+  event("execution.pause_requested", {
+    ...pause,
+    /** The pause of an ancestor that this one is part of: `{execution_id}:{number}`. */
+    by: z.string().optional(),
+    reason: z.string().optional(),
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
+  /** Of a loop, as soon as it hears of it. */
+  event("execution.paused", pause),
+  event("execution.resumed", {
+    ...pause,
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
   event("execution.redriven", {
     ...generation,
     requested_by: z.string().optional(),

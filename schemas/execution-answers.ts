@@ -151,12 +151,21 @@ export const cancelRequested = named(
   }),
 );
 
+export const pauseRequested = named(
+  "PauseRequested",
+  z.object({
+    execution_id: id,
+    status: executionStatus.describe("PAUSED when all below it knows, which takes milliseconds"),
+    pause_requested: z.literal(true),
+  }),
+);
+
 export const resumed = named(
   "Resumed",
   z.object({
     execution_id: id,
     status: executionStatus,
-    streams: z.int().describe("Open streams that were woken"),
+    streams: z.int().describe("Open streams that were taken over"),
   }),
 );
 

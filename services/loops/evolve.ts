@@ -57,6 +57,10 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "execution.cancel_requested":
       state.stopReason = event.meta.reason ?? "the execution asked for it";
       return state;
+    case "execution.paused":
+      return { ...state, pauses: event.meta.pause ?? 1, paused: true };
+    case "execution.resumed":
+      return { ...state, pauses: event.meta.pause ?? 1, paused: false };
     case "loop.done":
       return over(
         state,
@@ -95,6 +99,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
+    ...(typeof kept["pauses"] === "number" && { pauses: kept["pauses"] }),
   };
 }
 

@@ -70,6 +70,9 @@ interface Progress {
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
   stopReason?: string;
   cursor?: CursorState;
+  /** The execution's newest pause that it has heard of, and whether that one goes on. */
+  pauses?: number;
+  paused?: boolean;
 }
 
 export type LoopState =

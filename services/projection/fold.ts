@@ -118,6 +118,13 @@ function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
       return { ...state, counts, cancel_requested: true };
     case "execution.redriven":
       return { ...state, counts, generation: event.meta.generation };
+    case "execution.pause_requested":
+      return { ...state, counts, pause_requested: true };
+    case "execution.paused":
+    case "execution.resumed": {
+      const { pause_requested: _asked, ...rest } = state;
+      return { ...rest, counts };
+    }
     default:
       return { ...state, counts };
   }
