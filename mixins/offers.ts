@@ -54,7 +54,8 @@ export function createOffers(clock: Clock): Offers {
       if (offers.size === 0) return;
       for (const event of events) {
         // What waits there may not be claimed: it is rung again when it may.
-        if (HELD_BACK.has(event.event_type)) forgetStream(event.stream_id);
+        const parks = event.event_type === "command.released" && event.meta.spent !== undefined;
+        if (parks || HELD_BACK.has(event.event_type)) forgetStream(event.stream_id);
         if (SETTLED.has(event.event_type)) {
           offers.delete((event.meta as { command_id: string }).command_id);
         }

@@ -54,6 +54,7 @@ const outcome = {
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
   frame: z.object(frameReport(json)).optional(),
+  give_back: z.object({ error: toolError, index: count.optional() }).optional(),
   next: z.object(claimant).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });

@@ -54,10 +54,18 @@ export interface OutcomeInput {
   stats?: { task_runs: number; retries: number; duration_ms: number };
   /** Of a frame: which of its items this report settles. Without it the command is one item. */
   frame?: FrameReport;
+  /** It has failed as things may that pass, and its loop has a budget: it may be given back. */
+  give_back?: GiveBack;
   /**
    * The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once.
    */
   next?: Omit<ClaimInput, "type" | "command_id">;
+}
+
+/** Why a command is given back; of a frame with the item, which the report has among the failed. */
+export interface GiveBack {
+  error: NonNullable<OutcomeResult["error"]>;
+  index?: number;
 }
 
 /**

@@ -164,7 +164,16 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
   outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
   event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
-  event("command.released", { command_id: z.string(), ...delivery, ...ofLoop }),
+  event("command.released", {
+    command_id: z.string(),
+    ...delivery,
+    ...ofLoop,
+    /** It has failed, and its loop has a budget for that: how much of it is spent, */
+    spent: z.number().optional(),
+    /** when the parked loop tries again, milliseconds since 1970, and what the failure was. */
+    next_try_at: z.number().optional(),
+    code: z.string().optional(),
+  }),
   event("command.cancelled", {
     ...ofCommand,
     ...ofLoop,
@@ -181,6 +190,14 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     /** The loop whose settled items it inherits, and how many those are. */
     redrive_of: z.string().optional(),
     inherited: z.object({ ok: z.number(), failed: z.number() }).optional(),
+    retry_budget: z.number().optional(),
+  }),
+  /** One command of a parked loop may start, to see whether what it calls is there again. */
+  event("loop.probed", {
+    ...ofStep,
+    loop_id: z.string(),
+    command_id: z.string(),
+    next_try_at: z.number(),
   }),
   event("loop.item", { loop_id: z.string(), iter_index: z.number() }),
   event("loop.done", {

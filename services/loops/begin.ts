@@ -35,6 +35,7 @@ export function start(input: LoopStart, context: TurnContext, besides: Besides =
       collection_size: opened.plan.size,
       mode: opened.plan.mode,
       max_in_flight: opened.plan.window,
+      ...(opened.plan.retry_budget !== undefined && { retry_budget: opened.plan.retry_budget }),
       ...(inherited && {
         redrive_of: redrive?.loop_id,
         inherited: { ok: inherited.ok.count(), failed: inherited.failed.count() },

@@ -28,6 +28,7 @@ import { onward, start } from "./begin.ts";
 import { claimsDue, decideClaimed, decideLost, earliestClaim, holdsRows } from "./cursor.ts";
 import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
+import { earliestProbe, givenBack, mayHandOver, probe, refuseParked, ringing } from "./parked.ts";
 import { pause, resume } from "./paused.ts";
 import { evolve } from "./evolve.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
@@ -127,6 +128,7 @@ function claim(input: ClaimInput, state: Running): NewEvent[] {
   const command = state.open.get(input.command_id);
   // Who has claimed it before the pause is answered again.
   if (state.paused && command?.holder?.claim_id !== input.claim_id) throw paused(input.command_id);
+  refuseParked(command, state);
   return decideClaim(input, command, state.loop_id);
 }
 
@@ -134,7 +136,9 @@ function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext
   // The same report again: its answer, with the next command, was lost.
   if (heldBy(state.open.values(), input.next?.claim_id)) return [];
   if (isClaiming(state)) return decideClaimed(input, state, context);
-  if (input.frame) return decideFrame(input, input.frame, state);
+  if (input.frame) return decideFrame(input, input.frame, state, context);
+  const back = givenBack(input, state, context);
+  if (back) return back;
   const name = parseCommandId(input.command_id);
   const index = name?.iter_index ?? -1;
   if (state.done.has(index) || state.failed.has(index)) throw settled(input.command_id);
@@ -144,7 +148,8 @@ function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext
       reason: "malformed",
     });
   }
-  return handOff(end(command, input, state), input);
+  const facts = end(command, input, state);
+  return mayHandOver(state) ? handOff(facts, input) : facts;
 }
 
 /**
@@ -164,6 +169,7 @@ function expireAll(state: Running, context: TurnContext): NewEvent[] {
     if (command?.holder) record(expire(command, after, context));
   }
   if (isClaiming(after)) record(claimsDue(after, context.now));
+  if (after.status === "running") record(probe(after, context.now));
   return events;
 }
 
@@ -231,7 +237,7 @@ function answer(
 function* pending(state: LoopState): Iterable<Effect> {
   if (state.status === "running" && !state.paused) {
     const { execution_id, loop_id: stream_id } = state;
-    yield* rings(state.open.values(), { execution_id, stream_id, actor: "loops" });
+    yield* rings(ringing(state), { execution_id, stream_id, actor: "loops" });
   }
   if (state.status === "done") {
     const { execution_id, report } = state;
@@ -250,7 +256,8 @@ export const loopMachine: Machine<LoopState, LoopInput, LoopAnswer> = {
   deadline(state, context) {
     if (state.status !== "running") return undefined;
     const lease = leaseDeadline(state.open.values(), context) ?? Infinity;
-    const due = isClaiming(state) ? Math.min(lease, earliestClaim(state)) : lease;
+    const next = isClaiming(state) ? earliestClaim(state) : earliestProbe(state);
+    const due = Math.min(lease, next);
     return due < Infinity ? due : undefined;
   },
   held: state => (state.status === "running" ? heldOf(state.open.values()) : []),

@@ -19,6 +19,8 @@ export interface ChaosOptions {
   turns: number;
   mayCancel: boolean;
   mayPause?: boolean;
+  /** How much time passes between two turns of the peaceful rest. */
+  restMs?: number;
 }
 
 /** Runs a started play to its end. Throws when it does not end within a bound of turns. */
@@ -156,6 +158,7 @@ export class Chaos {
 
   /** One thing of what is left to do, in no random order. */
   #goOn(): void {
+    this.play.now += this.#options.restMs ?? 0;
     this.play.ask({ type: "resume" });
     for (const id of [...this.play.streams.keys()]) this.play.wake(id);
     this.play.deliver();
