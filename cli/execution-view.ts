@@ -11,6 +11,9 @@ export interface LoopProgress {
   in_flight?: number;
   retries?: number;
   completed?: boolean;
+  retry_budget?: number;
+  retries_spent?: number;
+  parked?: { code: string; next_try_at: number };
   rate_per_second?: number | null;
   eta_seconds?: number | null;
 }

@@ -52,8 +52,16 @@ function declareRuns(): void {
   )
     .addOption(set)
     .addOption(payload);
-  verb("resume <id>", "go on with an execution that was stopped, to its end", async (o, [id]) =>
-    (await import("./run.ts")).resume(id ?? "", o),
+  verb(
+    "resume <id>",
+    "go on with an execution that was paused or left, here and to its end",
+    async (o, [id]) => (await import("./run.ts")).resume(id ?? "", o),
+  );
+  verb("pause <id>", "begin nothing more of an execution; what runs finishes", async (o, [id]) =>
+    (await import("./pause.ts")).pause(id ?? "", o),
+  ).option("--reason <text>", "kept with the event");
+  verb("unpause <id>", "end a pause and leave, wherever the execution runs", async (o, [id]) =>
+    (await import("./pause.ts")).unpause(id ?? "", o),
   );
   verb("exec <path>", "start a registered playbook on a server", async (o, [path]) =>
     (await import("./exec.ts")).exec(path ?? "", o),

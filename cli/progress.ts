@@ -64,7 +64,8 @@ export function describeProgress(view: ExecutionView): string {
   const step = stepName(view.last_node_name);
   const named = running.some(([name]) => name === step);
   const first = view.status === "RUNNING" ? step || "starting" : view.status.toLowerCase();
-  return [...(named ? [] : [first]), ...loops].join(" · ");
+  const isFirst = !named || view.status !== "RUNNING";
+  return [...(isFirst ? [first] : []), ...loops].join(" · ");
 }
 
 /** Pipelines appear as `step:task_sequence` in the events of NoETL. */
@@ -82,13 +83,21 @@ function describeLoop(step: string, loop: LoopProgress): string {
 }
 
 /** What is wrong, what runs, how fast it goes and how long it will take. */
-function goingOn({ failed, in_flight, rate_per_second, eta_seconds }: LoopProgress): string[] {
+function goingOn(loop: LoopProgress): string[] {
+  const { failed, in_flight, rate_per_second, eta_seconds, parked } = loop;
   const parts: string[] = [];
   if (failed > 0) parts.push(`${failed.toLocaleString("en-US")} failed`);
   if (in_flight) parts.push(`${in_flight} running`);
+  if (loop.retries_spent) parts.push(`${loop.retries_spent} of ${loop.retry_budget} retries spent`);
+  if (parked) return [...parts, `parked after ${parked.code}, next try at ${timeOf(parked)}`];
   if (typeof rate_per_second === "number") parts.push(`${rateText(rate_per_second)}/s`);
   if (typeof eta_seconds === "number") parts.push(`${timeLeft(eta_seconds)} left`);
   return parts;
+}
+
+/** The time of day, as a clock on the wall here shows it. */
+function timeOf({ next_try_at }: { next_try_at: number }): string {
+  return new Date(next_try_at).toLocaleTimeString("en-GB");
 }
 
 function rateText(rate: number): string {

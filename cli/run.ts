@@ -52,7 +52,7 @@ async function registerFile(backend: Backend, file: string, content: string): Pr
   return registered.path;
 }
 
-/** Goes on with an execution that Ctrl-C or a crash left, and follows it to its end. */
+/** Goes on with an execution that was paused, or that Ctrl-C or a crash left, to its end. */
 export async function resume(executionId: string, options: GlobalOptions): Promise<ExitCode> {
   return withBackend(options, ["server", "worker"], async backend => {
     await backend.call("executions.resume", { execution_id: executionId });

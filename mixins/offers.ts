@@ -32,9 +32,15 @@ const SETTLED: ReadonlySet<string> = new Set([
   "command.cancelled",
 ]);
 
+const HELD_BACK: ReadonlySet<string> = new Set(["execution.pause_requested", "execution.paused"]);
+
 export function createOffers(clock: Clock): Offers {
   const offers = new Map<string, Offer>();
   let listeners: (() => void)[] = [];
+
+  function forgetStream(streamId: string): void {
+    for (const [id, { ring }] of offers) if (ring.stream_id === streamId) offers.delete(id);
+  }
 
   return {
     add(ring) {
@@ -47,6 +53,9 @@ export function createOffers(clock: Clock): Offers {
     settle(events) {
       if (offers.size === 0) return;
       for (const event of events) {
+        // What waits there may not be claimed: it is rung again when it may.
+        const parks = event.event_type === "command.released" && event.meta.spent !== undefined;
+        if (parks || HELD_BACK.has(event.event_type)) forgetStream(event.stream_id);
         if (SETTLED.has(event.event_type)) {
           offers.delete((event.meta as { command_id: string }).command_id);
         }

@@ -54,6 +54,7 @@ const outcome = {
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
   frame: z.object(frameReport(json)).optional(),
+  give_back: z.object({ error: toolError, index: count.optional() }).optional(),
   next: z.object(claimant).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });
@@ -112,6 +113,8 @@ export const loopsDeliver = z
       loopStart,
       z.object({ type: z.literal("cancel"), reason, start: loopStart }),
       z.object({ type: z.literal("stop"), reason, start: loopStart }),
+      z.object({ type: z.literal("pause"), pause: count, start: loopStart }),
+      z.object({ type: z.literal("resume"), pause: count, start: loopStart }),
     ]),
   })
   .refine(({ to, input }) => isFor(to, input.type === "start" ? input : input.start), {
@@ -135,6 +138,8 @@ export const executionsDeliver = z.object({
   input: z.discriminatedUnion("type", [
     z.object({ type: z.literal("loop_done"), ...loopReport }),
     z.object({ type: z.literal("cancel_children") }),
+    z.object({ type: z.literal("pause_family") }),
+    z.object({ type: z.literal("resume_family"), by: name }),
   ]),
 });
 

@@ -207,6 +207,7 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "executions.verify": executions.verification,
   "executions.wait": executions.execution,
   "executions.cancel": executions.cancelRequested,
+  "executions.pause": executions.pauseRequested,
   "executions.resume": executions.resumed,
   "executions.redrive": executions.redriven,
   "executions.failures": executions.failures,

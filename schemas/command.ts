@@ -54,10 +54,18 @@ export interface OutcomeInput {
   stats?: { task_runs: number; retries: number; duration_ms: number };
   /** Of a frame: which of its items this report settles. Without it the command is one item. */
   frame?: FrameReport;
+  /** It has failed as things may that pass, and its loop has a budget: it may be given back. */
+  give_back?: GiveBack;
   /**
    * The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once.
    */
   next?: Omit<ClaimInput, "type" | "command_id">;
+}
+
+/** Why a command is given back; of a frame with the item, which the report has among the failed. */
+export interface GiveBack {
+  error: NonNullable<OutcomeResult["error"]>;
+  index?: number;
 }
 
 /**
@@ -192,6 +200,13 @@ export function fenced(
 /** A command that is no longer open: its terminal is in the log, or it never was. */
 export function settled(commandId: string): Rejected {
   return new Rejected(`command ${commandId} is not open`, 409, { reason: "settled" });
+}
+
+/** A command that nobody may claim for the time being: it rings again when it may. */
+export function paused(commandId: string): Rejected {
+  return new Rejected(`command ${commandId} waits: its execution is paused`, 409, {
+    reason: "paused",
+  });
 }
 
 /** Work given back untouched by a draining worker: uncharged, offered again. */

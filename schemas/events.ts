@@ -70,6 +70,8 @@ const stats = z.object({
 });
 export type LoopStats = z.infer<typeof stats>;
 const generation = { generation: z.number() };
+/** Which pause of the execution, from 1. */
+const pause = { pause: z.number().optional() };
 
 function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
   return z.object({
@@ -127,8 +129,22 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     request_id: z.string().optional(),
   }),
   event("execution.cancelled", generation),
-  event("execution.paused", {}),
-  event("execution.resumed", {}),
+  /** Nothing more is begun from here on; `execution.paused` follows when all below knows it. */
+  event("execution.pause_requested", {
+    ...pause,
+    /** The pause of an ancestor that this one is part of: `{execution_id}:{number}`. */
+    by: z.string().optional(),
+    reason: z.string().optional(),
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
+  /** Of a loop, as soon as it hears of it. */
+  event("execution.paused", pause),
+  event("execution.resumed", {
+    ...pause,
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
   event("execution.redriven", {
     ...generation,
     requested_by: z.string().optional(),
@@ -148,7 +164,16 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
   outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
   event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
-  event("command.released", { command_id: z.string(), ...delivery, ...ofLoop }),
+  event("command.released", {
+    command_id: z.string(),
+    ...delivery,
+    ...ofLoop,
+    /** It has failed, and its loop has a budget for that: how much of it is spent, */
+    spent: z.number().optional(),
+    /** when the parked loop tries again, milliseconds since 1970, and what the failure was. */
+    next_try_at: z.number().optional(),
+    code: z.string().optional(),
+  }),
   event("command.cancelled", {
     ...ofCommand,
     ...ofLoop,
@@ -165,6 +190,14 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     /** The loop whose settled items it inherits, and how many those are. */
     redrive_of: z.string().optional(),
     inherited: z.object({ ok: z.number(), failed: z.number() }).optional(),
+    retry_budget: z.number().optional(),
+  }),
+  /** One command of a parked loop may start, to see whether what it calls is there again. */
+  event("loop.probed", {
+    ...ofStep,
+    loop_id: z.string(),
+    command_id: z.string(),
+    next_try_at: z.number(),
   }),
   event("loop.item", { loop_id: z.string(), iter_index: z.number() }),
   event("loop.done", {

@@ -6,7 +6,8 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
   "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed, " +
-    "mode: cursor, rate_per_second and eta_seconds (null until they can be said)",
+    "mode: cursor, rate_per_second and eta_seconds (null until they can be said); with a retry " +
+    "budget retry_budget, retries_spent, and while it is parked {code, next_try_at}",
 );
 
 const listedExecution = {
@@ -151,12 +152,21 @@ export const cancelRequested = named(
   }),
 );
 
+export const pauseRequested = named(
+  "PauseRequested",
+  z.object({
+    execution_id: id,
+    status: executionStatus.describe("PAUSED when all below it knows, which takes milliseconds"),
+    pause_requested: z.literal(true),
+  }),
+);
+
 export const resumed = named(
   "Resumed",
   z.object({
     execution_id: id,
     status: executionStatus,
-    streams: z.int().describe("Open streams that were woken"),
+    streams: z.int().describe("Open streams that were taken over"),
   }),
 );
 

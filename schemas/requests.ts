@@ -138,12 +138,20 @@ export const executionsCancel = z.strictObject({
   reason: z.string().max(LIMITS.reasonMaxChars, "a shorter text").optional(),
 });
 
+export const executionsPause = executionsCancel;
+
+const bool = z.union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
+  error: "true or false",
+});
 /** `false` when absent; a query has words only. */
-const yesOrNo = z
-  .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
-    error: "true or false",
-  })
-  .default(false);
+const yesOrNo = bool.default(false);
+
+export const executionsResume = z.strictObject({
+  execution_id: id,
+  adopt: bool
+    .default(true)
+    .describe("Take over what no other process goes on with; false: only end a pause"),
+});
 
 const stepName = z.string({ error: "the name of a step" }).min(1, "the name of a step");
 
@@ -242,6 +250,8 @@ export type ExecutionsList = z.output<typeof executionsList>;
 export type ExecutionsEvents = z.output<typeof executionsEvents>;
 export type ExecutionsResult = z.output<typeof executionsResult>;
 export type ExecutionsCancel = z.output<typeof executionsCancel>;
+export type ExecutionsPause = z.output<typeof executionsPause>;
+export type ExecutionsResume = z.output<typeof executionsResume>;
 export type ExecutionsRedrive = z.output<typeof executionsRedrive>;
 export type ExecutionsFailures = z.output<typeof executionsFailures>;
 export type ExecutionsTail = z.output<typeof executionsTail>;

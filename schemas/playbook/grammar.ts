@@ -207,10 +207,12 @@ export const loopSpecGrammar = z.object({
   tolerated_failure_count: z.int().min(0).nullish(),
   tolerated_failure_percent: z.number().min(0).max(100).nullish(),
   tolerated_failure_percentage: z.number().min(0).max(100).nullish(),
+  retry_budget: count.nullish(),
 });
 
 export const loopPolicyGrammar = z.object({
   exec: z.enum(["local", "distributed"]).nullish(),
+  retry_budget: count.nullish(),
   results: anything,
 });
 

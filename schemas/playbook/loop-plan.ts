@@ -36,6 +36,8 @@ export interface LoopPlan {
   frame_max?: number;
   /** The items are 0 … size-1 themselves: nothing is kept. */
   counted?: boolean;
+  /** Failures that may pass and that do not fail their items (`schemas/retry-budget.ts`). */
+  retry_budget?: number;
   /** Only of a cursor loop. */
   cursor?: CursorPlan;
 }
@@ -100,6 +102,7 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
     const plan = {
       ...planOf(step, loop, { size, window, tolerance: toleranceOf(step, loop, size) }),
       ...frameOf(loop, size, window, templates),
+      ...budgetOf(loop, templates),
     };
     if (typeof items === "number")
       return { plan: { ...plan, counted: true }, scope: cut, kept: scope };
@@ -145,6 +148,12 @@ function frameOf(loop: Loop, size: number, window: number, templates: Scope) {
     renderValue(loop.frame?.["max_rows"] ?? null, templates, "typed") ?? FRAME_ITEMS_DEFAULT;
   const most = wholeNumber("loop.spec.frame.max_rows", asked);
   return most > 1 ? { frame_max: Math.min(most, FRAME_ITEMS_MAX) } : {};
+}
+
+function budgetOf({ retryBudget }: Loop, templates: Scope): Pick<LoopPlan, "retry_budget"> {
+  if (retryBudget === undefined) return {};
+  const given = renderValue(retryBudget, templates, "typed");
+  return { retry_budget: wholeNumber("loop.spec.retry_budget", given) };
 }
 
 /** playbook-dsl §1.11 *Collection normalisation*; a count stays one. */

@@ -84,6 +84,8 @@ export interface Loop {
   /** How many or what share of iterations may fail without failing the loop. */
   toleratedFailureCount?: number;
   toleratedFailurePercent?: number;
+  /** Failures that may pass and that do not fail their items: a number ≥ 1 or a template. */
+  retryBudget?: number | string;
 }
 
 export interface Task {

@@ -101,17 +101,26 @@ function readLoopSpec(
   readMap(reading, [...path, "frame"], frameGrammar, spec.frame);
   checkTemplates(reading, [...path, "frame"], spec.frame);
   checkTemplates(reading, [...path, "max_in_flight"], spec.max_in_flight);
+  checkTemplates(reading, [...path, "retry_budget"], spec.retry_budget);
+  checkTemplates(reading, [...path, "policy", "retry_budget"], policy.retry_budget);
   if (spec.mode !== "parallel" && spec.mode !== "cursor" && spec.max_in_flight !== undefined) {
     const message = "'max_in_flight' has no effect on a sequential loop";
     if (spec.max_in_flight !== 1) warn(reading, [...path, "max_in_flight"], { message }, "key");
   }
   const percent = spec.tolerated_failure_percent ?? spec.tolerated_failure_percentage;
   const count = spec.tolerated_failure_count;
+  const budget = spec.retry_budget ?? policy.retry_budget;
+  if (budget && spec.mode === "cursor") {
+    const message = "a loop over a cursor has no retry budget";
+    const hint = "rows that fail are the table's to offer again; a failed claim is repeated anyway";
+    refuse(reading, [...path, "retry_budget"], { message, hint }, "key");
+  }
   return {
     ...(spec.mode && { mode: spec.mode }),
     ...(spec.max_in_flight && { maxInFlight: spec.max_in_flight }),
     exec: policy.exec ?? "local",
     ...(spec.frame && { frame: spec.frame }),
+    ...(budget && { retryBudget: budget }),
     ...(typeof count === "number" && { toleratedFailureCount: count }),
     ...(typeof percent === "number" && { toleratedFailurePercent: percent }),
   };

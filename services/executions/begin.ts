@@ -12,6 +12,7 @@ import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { TemplateError } from "../../schemas/playbook/template-error.ts";
 import { enterAll } from "./enter.ts";
 import { evolve } from "./evolve.ts";
+import { pauseRequest } from "./paused.ts";
 import type { Running } from "./state.ts";
 
 export interface ExecutionStart {
@@ -22,6 +23,8 @@ export interface ExecutionStart {
   parent_execution_id?: string;
   start_key?: string;
   caller?: StartCaller;
+  /** The pause of its parent, which it begins in. */
+  paused_by?: string;
 }
 
 /** The facts of a start: with them the execution exists and its first command is issued. */
@@ -52,7 +55,8 @@ export function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
     },
   };
   const state = evolve({ status: "none" }, initialized, context.now) as Running;
-  return [initialized, ...enterAll(state, playbook, context)];
+  if (input.paused_by === undefined) return [initialized, ...enterAll(state, playbook, context)];
+  return [initialized, pauseRequest(1, { by: input.paused_by })];
 }
 
 /**

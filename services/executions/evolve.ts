@@ -4,6 +4,7 @@ import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { FrozenScope } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { dropWaiting, noteExit, type ExitEvent } from "./lapse.ts";
+import { pauseAsked, resumed } from "./paused.ts";
 import { redriven } from "./redriven.ts";
 import {
   isLive,
@@ -51,6 +52,12 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
     case "execution.cancel_requested":
       state.waiting.clear();
       return { ...state, status: "cancelling", cancelReason: event.meta.reason };
+    case "execution.pause_requested":
+      return pauseAsked(state, event, at);
+    case "execution.paused":
+      return state.pause ? { ...state, pause: { ...state.pause, whole: true } } : state;
+    case "execution.resumed":
+      return resumed(state, at);
     case "playbook.completed":
       return over(state, "completed", event);
     case "playbook.failed":

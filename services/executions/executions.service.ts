@@ -16,19 +16,22 @@ import {
   executionsEvents,
   executionsFailures,
   executionsList,
+  executionsPause,
   executionsRedrive,
   executionsResult,
+  executionsResume,
   executionsStart,
   executionsTail,
   executionsWait,
   validated,
 } from "../../schemas/requests.ts";
 import { announcements } from "./announce.ts";
-import { cancelChildren, cancelExecution, resumeExecution } from "./control.ts";
+import { cancelChildren, cancelExecution } from "./control.ts";
 import { countExecutions } from "./count.ts";
 import { listFailures, redriveExecution } from "./failures.ts";
 import { executionMachine } from "./machine.ts";
 import { listEvents, listRows, readExecution, readResult, readStatus } from "./read.ts";
+import { pauseExecution, pauseFamily, resumeExecution, resumeFamily, type Asking } from "./hold.ts";
 import type { ExecutionHost } from "./host.ts";
 import { startExecution } from "./start.ts";
 import type { ExecutionState } from "./state.ts";
@@ -63,7 +66,9 @@ export default function executionsService(runtime: Runtime): ServiceSchema {
       deliver: {
         visibility: "public",
         tracing: false,
-        handler: validated(executionsDeliver, (_ctx: Context, p) => deliver(runtime, host, p)),
+        handler: validated(executionsDeliver, ({ broker }: Context, p) =>
+          deliver({ runtime, host, broker }, p),
+        ),
       },
     },
     created(this: Service) {
@@ -147,27 +152,48 @@ function requests(runtime: Runtime, host: () => ExecutionHost): Record<string, A
         redriveExecution(runtime, host(), p, requestedBy(ctx)),
       ),
     },
-    /** Makes this node go on with an execution that was left, and its descendants. */
+    /** Asks a run to begin nothing more; what runs finishes. */
+    pause: {
+      handler: validated(executionsPause, (ctx: Context, p) =>
+        pauseExecution({ runtime, host: host(), broker: ctx.broker }, p, requestedBy(ctx)),
+      ),
+    },
+    /** Goes on with a run that was paused, or left, and with its descendants. */
     resume: {
-      handler: validated(executionId, (_ctx: Context, p) =>
-        resumeExecution(runtime, p.execution_id),
+      handler: validated(executionsResume, (ctx: Context, p) =>
+        resumeExecution({ runtime, host: host(), broker: ctx.broker }, p, requestedBy(ctx)),
       ),
     },
   };
 }
 
-async function deliver(runtime: Runtime, host: ExecutionHost, { to, input }: ExecutionsDeliver) {
+async function deliver(asking: Asking, { to, input }: ExecutionsDeliver) {
+  const { runtime, host } = asking;
   const { execution_id, stream_id } = to;
-  if (input.type === "cancel_children") return cancelChildren(runtime, host, execution_id);
-  const answer = await host.send({ execution_id, stream_id }, input);
-  return { changed: answer.changed };
+  switch (input.type) {
+    case "cancel_children":
+      return cancelChildren(runtime, host, execution_id);
+    case "pause_family":
+      return pauseFamily(asking, execution_id);
+    case "resume_family":
+      return resumeFamily(asking, execution_id, input.by);
+    case "loop_done": {
+      const answer = await host.send({ execution_id, stream_id }, input);
+      return { changed: answer.changed };
+    }
+  }
 }
 
 /**
  * Reads, and messages that find nothing to change where they are not expected yet: the owner may
  * only not know what another node has decided.
  */
-const PROVED: ReadonlySet<string> = new Set(["describe", "loop_done", "children_gone"]);
+const PROVED: ReadonlySet<string> = new Set([
+  "describe",
+  "loop_done",
+  "children_gone",
+  "family_paused",
+]);
 
 function createHost(runtime: Runtime, broker: ServiceBroker): ExecutionHost {
   const ports = actorPorts(runtime, broker, "executions");

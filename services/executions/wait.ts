@@ -4,8 +4,9 @@ import { hostsOf, isOffered, isUnreachable, rendezvous } from "../../mixins/rout
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ExecutionsWait } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
-import { generationOf, statusWord } from "./machine.ts";
+import { generationOf } from "./machine.ts";
 import { readExecution, type ExecutionView } from "./read.ts";
+import { isOver, statusWord } from "./status.ts";
 
 /** Another node may own the stream: its head is looked at this often. */
 const LOOK_MS = 500;
@@ -93,7 +94,7 @@ async function watched(
   let wake = () => {};
   const stop = host.watch(stream, state => {
     const status = statusWord(state);
-    if (status === "RUNNING") return;
+    if (!isOver(status)) return;
     end ??= { status, generation: generationOf(state), justNow: true };
     wake();
   });
@@ -101,7 +102,7 @@ async function watched(
     for (;;) {
       const { status, generation } = await host.send(stream, { type: "describe" });
       if (end) return end;
-      if (status !== "RUNNING") return { status, generation, justNow: false };
+      if (isOver(status)) return { status, generation, justNow: false };
       const left = until - runtime.clock.now();
       if (left <= 0) return undefined;
       await new Promise<void>(resolve => {
@@ -141,7 +142,7 @@ export async function caughtUp(
     const generation = Number(row.state["generation"] ?? 0);
     const isThere =
       generation > end.generation ||
-      (generation === end.generation && (row.status !== "RUNNING" || end.status === "RUNNING"));
+      (generation === end.generation && (isOver(row.status) || !isOver(end.status)));
     if (isThere || runtime.clock.now() >= until) {
       next.cancel();
       return isThere ? row : { ...row, status: end.status };

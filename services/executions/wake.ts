@@ -23,6 +23,8 @@ export function wake(state: Running, context: TurnContext): NewEvent[] {
     const command = after.commands.get(lost.command_id);
     if (command?.holder) record(expire(command, after, context));
   }
+  // A paused step does not grow older.
+  if (state.pause) return events;
   const playbook = needPlaybook(state.playbook, context);
   for (const { step, activation } of state.tokens.values()) {
     if (!isLive(after)) break;
@@ -71,7 +73,7 @@ function timeOut(token: Token, state: Running, context: TurnContext): NewEvent[]
 /** When the first step will be late; Infinity when none can be. */
 export function earliestTimeout(state: Running, context: TurnContext): number {
   const playbook = context.loaded.get(playbookReference(state.playbook).ref);
-  if (playbook === undefined) return Infinity;
+  if (playbook === undefined || state.pause) return Infinity;
   let earliest = Infinity;
   for (const token of state.tokens.values()) {
     const limitMs = limitOf(token, playbook as unknown as Playbook);

@@ -22,6 +22,7 @@ import { fork, type Claiming, type Slot } from "./state.ts";
 
 /** Issues the next claim of each slot that is ready, or ends the loop when all are through. */
 export function goOnClaiming(state: Claiming): NewEvent[] {
+  if (state.paused) return [];
   const { cursor, open } = state;
   const { slots, accepted } = cursor;
   const error = cursor.error ?? endlessOf(state);
@@ -77,13 +78,15 @@ function issue(state: Claiming, place: number): NewEvent {
 
 /** Claims whose pause after a failure is over. */
 export function claimsDue(state: Claiming, now: number): NewEvent[] {
+  if (state.paused) return [];
   return state.cursor.slots.flatMap((slot, place) =>
     slot.status === "waiting" && (slot.retry_at ?? 0) <= now ? issue(state, place) : [],
   );
 }
 
 /** When the first failed claim is made again; Infinity when none is. */
-export function earliestClaim({ cursor }: Claiming): number {
+export function earliestClaim({ cursor, paused }: Claiming): number {
+  if (paused) return Infinity;
   return Math.min(...cursor.slots.map(slot => slot.retry_at ?? Infinity));
 }
 

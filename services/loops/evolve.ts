@@ -14,7 +14,9 @@ import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
+import { openThrottle } from "../../schemas/retry-budget.ts";
 import { foldCursor, freshCursor } from "./cursor-fold.ts";
+import { answer, park, tryAgain } from "./parked.ts";
 import { ITEM_MS_MIN, isClaiming, type LoopState, type Running } from "./state.ts";
 
 /**
@@ -43,9 +45,12 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "command.expired":
     case "command.released": {
       const command = state.open.get(event.meta.command_id);
+      if (command && event.event_type === "command.released") park(state, command, event);
       if (command) evolveCommand(command, event, at);
       return state;
     }
+    case "loop.probed":
+      return tryAgain(state, event);
     case "command.completed":
     case "command.failed":
       return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event);
@@ -57,6 +62,10 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "execution.cancel_requested":
       state.stopReason = event.meta.reason ?? "the execution asked for it";
       return state;
+    case "execution.paused":
+      return { ...state, pauses: event.meta.pause ?? 1, paused: true };
+    case "execution.resumed":
+      return { ...state, pauses: event.meta.pause ?? 1, paused: false };
     case "loop.done":
       return over(
         state,
@@ -95,6 +104,8 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
+    ...(plan.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
+    ...(typeof kept["pauses"] === "number" && { pauses: kept["pauses"] }),
   };
 }
 
@@ -161,11 +172,13 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
   if (state.doneCount + state.failedCount > before) {
     state.digest = plus(state.digest, parseDigest(event.meta.digest));
   }
-  if (event.result.error) state.firstError ??= event.result.error;
+  if (event.result.error && failed !== "") state.firstError ??= event.result.error;
   merge(state, event);
+  if (!final && (ok !== "" || failed !== "")) answer(state);
   if (!final) return state;
   pace(state, countOf(ok) + countOf(failed), event);
   state.open.delete(command_id);
+  answer(state);
   leaveAgain(state, { first, count });
   return state;
 }
@@ -208,6 +221,7 @@ function settle(
   state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
   pace(state, 1, event);
+  answer(state);
   return state;
 }
 

@@ -10,6 +10,7 @@ import type { CursorRound } from "../../schemas/ids.ts";
 import type { Json } from "../../schemas/json.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
 import { toRanges } from "../../schemas/ranges.ts";
+import { hasBudget } from "./parked.ts";
 import { isClaiming, type Claiming, type Running, type Slot } from "./state.ts";
 
 /** Values of large collections and scopes are named: whoever runs the command loads them. */
@@ -25,6 +26,7 @@ export function grantOf(command: Command, state: Running): Grant {
     delivery: command.delivery,
     playbook,
     ...scopeOf(state),
+    ...(hasBudget(state) && { gives_back: true as const }),
   };
   if (!isClaiming(state)) {
     const keyed = state.keyed === undefined ? {} : { keyed: state.keyed };

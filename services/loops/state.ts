@@ -5,6 +5,7 @@ import type { OutcomeResult, ResultReference } from "../../schemas/events.ts";
 import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { Throttle } from "../../schemas/retry-budget.ts";
 import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
 import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
 
@@ -70,6 +71,11 @@ interface Progress {
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
   stopReason?: string;
   cursor?: CursorState;
+  /** Only with a retry budget. */
+  throttle?: Throttle;
+  /** The execution's newest pause that it has heard of, and whether that one goes on. */
+  pauses?: number;
+  paused?: boolean;
 }
 
 export type LoopState =

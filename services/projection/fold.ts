@@ -33,6 +33,11 @@ export interface LoopProgress {
   /** Where its rate is counted from; while it runs. */
   marks?: PaceMark[];
   collection_ref?: string;
+  /** With a retry budget: how large it is, and how much of it is spent. */
+  retry_budget?: number;
+  retries_spent?: number;
+  /** It is parked after this failure, until something is answered. */
+  parked?: { code: string; next_try_at: number };
   version: number;
 }
 
@@ -118,6 +123,13 @@ function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
       return { ...state, counts, cancel_requested: true };
     case "execution.redriven":
       return { ...state, counts, generation: event.meta.generation };
+    case "execution.pause_requested":
+      return { ...state, counts, pause_requested: true };
+    case "execution.paused":
+    case "execution.resumed": {
+      const { pause_requested: _asked, ...rest } = state;
+      return { ...rest, counts };
+    }
     default:
       return { ...state, counts };
   }
@@ -133,9 +145,34 @@ function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
   const before = event.event_type === "loop.started" ? begun(event) : loopsOf(row)[step];
   if (!before) return row;
   const after: LoopProgress = { ...before, ...stepOf(before, event), version: event.version };
-  const progress = withMarks(before, after, event.at);
+  const progress = parkedOf(withMarks(before, after, event.at), event);
   const loop = { ...loopsOf(row), [step]: progress } as unknown as JsonObject;
   return { ...row, state: { ...row.state, loop } };
+}
+
+/** Whether a loop with a retry budget is parked: from a failure that may pass to an answer. */
+function parkedOf(progress: LoopProgress, event: StoredEvent): LoopProgress {
+  if (progress.retry_budget === undefined) return progress;
+  const { parked, ...rest } = progress;
+  switch (event.event_type) {
+    case "command.released": {
+      const { spent, next_try_at, code = "" } = event.meta;
+      if (spent === undefined || next_try_at === undefined) return progress;
+      return { ...rest, retries_spent: spent, parked: { code, next_try_at } };
+    }
+    case "loop.probed": {
+      const { next_try_at } = event.meta;
+      return parked ? { ...rest, parked: { ...parked, next_try_at } } : progress;
+    }
+    case "frame.committed":
+      return event.meta.ok === "" && event.meta.failed === "" ? progress : rest;
+    case "command.completed":
+    case "command.failed":
+    case "loop.done":
+      return rest;
+    default:
+      return progress;
+  }
 }
 
 /** A running loop is marked as items end; one that is over needs no marks. */
@@ -162,6 +199,9 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
     retries: 0,
     marks: firstMarks(Math.round(event.at)),
     ...(reference?.ref && { collection_ref: reference.ref }),
+    ...(event.meta.retry_budget !== undefined && {
+      ...{ retry_budget: event.meta.retry_budget, retries_spent: 0 },
+    }),
     version: event.version,
   };
 }

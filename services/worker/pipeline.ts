@@ -55,6 +55,8 @@ export interface PipelineStep {
   /** true when `tool` was a list: decides the shape of the result. */
   pipeline: boolean;
   input: Record<string, unknown>;
+  /** A failure that may pass ends it at once: it will be run again from its first task. */
+  gives_back?: boolean;
 }
 
 /** How a pipeline ended, with everything it wrote. */
@@ -62,6 +64,8 @@ export interface PipelineOutcome {
   status: "ok" | "error";
   /** A rule ended it early, as a success. */
   broke: boolean;
+  /** It has failed as things may that pass, and nothing of it is to be kept. */
+  gives_back?: boolean;
   result: Json;
   error?: ToolError;
   failed_task?: string;
@@ -96,7 +100,7 @@ interface Run {
 type Move =
   | { to: "task"; index: number }
   | { to: "end"; broke: boolean }
-  | { to: "failure"; error: ToolError; task: string };
+  | { to: "failure"; error: ToolError; task: string; gives_back?: boolean };
 
 /**
  * Runs a step's tasks to the end. `parts` belongs to this run: its ctx, iteration variables, output
@@ -246,6 +250,9 @@ async function write(run: Run, set: Record<string, unknown>): Promise<void> {
 
 async function applyRules(run: Run, task: Task, index: number, output: Output): Promise<Move> {
   const rule = await evaluated(run, scope => firstRule(task.rules, scope));
+  if (run.step.gives_back && output.error?.retryable && (!rule || rule.do === "retry")) {
+    return { ...failure(task, output.error), gives_back: true };
+  }
   const action = rule?.do ?? (output.status === "ok" ? "continue" : "fail");
   if (rule && Object.keys(rule.set).length > 0) await write(run, rule.set);
   if (rule && action === "retry") return retry(run, task, index, rule, output);
@@ -291,14 +298,20 @@ function jump(run: Run, task: Task, index: number, to: string): Move {
   return failure(task, logic("UNKNOWN_LABEL", `no task '${to}' to jump to`));
 }
 
-function failure(task: Task, error: ToolError): Move {
+function failure(task: Task, error: ToolError): Move & { to: "failure" } {
   return { to: "failure", error, task: task.label };
 }
 
 function finish(run: Run, move: Exclude<Move, { to: "task" }>): PipelineOutcome {
   const { http, pg, py } = run.output ?? {};
   const envelope = { ...(http && { http }), ...(pg && { pg }), ...(py && { py }) };
-  const ended = move.to === "failure" ? { error: move.error, failed_task: move.task } : {};
+  const ended =
+    move.to === "failure"
+      ? {
+          ...{ error: move.error, failed_task: move.task },
+          ...(move.gives_back && { gives_back: true }),
+        }
+      : {};
   const broke = move.to === "end" && move.broke;
   const status = move.to === "failure" ? "error" : "ok";
   return {

@@ -2,6 +2,7 @@
 import type { ServiceBroker } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { callTool } from "../../mixins/tool.ts";
+import type { GiveBack } from "../../schemas/command.ts";
 import { errorType } from "../../schemas/errors.ts";
 import {
   INLINE_RESULT_BYTES_MAX,
@@ -31,6 +32,7 @@ export interface Ran {
   result: OutcomeResult;
   ctx?: JsonObject;
   stats: { task_runs: number; retries: number; duration_ms: number };
+  give_back?: GiveBack;
 }
 
 export interface RunOptions {
@@ -70,7 +72,9 @@ export async function runCommand(command: OpenCommand): Promise<Ran> {
   const started = performance.now();
   const { iteration } = command.grant;
   const outcome = await runItem(command, iteration);
+  const back = giveBackOf(outcome);
   return {
+    ...(back && { give_back: back }),
     ...(await keptOutcome(command, outcome, iteration?.index)),
     stats: {
       task_runs: outcome.task_runs,
@@ -108,7 +112,13 @@ export async function runItem(
     const value = await patiently(command, () => valueOf(runtime, grant, item));
     parts.iteration = { iterator, value, index: item.index, total, vars: {} };
   }
-  return runTasks(command, step, parts, item?.index);
+  const { gives_back = false } = grant;
+  return runTasks(command, { ...step, gives_back }, parts, item?.index);
+}
+
+/** Why the command of this outcome may be given back. */
+export function giveBackOf({ gives_back, error }: PipelineOutcome): GiveBack | undefined {
+  return gives_back && error ? { error: cutError(error) } : undefined;
 }
 
 /** What tells an item from the others of its step: its index, or the key of a claimed row. */

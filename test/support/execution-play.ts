@@ -18,6 +18,7 @@ import {
   type ExecutionInput,
 } from "../../services/executions/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
+import { answeredAsService } from "./play-family.ts";
 import { decideWith, signsOf, turnAt } from "./given.ts";
 import { logValue } from "./play-results.ts";
 import { ok, replyOf, statsOf, type Answers, type Reply } from "./worker-replies.ts";
@@ -79,8 +80,10 @@ export class Play {
     return play;
   }
 
-  start(payload: JsonObject = {}): void {
-    const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload };
+  /** `pausedBy`: the pause of a parent that it begins in. */
+  start(payload: JsonObject = {}, pausedBy?: string): void {
+    const paused = pausedBy === undefined ? {} : { paused_by: pausedBy };
+    const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload, ...paused };
     this.send(EXECUTION_ID, input, executionMachine);
   }
 
@@ -221,9 +224,7 @@ export class Play {
     const { to, input } = effect;
     const sent = JSON.parse(JSON.stringify(input)) as MessageInput;
     const machine = to.actor === "loops" ? loopMachine : executionMachine;
-    // The service answers this one: a play has no children unless a test says so.
-    const message = sent.type === "cancel_children" ? { type: "children_gone" } : sent;
-    this.send(to.stream_id, message, machine);
+    if (!answeredAsService(this, sent)) this.send(to.stream_id, sent, machine);
     if (!lost) from.acked.add(effect.key);
   }
 

@@ -47,7 +47,7 @@ export async function ended(
   const look = () => statusOf(url, executionId).catch(() => undefined);
   const status = await until(async () => {
     const word = await look();
-    return word !== "RUNNING" && word;
+    return word !== "RUNNING" && word !== "PAUSED" && word;
   }, limitMs).catch(async () => assert.fail(`no end in ${limitMs} ms: ${await sight(url)}`));
   return { status, tookMs: Math.round(performance.now() - begun) };
 }

@@ -106,7 +106,7 @@ describe(`executions in ${SEEDS} random worlds`, () => {
     this.timeout(120_000);
     const met = {
       ...{ CANCELLED: 0, COMPLETED: 0, FAILED: 0, fenced: 0, held: 0, loops: 0, known: 0 },
-      ...{ frames: 0, split: 0 },
+      ...{ frames: 0, split: 0, pauses: 0 },
     };
     for (let seed = 1; seed <= SEEDS; seed += 1) {
       try {
@@ -121,6 +121,7 @@ describe(`executions in ${SEEDS} random worlds`, () => {
         met.loops += chaos.play.all("loop.done").length;
         met.frames += chaos.play.all("frame.committed").length;
         met.split += chaos.play.all("command.issued").filter(one => one.meta.attempt === 2).length;
+        met.pauses += chaos.pauses;
         met.known += expectedOf(randomFlow(randomOf(seed)))?.entered ? 1 : 0;
       } catch (error) {
         const { yaml } = randomFlow(randomOf(seed));
