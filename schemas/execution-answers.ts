@@ -9,6 +9,11 @@ const loopProgress = jsonObject.describe(
     "mode: cursor, rate_per_second and eta_seconds (null until they can be said)",
 );
 
+const fanoutProgress = jsonObject.describe(
+  "By step, of its newest fan-out: loop_id, total_shards, done, failed, in_flight, retries, " +
+    "status (running, then complete, partial, failed or cancelled), rate_per_second, eta_seconds",
+);
+
 const listedExecution = {
   execution_id: id,
   parent_execution_id: id.nullable(),
@@ -22,7 +27,7 @@ const listedExecution = {
   duration_ms: z.int(),
   error: jsonObject.nullable().describe("Why it failed: kind, code, message, step"),
   loop_progress: loopProgress,
-  fanout_progress: jsonObject,
+  fanout_progress: fanoutProgress,
 };
 
 const unfinished = named(
@@ -70,6 +75,7 @@ export const executionStatusInShort = named(
     is_cancelled: z.boolean(),
     current_step: z.string().nullable(),
     progress: loopProgress,
+    fanout_progress: fanoutProgress,
   }),
 );
 

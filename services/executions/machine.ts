@@ -239,9 +239,10 @@ function* pending(state: ExecutionState): Iterable<Effect> {
  */
 function* toLoop(token: Token, state: Running): Iterable<Effect> {
   const { execution_id, playbook } = state;
-  const { step, activation, scope, redrive: again } = token;
+  const { step, activation, scope, is_fanout, redrive: again } = token;
   const loop_id = token.loop_id as string;
-  const to = { actor: "loops" as const, execution_id, stream_id: loop_id };
+  const actor = is_fanout ? ("fanout" as const) : ("loops" as const);
+  const to = { actor, execution_id, stream_id: loop_id };
   const ids = { execution_id, loop_id, step, activation };
   const start = { type: "start", ...ids, playbook, scope, ...(again && { redrive: again }) };
   const end = endOf(token, state);

@@ -9,7 +9,7 @@ import {
 } from "../../schemas/command.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import { acceptance, readSets, type Sets } from "./accepted.ts";
+import { acceptance, readSets, type Sets } from "../../schemas/accepted.ts";
 import { goOn, tallyOf } from "./advance.ts";
 import { evolve } from "./evolve.ts";
 import { fork, type Running } from "./state.ts";

@@ -19,11 +19,16 @@ import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../sch
 import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { FrozenScope, Grant, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { Grant } from "../../schemas/frozen-scope.ts";
 import { parseCommandId } from "../../schemas/ids.ts";
-import type { Json } from "../../schemas/json.ts";
+import {
+  beginning,
+  freshOf,
+  inheritance,
+  type LoopEnd,
+  type LoopStart,
+} from "../../schemas/loop-begun.ts";
 import { openLoop } from "../../schemas/playbook/loop-plan.ts";
-import type { Redrive } from "../../schemas/redrive.ts";
 import { cut, done, end, goOn, tallyOf } from "./advance.ts";
 import {
   claimsDue,
@@ -37,28 +42,6 @@ import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
 import { evolve } from "./evolve.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
-
-/** Sent by the execution when a loop step is entered. */
-export interface LoopStart {
-  type: "start";
-  execution_id: string;
-  loop_id: string;
-  step: string;
-  activation: number;
-  playbook: PlaybookPin;
-  scope: FrozenScope;
-  redrive?: Redrive;
-}
-
-/**
- * Ends a loop before its time: `cancel` drops what runs, `stop` lets it finish and issues no more.
- */
-export interface LoopEnd {
-  type: "cancel" | "stop";
-  reason: string;
-  /** The loop's start, for when this message arrives first. */
-  start: LoopStart;
-}
 
 export type LoopInput =
   LoopStart | ClaimInput | OutcomeInput | ReleaseInput | LoopEnd | { type: "wake" };
@@ -114,37 +97,20 @@ function decideOver(input: LoopInput): NewEvent[] {
 
 /** The loop's first facts; with a reason to end it opens only to say that nothing ran. */
 function start(input: LoopStart, context: TurnContext, endReason?: string): NewEvent[] {
-  const { loop_id, step, activation, execution_id, playbook, redrive } = input;
+  const { loop_id, step, activation } = input;
   const opened = openLoop(input, context);
-  const { inherited } = opened;
+  const { size, mode, window } = opened.plan;
   const started: NewEvent = {
     event_type: "loop.started",
     node_name: step,
     meta: {
-      loop_id,
-      step,
-      activation,
-      collection_size: opened.plan.size,
-      mode: opened.plan.mode,
-      max_in_flight: opened.plan.window,
-      ...(inherited && {
-        redrive_of: redrive?.loop_id,
-        inherited: { ok: inherited.ok.count(), failed: inherited.failed.count() },
-      }),
+      ...{ loop_id, step, activation, collection_size: size, mode, max_in_flight: window },
+      ...inheritance(input, opened),
     },
-    context: {
-      ...opened.kept,
-      ...(redrive && { keyed: redrive.keyed }),
-      execution_id,
-      plan: opened.plan as unknown as Json,
-      playbook: { ...playbook },
-    },
+    context: beginning(input, opened),
   };
-  const state = evolve({ status: "none" }, started, context.now, {
-    execution_id,
-    scope: opened.scope,
-    ...(opened.items ? { collection: opened.items } : {}),
-  }) as Running;
+  const none: LoopState = { status: "none" };
+  const state = evolve(none, started, context.now, freshOf(input, opened)) as Running;
   const tally = tallyOf(state);
   if (opened.error) return [started, done(state, tally, "failed", opened.error)];
   if (endReason !== undefined) return [started, cut(state, tally, endReason)];
