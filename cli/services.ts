@@ -6,6 +6,7 @@ import catalogService from "../services/catalog/catalog.service.ts";
 import commandsService from "../services/commands/commands.service.ts";
 import { credentials } from "../services/credentials/credentials.service.ts";
 import executionsService from "../services/executions/executions.service.ts";
+import fanoutService from "../services/fanout/fanout.service.ts";
 import keysService from "../services/keys/keys.service.ts";
 import loopsService from "../services/loops/loops.service.ts";
 import projectionService from "../services/projection/projection.service.ts";
@@ -47,6 +48,7 @@ export function createServices(
           catalogService(runtime),
           executionsService(runtime),
           loopsService(runtime),
+          fanoutService(runtime),
           commandsService(runtime),
           keysService(runtime),
           workersService(runtime),

@@ -11,7 +11,7 @@ import {
   type NatsConnection,
   type PullOptions,
 } from "nats";
-import type { Ring } from "../schemas/decider.ts";
+import { ACTOR_KINDS, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { backoffMs } from "./clock.ts";
 import { reconcileJetStream, RING_BYTES_MAX } from "./jetstream-config.ts";
@@ -217,8 +217,7 @@ class PullDoorbell implements JetStreamDoorbell {
       const ring = codec.decode(message.data);
       const texts = [ring.execution_id, ring.stream_id, ring.command_id, ring.actor, ring.step];
       if (!texts.every(text => typeof text === "string" && text !== "")) throw new Error("no ring");
-      if (ring.actor !== "executions" && ring.actor !== "loops")
-        throw new Error("no actor of ours");
+      if (!ACTOR_KINDS.includes(ring.actor)) throw new Error("no actor of ours");
       return ring;
     } catch {
       this.counters.malformed += 1;

@@ -1,7 +1,7 @@
 // Commands that were rung and that nobody has claimed yet, as this process knows them: what is told
 // to a worker whom the doorbell does not reach. A hint like every ring; one lost is rung again.
 import type { Ring } from "../schemas/decider.ts";
-import type { StoredEvent } from "../schemas/events.ts";
+import { COMMAND_TERMINALS, type StoredEvent } from "../schemas/events.ts";
 import type { Clock } from "./clock.ts";
 
 /** Commands remembered at most; the oldest go first, and are rung again from their streams. */
@@ -25,12 +25,7 @@ interface Offer {
   toldAt: number;
 }
 
-const SETTLED: ReadonlySet<string> = new Set([
-  "command.claimed",
-  "command.completed",
-  "command.failed",
-  "command.cancelled",
-]);
+const SETTLED: ReadonlySet<string> = new Set(["command.claimed", ...COMMAND_TERMINALS]);
 
 const HELD_BACK: ReadonlySet<string> = new Set(["execution.pause_requested", "execution.paused"]);
 

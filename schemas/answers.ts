@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { API_ROLES } from "./access.ts";
+import { ACTOR_KINDS } from "./decider.ts";
 import { jsonObject, named, playbookPath, playbookVersion, time } from "./answer.ts";
 import * as executions from "./execution-answers.ts";
 import { id } from "./requests.ts";
@@ -89,7 +90,7 @@ const workerList = named("WorkerList", z.object({ workers: z.array(worker) }));
 const ring = z.object({
   execution_id: id,
   stream_id: id,
-  actor: z.enum(["executions", "loops"]),
+  actor: z.enum(ACTOR_KINDS),
   command_id: z.string(),
   step: z.string(),
   kind: z.string(),

@@ -235,6 +235,9 @@ export function releaseOf(command: Command, loopId?: string): NewEvent {
 /** Code of a command that was ended because its step had taken too long. */
 export const STEP_TIMEOUT = "STEP_TIMEOUT";
 
+/** Code of a command that no worker took in the time it had for that. */
+export const QUEUE_TTL = "QUEUE_TTL";
+
 /** The command whose work is of no use to anybody after this fact, and who held it. */
 export function abandoned(
   event: NewEvent,

@@ -27,7 +27,9 @@ export interface Ring {
   delivery: number;
 }
 
-export type ActorKind = "executions" | "loops";
+/** The services whose streams have commands. */
+export const ACTOR_KINDS = ["executions", "loops", "fanout"] as const;
+export type ActorKind = (typeof ACTOR_KINDS)[number];
 export interface Address {
   actor: ActorKind;
   execution_id: string;

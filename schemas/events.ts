@@ -57,9 +57,17 @@ const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
 const ofFrame = { first: z.number().optional(), count: z.number().optional() };
 /** Of a command of a cursor loop: which claim of which slot. */
 const ofSlot = { slot: z.number().optional(), round: z.number().optional() };
+/** Of a shard: which one, what it is of in every attempt and redrive, and which attempt this is. */
+const ofShard = {
+  shard_id: z.string().optional(),
+  iter_key: z.string().optional(),
+  shard_attempt: z.number().optional(),
+};
 const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional(), ...ofSlot };
 /** `schemas/loop-digest.ts`: of the items that this fact accepts, or of all items of a loop. */
 const digest = { digest: z.string().optional() };
+/** Of a shard of several items: those that this fact says succeeded, and failed, as ranges. */
+const sets = { ok: z.string().optional(), failed: z.string().optional() };
 const delivery = { delivery: z.number(), worker_id: z.string() };
 const claim = { ...delivery, incarnation: z.string(), claim_id: z.string() };
 const stats = z.object({
@@ -69,6 +77,8 @@ const stats = z.object({
   not_run: z.number(),
 });
 export type LoopStats = z.infer<typeof stats>;
+/** What an earlier loop has settled for this one. */
+const inherited = z.object({ ok: z.number(), failed: z.number() });
 const generation = { generation: z.number() };
 /** Which pause of the execution, from 1. */
 const pause = { pause: z.number().optional() };
@@ -86,6 +96,18 @@ function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta
 function outcome<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
   return event(type, meta).extend({ result: outcomeResult });
 }
+
+const shardEnd = {
+  ...ofCommand,
+  ...ofLoop,
+  ...ofShard,
+  ...ofFrame,
+  loop_id: z.string(),
+  shard_id: z.string(),
+  ...sets,
+  ...delivery,
+  ...digest,
+};
 
 const playbookInitialized = event("playbook.initialized", {
   path: z.string(),
@@ -110,7 +132,12 @@ const playbookInitialized = event("playbook.initialized", {
 
 export const eventSchema = z.discriminatedUnion("event_type", [
   playbookInitialized,
-  event("step.enter", { ...ofStep, loop_id: z.string().optional() }),
+  event("step.enter", {
+    ...ofStep,
+    loop_id: z.string().optional(),
+    /** Its loop is a fan-out. */
+    loop_mode: z.literal("fanout").optional(),
+  }),
   event("step.exit", {
     ...ofStep,
     loop_id: z.string().optional(),
@@ -153,6 +180,7 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("command.issued", {
     ...ofCommand,
     ...ofLoop,
+    ...ofShard,
     ...ofFrame,
     kind: z.string(),
     enter: z.boolean().optional(),
@@ -162,7 +190,18 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("command.claimed", { command_id: z.string(), ...claim, ...ofLoop }),
   event("command.heartbeat", { command_id: z.string(), ...delivery }),
   outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
-  outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
+  outcome("command.failed", {
+    ...ofCommand,
+    ...ofLoop,
+    ...delivery,
+    ...routing,
+    ...digest,
+    /** Of a shard's attempt that is made again, and when (milliseconds since 1970). */
+    ...ofShard,
+    ...ofFrame,
+    ...sets,
+    retry_at: z.number().optional(),
+  }),
   event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
   event("command.released", {
     command_id: z.string(),
@@ -189,7 +228,7 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     max_in_flight: z.number(),
     /** The loop whose settled items it inherits, and how many those are. */
     redrive_of: z.string().optional(),
-    inherited: z.object({ ok: z.number(), failed: z.number() }).optional(),
+    inherited: inherited.optional(),
     retry_budget: z.number().optional(),
   }),
   /** One command of a parked loop may start, to see whether what it calls is there again. */
@@ -228,11 +267,40 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   }),
   /** A cursor's frame that takes long, and has told nothing meanwhile. */
   event("frame.heartbeat", { ...ofCommand, loop_id: z.string(), ...delivery, ...ofSlot }),
-  event("loop.fanout.started", { ...ofStep, loop_id: z.string(), total_shards: z.number() }),
+  event("loop.fanout.started", {
+    ...ofStep,
+    loop_id: z.string(),
+    total_shards: z.number(),
+    collection_size: z.number(),
+    /** Shards that are open, or wait to be tried again, at once. */
+    max_in_flight: z.number(),
+    /** Items of a shard. */
+    batch: z.number(),
+    /** The fan-out whose settled items it inherits; how many those are, and how many shards. */
+    redrive_of: z.string().optional(),
+    inherited: inherited.optional(),
+    inherited_shards: z.object({ succeeded: z.number(), failed: z.number() }).optional(),
+  }),
+  /** Never stored: a shard's `command.issued` is its enqueue, and readers are shown this too. */
   event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),
-  event("loop.shard.done", { loop_id: z.string(), shard_id: z.string() }),
-  event("loop.shard.failed", { loop_id: z.string(), shard_id: z.string() }),
-  event("loop.fanin.completed", { ...ofStep, loop_id: z.string(), status: z.string() }),
+  /** The terminal of a shard's last command: every item of it succeeded. */
+  outcome("loop.shard.done", shardEnd),
+  /** The same when it has failed in every attempt that it may have. */
+  outcome("loop.shard.failed", shardEnd),
+  event("loop.fanin.completed", {
+    ...ofStep,
+    loop_id: z.string(),
+    status: z.enum(["complete", "partial", "failed", "cancelled"]),
+    /** Shards; `done` is another name of `succeeded`. */
+    total: z.number(),
+    done: z.number(),
+    succeeded: z.number(),
+    failed: z.number(),
+    collection_size: z.number(),
+    /** Items. */
+    stats,
+    ...digest,
+  }),
   event("call.partial", { command_id: z.string(), chunk_index: z.number() }),
 ]);
 
@@ -262,6 +330,8 @@ export const COMMAND_TERMINALS = [
   "command.completed",
   "command.failed",
   "command.cancelled",
+  "loop.shard.done",
+  "loop.shard.failed",
 ] as const;
 /** Types that end an execution's generation. */
 export const EXECUTION_TERMINALS = [

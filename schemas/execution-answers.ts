@@ -10,6 +10,11 @@ const loopProgress = jsonObject.describe(
     "budget retry_budget, retries_spent, and while it is parked {code, next_try_at}",
 );
 
+const fanoutProgress = jsonObject.describe(
+  "By step, of its newest fan-out: loop_id, total_shards, done, failed, in_flight, retries, " +
+    "status (running, then complete, partial, failed or cancelled), rate_per_second, eta_seconds",
+);
+
 const listedExecution = {
   execution_id: id,
   parent_execution_id: id.nullable(),
@@ -23,7 +28,7 @@ const listedExecution = {
   duration_ms: z.int(),
   error: jsonObject.nullable().describe("Why it failed: kind, code, message, step"),
   loop_progress: loopProgress,
-  fanout_progress: jsonObject,
+  fanout_progress: fanoutProgress,
 };
 
 const unfinished = named(
@@ -71,6 +76,7 @@ export const executionStatusInShort = named(
     is_cancelled: z.boolean(),
     current_step: z.string().nullable(),
     progress: loopProgress,
+    fanout_progress: fanoutProgress,
   }),
 );
 

@@ -80,9 +80,11 @@ const loopMode = z.enum(["local", "fanout"]).nullish();
 
 export const fanoutGrammar = z.object({
   max_in_flight: count.nullish(),
+  max_concurrent_shards: count.nullish(),
+  batch: count.nullish(),
   max_shard_retries: z.int().min(0).nullish(),
   max_job_retries: z.int().min(0).nullish(),
-  max_shards: z.int().min(1).nullish(),
+  max_shards: count.nullish(),
   queue_ttl: duration.nullish(),
   lease_timeout: duration.nullish(),
   fail_fast: bool.nullish(),

@@ -12,6 +12,7 @@ import { reopen } from "./loop-origin.ts";
 import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import { planCursor, type CursorPlan } from "./cursor-plan.ts";
+import { NO_SHARDS, planFanout, type FanoutPlan } from "./fanout-plan.ts";
 import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
@@ -40,6 +41,8 @@ export interface LoopPlan {
   retry_budget?: number;
   /** Only of a cursor loop. */
   cursor?: CursorPlan;
+  /** Only of a fan-out. */
+  fanout?: FanoutPlan;
 }
 
 export interface OpenedLoop {
@@ -98,12 +101,9 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
     if (loop.cursor) return { plan: cursorOf(step, loop, templates), scope: cut, kept: scope };
     const items = normalise(renderValue(loop.in, templates, "typed") as Json);
     const size = counted(typeof items === "number" ? items : items.length);
-    const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
-    const plan = {
-      ...planOf(step, loop, { size, window, tolerance: toleranceOf(step, loop, size) }),
-      ...frameOf(loop, size, window, templates),
-      ...budgetOf(loop, templates),
-    };
+    const plan = loop.fanout
+      ? fannedOut(step, loop, size, templates)
+      : collected(step, loop, size, templates);
     if (typeof items === "number")
       return { plan: { ...plan, counted: true }, scope: cut, kept: scope };
     const inline = size <= COLLECTION_ITEMS_MAX && fits(items, COLLECTION_BYTES_MAX);
@@ -112,7 +112,8 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   } catch (error) {
     const typed = [TemplateError, LoopError, LostValue].some(type => error instanceof type);
     if (!typed) throw error;
-    const plan = planOf(step, loop, { size: 0, window: 1, tolerance: 0 });
+    const fanout = loop.fanout && { fanout: NO_SHARDS };
+    const plan = { ...planOf(step, loop, { size: 0, window: 1, tolerance: 0 }), ...fanout };
     return { plan, scope: cut, kept: scope, error: logicError(error as Error) };
   }
 }
@@ -124,6 +125,23 @@ function planOf(
 ): LoopPlan {
   const { mode, iterator } = loop;
   return { ...sizes, mode, iterator, kind: mode === "cursor" ? CLAIM_KIND : commandKind(step) };
+}
+
+function collected(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {
+  const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
+  const sizes = { size, window, tolerance: toleranceOf(step, loop, size) };
+  return {
+    ...planOf(step, loop, sizes),
+    ...frameOf(loop, size, window, templates),
+    ...budgetOf(loop, templates),
+  };
+}
+
+/** Shards know no order, and their own rules say how many of them may fail. */
+function fannedOut(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {
+  const { window, fanout } = planFanout(loop, templates, { size, windowMax: WINDOW_MAX });
+  const sizes = { size, window, tolerance: TOLERATE_ALL };
+  return { ...planOf(step, loop, sizes), mode: "parallel", fanout };
 }
 
 /** Slots of a loop over a cursor; its commands begin with the claim. */

@@ -5,14 +5,14 @@ import { durationMs } from "./duration.ts";
 import { describeValue } from "./explain.ts";
 import { readMap, refuse, warn } from "./findings.ts";
 import { failureGrammar, stepGrammar, stepPolicyGrammar, stepSpecGrammar } from "./grammar.ts";
-import type { AdmitRule, Step } from "./model.ts";
+import type { AdmitRule, Step, Task } from "./model.ts";
 import { readLoop } from "./read-loop.ts";
 import type { StepLoopSpec } from "./read-loop.ts";
 import { readRouter } from "./read-router.ts";
 import { readAdmit } from "./read-rules.ts";
 import { readSet } from "./read-set.ts";
 import { readTools } from "./read-tools.ts";
-import { originKey } from "./reading.ts";
+import { originKey, rulesPath } from "./reading.ts";
 import type { Reading } from "./reading.ts";
 import type { Path } from "./source.ts";
 
@@ -56,6 +56,7 @@ function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined 
   checkTemplates(reading, [...path, "input"], fields.input);
   checkTemplates(reading, [...path, "output"], fields.output);
   const tasks = readTools(reading, [...path, "tool"], fields.tool, name ?? "");
+  if (loop?.fanout && name !== undefined) refuseShared(reading, name, tasks);
   const step = {
     ...(fields.desc !== undefined && { desc: String(fields.desc) }),
     admit: spec.admit,
@@ -70,6 +71,31 @@ function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined 
     next: readRouter(reading, [...path, "next"], fields.next),
   };
   return name === undefined ? undefined : { name, ...step };
+}
+
+/**
+ * Shards run anywhere, in any order, and again: none may write what the others share (S-173). The
+ * `set` of the step itself runs once, after the fan-in.
+ */
+function refuseShared(reading: Reading, step: string, tasks: Task[]): void {
+  for (const { label, set, rules } of tasks) {
+    const task = reading.origins.get(originKey(step, label)) ?? [];
+    for (const key of sharedKeys(set)) refuse(reading, [...task, "set", key], SHARED, "key");
+    rules.forEach((rule, index) => {
+      const path = [...rulesPath(task), index];
+      if (sharedKeys(rule.set).length > 0) refuse(reading, path, SHARED);
+    });
+  }
+}
+
+const SHARED = {
+  message: "a shard of a fan-out cannot write ctx: shards have no order and run again",
+  expected: "iter.name or a bare name",
+  hint: "give a result, and write ctx in the step's own set, which runs after the fan-in",
+};
+
+function sharedKeys(set: Record<string, unknown>): string[] {
+  return Object.keys(set).filter(key => key.startsWith("ctx."));
 }
 
 interface StepSpec extends StepLoopSpec {

@@ -75,7 +75,10 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
     return {
       event_type: "step.enter",
       node_name: name,
-      meta: { ...meta, loop_id: context.newId() },
+      meta: {
+        ...{ ...meta, loop_id: context.newId() },
+        ...(step.loop.fanout && { loop_mode: "fanout" as const }),
+      },
     };
   }
   const command_id = commandId({ execution_id: state.execution_id, ...meta, attempt: 1 });

@@ -109,9 +109,10 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): E
 }
 
 function entered(state: Running, event: EventOf<"step.enter">, at: number): ExecutionState {
-  const { step, loop_id } = event.meta;
+  const { step, loop_id, loop_mode } = event.meta;
   if (isOld(state, event.meta)) return state;
-  enter(state, event.meta, at, { loop_id, scope: frozen(state, step) });
+  const kind = loop_mode === "fanout" ? { is_fanout: true } : {};
+  enter(state, event.meta, at, { loop_id, ...kind, scope: frozen(state, step) });
   return state;
 }
 
@@ -133,7 +134,7 @@ function enter(
   state: Running,
   meta: { step: string; activation: number },
   at: number,
-  what: Pick<Token, "command_id" | "loop_id" | "scope">,
+  what: Pick<Token, "command_id" | "loop_id" | "is_fanout" | "scope">,
 ): void {
   const { step, activation } = meta;
   const upstream = upstreamOf(state, step);

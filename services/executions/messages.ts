@@ -55,7 +55,8 @@ function* toLoop(token: Token, state: Running): Iterable<Effect> {
 function loopOf({ step, activation, scope, redrive: again, ...token }: Token, state: Running) {
   const { execution_id, playbook } = state;
   const loop_id = token.loop_id as string;
-  const to = { actor: "loops" as const, execution_id, stream_id: loop_id };
+  const actor = token.is_fanout ? ("fanout" as const) : ("loops" as const);
+  const to = { actor, execution_id, stream_id: loop_id };
   const ids = { execution_id, loop_id, step, activation };
   const start = { type: "start", ...ids, playbook, scope, ...(again && { redrive: again }) };
   return { to, start };

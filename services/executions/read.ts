@@ -27,6 +27,7 @@ export interface ExecutionView {
    * By step: `{loop_id, total, done, failed, in_flight, completed, rate_per_second, eta_seconds}`.
    */
   loop_progress: JsonObject;
+  /** The same of fan-outs, with `total_shards` and `status`; their counts are of shards. */
   fanout_progress: JsonObject;
   state: JsonObject;
 }
@@ -96,7 +97,7 @@ export function toView(row: ExecutionRow, now: number): ExecutionView {
     error: row.error,
     result: (row.result as { context?: unknown } | null)?.context ?? null,
     loop_progress: progressOf(row, now),
-    fanout_progress: (state["fanout"] ?? {}) as JsonObject,
+    fanout_progress: fanoutsOf(row, now),
     state,
   };
 }
@@ -106,6 +107,18 @@ function progressOf({ state }: ExecutionRow, now: number): JsonObject {
   const loops = (state["loop"] ?? {}) as unknown as Record<string, Parameters<typeof paceOf>[0]>;
   const shown = Object.entries(loops).map(([step, { marks, ...loop }]) => {
     return [step, { ...loop, ...paceOf({ ...loop, ...(marks && { marks }) }, now) }] as const;
+  });
+  return Object.fromEntries(shown);
+}
+
+type Shown = Omit<Parameters<typeof paceOf>[0], "total"> & { total_shards: number };
+
+/** The same of fan-outs: a shard is what is counted there. */
+function fanoutsOf({ state }: ExecutionRow, now: number): JsonObject {
+  const fanouts = (state["fanout"] ?? {}) as unknown as Record<string, Shown>;
+  const shown = Object.entries(fanouts).map(([step, { marks, ...fanout }]) => {
+    const counted = { ...fanout, total: fanout.total_shards, ...(marks && { marks }) };
+    return [step, { ...fanout, ...paceOf(counted, now) }] as const;
   });
   return Object.fromEntries(shown);
 }
@@ -123,6 +136,7 @@ export async function readStatus(runtime: Runtime, executionId: string) {
     is_cancelled: status === "CANCELLED",
     current_step: row.last_node_name,
     progress: progressOf(row, runtime.clock.now()),
+    fanout_progress: fanoutsOf(row, runtime.clock.now()),
   };
 }
 

@@ -16,6 +16,8 @@ export interface Token {
   upstream?: string;
   command_id?: string;
   loop_id?: string;
+  /** Its loop is a fan-out. */
+  is_fanout?: boolean;
   /** What the loop's templates see, frozen when the step was entered. */
   scope?: FrozenScope;
   /** The limit that a loop step has passed: its loop is told to stop, and the step has failed. */

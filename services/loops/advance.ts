@@ -5,7 +5,7 @@ import { commandId, type CommandName } from "../../schemas/ids.ts";
 import { digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { Bitmap } from "../../schemas/bitmap.ts";
-import { acceptance } from "./accepted.ts";
+import { acceptance } from "../../schemas/accepted.ts";
 import { ITEM_MS_MIN, type Running } from "./state.ts";
 
 /**

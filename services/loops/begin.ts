@@ -1,60 +1,31 @@
 // The first facts of a loop, and what follows on any state of it.
 import type { TurnContext } from "../../schemas/decider.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { Json } from "../../schemas/json.ts";
+import { beginning, freshOf, inheritance, type LoopStart } from "../../schemas/loop-begun.ts";
+import { pausedBy, type Besides } from "../../schemas/loop-pause.ts";
 import { openLoop } from "../../schemas/playbook/loop-plan.ts";
 import { cut, done, goOn, tallyOf } from "./advance.ts";
 import { goOnClaiming } from "./cursor.ts";
 import { evolve } from "./evolve.ts";
-import type { LoopStart } from "./machine.ts";
-import { pausedBy } from "./paused.ts";
-import { isClaiming, type Running } from "./state.ts";
-
-/** What else the message said by which a loop starts. */
-interface Besides {
-  /** Why it ends at once: it opens only to say that nothing ran. */
-  end?: string;
-  /** The pause that it begins in. */
-  pause?: number;
-  /** The pause that was over when it was begun: its message may still come. */
-  resumed?: number;
-}
+import { isClaiming, type LoopState, type Running } from "./state.ts";
 
 /** The loop's first facts. */
 export function start(input: LoopStart, context: TurnContext, besides: Besides = {}): NewEvent[] {
-  const { loop_id, step, activation, execution_id, playbook, redrive } = input;
+  const { loop_id, step, activation } = input;
   const opened = openLoop(input, context);
-  const { inherited } = opened;
+  const { size, mode, window, retry_budget } = opened.plan;
   const started: NewEvent = {
     event_type: "loop.started",
     node_name: step,
     meta: {
-      loop_id,
-      step,
-      activation,
-      collection_size: opened.plan.size,
-      mode: opened.plan.mode,
-      max_in_flight: opened.plan.window,
-      ...(opened.plan.retry_budget !== undefined && { retry_budget: opened.plan.retry_budget }),
-      ...(inherited && {
-        redrive_of: redrive?.loop_id,
-        inherited: { ok: inherited.ok.count(), failed: inherited.failed.count() },
-      }),
+      ...{ loop_id, step, activation, collection_size: size, mode, max_in_flight: window },
+      ...(retry_budget !== undefined && { retry_budget }),
+      ...inheritance(input, opened),
     },
-    context: {
-      ...opened.kept,
-      ...(redrive && { keyed: redrive.keyed }),
-      execution_id,
-      plan: opened.plan as unknown as Json,
-      playbook: { ...playbook },
-      ...(besides.resumed !== undefined && { pauses: besides.resumed }),
-    },
+    context: beginning(input, opened, besides),
   };
-  const state = evolve({ status: "none" }, started, context.now, {
-    execution_id,
-    scope: opened.scope,
-    ...(opened.items ? { collection: opened.items } : {}),
-  }) as Running;
+  const none: LoopState = { status: "none" };
+  const state = evolve(none, started, context.now, freshOf(input, opened)) as Running;
   const tally = tallyOf(state);
   if (opened.error) return [started, done(state, tally, "failed", opened.error)];
   if (besides.end !== undefined) return [started, cut(state, tally, besides.end)];

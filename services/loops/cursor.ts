@@ -15,7 +15,7 @@ import type { Json } from "../../schemas/json.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { exhausted, expiryOf } from "../../schemas/lease.ts";
-import { acceptance, readSets, type Sets } from "./accepted.ts";
+import { acceptance, readSets, type Sets } from "../../schemas/accepted.ts";
 import { cut, done, tallyOf } from "./advance.ts";
 import { evolve } from "./evolve.ts";
 import { fork, type Claiming, type Slot } from "./state.ts";

@@ -1,16 +1,8 @@
 // The fold of a loop's facts. Total: it never throws, logs or asks the time.
-import { Bitmap } from "../../schemas/bitmap.ts";
 import { evolveCommand, issuedAs, type Command } from "../../schemas/command.ts";
-import type {
-  EventOf,
-  LoopStats,
-  NewEvent,
-  OutcomeResult,
-  ResultReference,
-} from "../../schemas/events.ts";
-import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
-import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
+import type { EventOf, LoopStats, NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import type { JsonObject } from "../../schemas/json.ts";
+import { begunAs, type Fresh } from "../../schemas/loop-begun.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
@@ -18,15 +10,6 @@ import { openThrottle } from "../../schemas/retry-budget.ts";
 import { foldCursor, freshCursor } from "./cursor-fold.ts";
 import { answer, park, tryAgain } from "./parked.ts";
 import { ITEM_MS_MIN, isClaiming, type LoopState, type Running } from "./state.ts";
-
-/**
- * What a start knows beside its event, so that the fold of that same turn need not load it again.
- */
-export interface Fresh {
-  execution_id: string;
-  scope: FrozenScope;
-  collection?: Json[];
-}
 
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
 export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh): LoopState {
@@ -79,48 +62,20 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 }
 
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
-  const kept = (event.context ?? {}) as JsonObject;
-  const { loop_id, step, activation } = event.meta;
-  const plan = kept["plan"] as unknown as LoopPlan;
+  const loop = begunAs(event, fresh);
+  const { plan } = loop;
   const cursor = freshCursor(plan);
-  const scope = fresh?.scope ?? (kept["scope"] as unknown as FrozenScope | undefined);
   return {
     status: "running",
-    execution_id: fresh?.execution_id ?? String(kept["execution_id"]),
-    loop_id,
-    step,
-    activation,
-    playbook: kept["playbook"] as unknown as PlaybookPin,
-    plan,
-    collection: fresh?.collection ?? (kept["collection"] as Json[] | undefined),
-    collection_ref: kept["collection_ref"] as unknown as ResultReference | undefined,
-    scope,
-    scope_ref: kept["scope_ref"] as unknown as ResultReference | undefined,
+    ...loop,
     next: 0,
     open: new Map(),
-    ...settledBefore(event),
     digest: 0n,
     again: [],
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
     ...(plan.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
-    ...(typeof kept["pauses"] === "number" && { pauses: kept["pauses"] }),
-  };
-}
-
-/** Nothing; of a redriven loop, what it inherits. */
-function settledBefore({ meta, context }: EventOf<"loop.started">) {
-  const { ok: doneCount = 0, failed: failedCount = 0 } = meta.inherited ?? {};
-  const sets = context?.["inherited"] as { ok: string; failed: string } | undefined;
-  const empty = () => Bitmap.ofSize(meta.collection_size);
-  const keyed = context?.["keyed"] as number | undefined;
-  return {
-    done: sets ? Bitmap.fromText(sets.ok) : empty(),
-    failed: sets ? Bitmap.fromText(sets.failed) : empty(),
-    ...{ doneCount, failedCount },
-    ...(failedCount > 0 && { inheritedFailed: failedCount }),
-    ...(keyed !== undefined && { keyed }),
   };
 }
 

@@ -11,7 +11,7 @@ import {
 import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import { acceptance, readSets, type Sets } from "./accepted.ts";
+import { acceptance, readSets, type Sets } from "../../schemas/accepted.ts";
 import { goOn, tallyOf } from "./advance.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { evolve } from "./evolve.ts";

@@ -20,49 +20,18 @@ import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../sch
 import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { FrozenScope, Grant, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { Grant } from "../../schemas/frozen-scope.ts";
 import { parseCommandId } from "../../schemas/ids.ts";
-import type { Redrive } from "../../schemas/redrive.ts";
+import type { LoopEnd, LoopPause, LoopStart } from "../../schemas/loop-begun.ts";
+import { pause, resume } from "../../schemas/loop-pause.ts";
 import { cut, end, tallyOf } from "./advance.ts";
 import { onward, start } from "./begin.ts";
 import { claimsDue, decideClaimed, decideLost, earliestClaim, holdsRows } from "./cursor.ts";
 import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
 import { earliestProbe, givenBack, mayHandOver, probe, refuseParked, ringing } from "./parked.ts";
-import { pause, resume } from "./paused.ts";
 import { evolve } from "./evolve.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
-
-/** Sent by the execution when a loop step is entered. */
-export interface LoopStart {
-  type: "start";
-  execution_id: string;
-  loop_id: string;
-  step: string;
-  activation: number;
-  playbook: PlaybookPin;
-  scope: FrozenScope;
-  redrive?: Redrive;
-}
-
-/**
- * Ends a loop before its time: `cancel` drops what runs, `stop` lets it finish and issues no more.
- */
-export interface LoopEnd {
-  type: "cancel" | "stop";
-  reason: string;
-  /** The loop's start, for when this message arrives first. */
-  start: LoopStart;
-}
-
-/** The execution is paused, or goes on after that pause. */
-export interface LoopPause {
-  type: "pause" | "resume";
-  /** Which pause of the execution, from 1. */
-  pause: number;
-  /** As in `LoopEnd`. */
-  start: LoopStart;
-}
 
 export type LoopInput =
   LoopStart | ClaimInput | OutcomeInput | ReleaseInput | LoopEnd | LoopPause | { type: "wake" };
@@ -89,7 +58,7 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
     case "pause":
       return pause(input.pause, state);
     case "resume":
-      return resume(input.pause, state, onward);
+      return resume(input.pause, state, fact => onward(evolve(fork(state), fact) as Running));
     case "wake":
       return expireAll(state, context);
   }

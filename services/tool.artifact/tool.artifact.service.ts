@@ -10,7 +10,7 @@ import type { ToolRequest } from "../../schemas/tool.ts";
 /** Loads of this process at once: each may be large. */
 const LIMITS = { concurrency: 8, max_queue_size: 1_000 };
 /** Results of a loop lie in the log, not in a tier. */
-const IN_LOG = /^noetl:\/\/execution\/[0-9]+\/loop\/[0-9]+\/results$/;
+const IN_LOG = /^noetl:\/\/execution\/[0-9]+\/loop\/[0-9]+\/results(?:\/item\/[0-9]+)?$/;
 
 /**
  * The service `tool.artifact` over a process's runtime: playbook-dsl §3.12. Action `run` with
