@@ -172,6 +172,12 @@ export const executionsFailures = z.strictObject({
   limit: whole(1, LIMITS.listMax, 100),
 });
 
+export const executionsDeadLetters = z.strictObject({
+  execution_id: id.optional().describe("Of all executions, when absent"),
+  before: id.optional().describe("Only older ones: the `next` of the page before"),
+  limit: whole(1, LIMITS.listMax, 50),
+});
+
 export const executionsWait = z.strictObject({
   execution_id: id,
   timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
@@ -254,6 +260,7 @@ export type ExecutionsPause = z.output<typeof executionsPause>;
 export type ExecutionsResume = z.output<typeof executionsResume>;
 export type ExecutionsRedrive = z.output<typeof executionsRedrive>;
 export type ExecutionsFailures = z.output<typeof executionsFailures>;
+export type ExecutionsDeadLetters = z.output<typeof executionsDeadLetters>;
 export type ExecutionsTail = z.output<typeof executionsTail>;
 export type ExecutionsWait = z.output<typeof executionsWait>;
 export type CatalogRegister = z.output<typeof catalogRegister>;

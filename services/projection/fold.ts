@@ -25,6 +25,8 @@ export interface LoopProgress {
   done: number;
   failed: number;
   in_flight: number;
+  /** Once it is over, where it was not allowed to go on. */
+  not_run?: number;
   completed: boolean;
   status?: string;
   started_at: number;
@@ -236,6 +238,7 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
         in_flight: 0,
         status: event.meta.status,
         ended_at: Math.round(event.at),
+        ...(event.meta.stats.not_run > 0 && { not_run: event.meta.stats.not_run }),
       };
     default:
       return {};
