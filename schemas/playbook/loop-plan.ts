@@ -16,6 +16,7 @@ import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
+import type { CommandLimits } from "../time-limits.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
 import { needPlaybook, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
@@ -38,6 +39,7 @@ export interface LoopPlan {
   counted?: boolean;
   /** Failures that may pass and that do not fail their items (`schemas/retry-budget.ts`). */
   retry_budget?: number;
+  limits?: CommandLimits;
   /** Only of a cursor loop. */
   cursor?: CursorPlan;
 }
@@ -101,8 +103,9 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
     const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
     const plan = {
       ...planOf(step, loop, { size, window, tolerance: toleranceOf(step, loop, size) }),
-      ...frameOf(loop, size, window, templates),
+      ...frameOf(step, loop, { size, window, templates }),
       ...budgetOf(loop, templates),
+      ...limitsOf(step),
     };
     if (typeof items === "number")
       return { plan: { ...plan, counted: true }, scope: cut, kept: scope };
@@ -142,12 +145,26 @@ function logicError(error: Error): OutcomeResult["error"] {
  * Many quick items travel in one command (design §9). A loop whose items all fit into two windows
  * is never framed: nothing would be gained.
  */
-function frameOf(loop: Loop, size: number, window: number, templates: Scope) {
+function frameOf(
+  step: Step,
+  loop: Loop,
+  { size, window, templates }: { size: number; window: number; templates: Scope },
+) {
   if (loop.exec !== "local" || size <= 2 * window) return {};
+  // What limits one item must not end the others.
+  if (limitsOf(step).limits) return {};
   const asked =
     renderValue(loop.frame?.["max_rows"] ?? null, templates, "typed") ?? FRAME_ITEMS_DEFAULT;
   const most = wholeNumber("loop.spec.frame.max_rows", asked);
   return most > 1 ? { frame_max: Math.min(most, FRAME_ITEMS_MAX) } : {};
+}
+
+/** Limits of its commands. */
+export function limitsOf(step: Step | undefined): { limits?: CommandLimits } {
+  const { queueTimeoutMs: queue_ms, attemptTimeoutMs: attempt_ms } = step ?? {};
+  if (queue_ms === undefined && attempt_ms === undefined) return {};
+  const queue = queue_ms === undefined ? {} : { queue_ms };
+  return { limits: { ...queue, ...(attempt_ms !== undefined && { attempt_ms }) } };
 }
 
 function budgetOf({ retryBudget }: Loop, templates: Scope): Pick<LoopPlan, "retry_budget"> {

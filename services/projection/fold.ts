@@ -1,5 +1,6 @@
 // The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it
 // replaces.
+import { QUEUE_TIMEOUT } from "../../schemas/command.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
 import {
   EXECUTION_TERMINALS,
@@ -122,6 +123,7 @@ function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
   counts.retries += retriesOf(event);
   switch (event.event_type) {
     case "execution.cancel_requested":
+      if (event.meta.timeout_ms !== undefined) return { ...state, counts };
       return { ...state, counts, cancel_requested: true };
     case "execution.redriven":
       return { ...state, counts, generation: event.meta.generation };
@@ -252,7 +254,7 @@ function ended(
 ): Partial<LoopProgress> {
   // The log is followed without the results that this fold does not need.
   const result = event.result as Partial<OutcomeResult> | undefined;
-  const held = result?.error?.code === WORKER_LOST ? 0 : 1;
+  const held = [WORKER_LOST, QUEUE_TIMEOUT].includes(result?.error?.code ?? "") ? 0 : 1;
   return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
 }
 

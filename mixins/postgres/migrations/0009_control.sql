@@ -21,3 +21,12 @@ cross join lateral (
 ) d
 -- A tool may say the same word of itself: then nobody has died.
 where e.event_type = 'command.failed' and e.result->'error'->>'code' = 'WORKER_LOST' and d.deaths is not null;
+
+-- A command that nobody claimed in time is failed by its owner, as one is whose step is late. Only this list
+-- of the function changes, so that whatever else it has come to know stays.
+do $$
+begin
+  execute replace(pg_get_functiondef('noetl.verify_commands(bigint)'::regprocedure),
+                  '(''WORKER_LOST'', ''STEP_TIMEOUT'')',
+                  '(''WORKER_LOST'', ''STEP_TIMEOUT'', ''QUEUE_TIMEOUT'')');
+end $$;
