@@ -11,6 +11,7 @@ export interface LoopProgress {
   done: number;
   failed: number;
   in_flight?: number;
+  not_run?: number;
   retries?: number;
   completed?: boolean;
   retry_budget?: number;

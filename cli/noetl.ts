@@ -51,7 +51,8 @@ function declareRuns(): void {
     async (o, [target]) => (await import("./run.ts")).run(target ?? "", o),
   )
     .addOption(set)
-    .addOption(payload);
+    .addOption(payload)
+    .option("--timeout <duration>", 'fail it when it takes longer, such as "30m"');
   verb(
     "resume <id>",
     "go on with an execution that was paused or left, here and to its end",
@@ -69,6 +70,7 @@ function declareRuns(): void {
     .addOption(set)
     .addOption(payload)
     .option("--catalog-version <n>", "version of the playbook; the newest when absent")
+    .option("--timeout <duration>", 'fail it when it takes longer, such as "30m"')
     .option("--idempotency-key <key>", "the same key starts the same execution once")
     .option("-w, --wait", "follow it to its end");
   verb("redrive <id>", "run again what failed of an execution that has ended", async (o, [id]) =>

@@ -88,6 +88,7 @@ function goingOn(loop: LoopProgress): string[] {
   const { failed, in_flight, rate_per_second, eta_seconds, parked } = loop;
   const parts: string[] = [];
   if (failed > 0) parts.push(`${failed.toLocaleString("en-US")} failed`);
+  if (loop.not_run) parts.push(`${loop.not_run.toLocaleString("en-US")} not run`);
   if (in_flight) parts.push(`${in_flight} running`);
   if (loop.retries_spent) parts.push(`${loop.retries_spent} of ${loop.retry_budget} retries spent`);
   if (parked) return [...parts, `parked after ${parked.code}, next try at ${timeOf(parked)}`];

@@ -14,6 +14,7 @@ import { painter, openScreen, say } from "./terminal.ts";
 export interface RunOptions extends GlobalOptions {
   set: string[];
   payload?: string;
+  timeout?: string;
 }
 
 const CATALOG = "catalog://";
@@ -34,6 +35,7 @@ export async function run(target: string, options: RunOptions): Promise<ExitCode
     const started = await backend.call<{ execution_id: string }>("executions.start", {
       path,
       ...(payload && { payload }),
+      ...(options.timeout !== undefined && { timeout: options.timeout }),
     });
     return follow(backend, started.execution_id, {
       json: options.json ?? false,

@@ -212,6 +212,7 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "executions.resume": executions.resumed,
   "executions.redrive": executions.redriven,
   "executions.failures": executions.failures,
+  "executions.dead_letters": executions.deadLetters,
   "catalog.register": registered,
   "catalog.get": playbook,
   "catalog.list": playbookList,

@@ -23,6 +23,8 @@ export interface Command {
   kind: string;
   delivery: number;
   deaths: number;
+  /** Since when nobody holds it; milliseconds since 1970. Absent in snapshots of an older build. */
+  waiting_since?: number;
   holder?: Holder;
 }
 
@@ -169,7 +171,9 @@ export function issuedAs(
   at: number,
 ): Command {
   const fresh: Command = { ...command, delivery: 0, deaths: 0 };
-  if (delivery === undefined || !worker_id || !incarnation || !claim_id) return fresh;
+  if (delivery === undefined || !worker_id || !incarnation || !claim_id) {
+    return { ...fresh, waiting_since: at };
+  }
   return { ...fresh, delivery, holder: { worker_id, incarnation, claim_id, claimed_at: at } };
 }
 
@@ -234,17 +238,19 @@ export function releaseOf(command: Command, loopId?: string): NewEvent {
 
 /** Code of a command that was ended because its step had taken too long. */
 export const STEP_TIMEOUT = "STEP_TIMEOUT";
-
-/** Code of a command that no worker took in the time it had for that. */
-export const QUEUE_TTL = "QUEUE_TTL";
+/** Of one that nobody claimed in time, and of one whose worker took too long with it. */
+export const QUEUE_TIMEOUT = "QUEUE_TIMEOUT";
+export const ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT";
+/** Failures by time of work that goes on somewhere. */
+const LATE: ReadonlySet<string> = new Set([STEP_TIMEOUT, ATTEMPT_TIMEOUT]);
 
 /** The command whose work is of no use to anybody after this fact, and who held it. */
 export function abandoned(
   event: NewEvent,
 ): { command_id: string; worker_id?: string | undefined } | undefined {
   if (event.event_type === "command.cancelled") return event.meta;
-  const isLate = event.event_type === "command.failed" && event.result.error?.code === STEP_TIMEOUT;
-  return isLate ? event.meta : undefined;
+  const failed = event.event_type === "command.failed" || event.event_type === "loop.shard.failed";
+  return failed && LATE.has(event.result.error?.code ?? "") ? event.meta : undefined;
 }
 
 /** Ids of the fact that a command is dropped, with who held it: that worker is told to stop. */
@@ -268,12 +274,14 @@ export function evolveCommand(command: Command, event: NewEvent, at: number): vo
         claim_id: event.meta.claim_id,
         claimed_at: at,
       };
+      delete command.waiting_since;
       break;
     case "command.expired":
     case "command.released":
       if (!command.holder || event.meta.delivery !== command.delivery) return;
       if (event.event_type === "command.expired") command.deaths += 1;
       command.holder = undefined;
+      command.waiting_since = at;
       break;
     default:
       break;

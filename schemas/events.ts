@@ -119,6 +119,8 @@ const playbookInitialized = event("playbook.initialized", {
   /** Who asked, and in which request. */
   requested_by: z.string().optional(),
   request_id: z.string().optional(),
+  /** The limit of the whole run. */
+  timeout_ms: z.number().optional(),
   ...generation,
 }).extend({
   context: z.object({
@@ -151,6 +153,8 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("playbook.failed", generation),
   event("execution.cancel_requested", {
     reason: z.string().optional(),
+    /** Nobody asked: the run took longer than it may, and fails. */
+    timeout_ms: z.number().optional(),
     /** The key that asked over the API, or anonymous, and in which request. */
     requested_by: z.string().optional(),
     request_id: z.string().optional(),

@@ -6,7 +6,7 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
   "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed, " +
-    "mode: cursor, rate_per_second and eta_seconds (null until they can be said); with a retry " +
+    "not_run (when it was cut off), mode: cursor, rate_per_second and eta_seconds (null until they can be said); with a retry " +
     "budget retry_budget, retries_spent, and while it is parked {code, next_try_at}",
 );
 
@@ -183,6 +183,27 @@ export const redriven = named(
     status: executionStatus,
     generation: z.int().describe("How often it was redriven"),
     steps: z.array(z.string()).describe("Steps that run again"),
+  }),
+);
+
+export const deadLetters = named(
+  "DeadLetters",
+  z.object({
+    dead_letters: z.array(
+      z.object({
+        execution_id: id,
+        stream_id: id.describe("The execution itself, or one of its loops"),
+        event_id: id,
+        command_id: z.string(),
+        step: z.string(),
+        activation: z.int(),
+        iter_index: z.int().nullable().describe("Of a loop's item"),
+        error: jsonObject,
+        deaths: z.array(z.object({ worker_id: z.string(), delivery: z.int(), at: z.string() })),
+        quarantined_at: z.string().describe("ISO 8601"),
+      }),
+    ),
+    next: id.optional().describe("`before` of the next page; absent on the last one"),
   }),
 );
 

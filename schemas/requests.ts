@@ -7,6 +7,7 @@ import { API_ROLES } from "./access.ts";
 import { ANONYMOUS } from "./caller.ts";
 import { rejectIssues } from "./errors.ts";
 import type { Issue } from "./errors.ts";
+import { durationMs } from "./playbook/duration.ts";
 
 /** Limits of a request. Each has a name, because each will be met by somebody. */
 export const LIMITS = {
@@ -77,6 +78,8 @@ const version = z.coerce
   .int("a version, counting from 1")
   .min(1, "a version, counting from 1");
 
+const TIMEOUT = 'a duration such as "30s" or "2h", or a number of seconds';
+
 export const executionsStart = z
   .strictObject({
     path: path.optional().describe("Of a registered playbook; or `playbook`, but not both"),
@@ -88,6 +91,11 @@ export const executionsStart = z
       .optional()
       .describe("Merged over the playbook's workload, key by key"),
     parent_execution_id: id.optional(),
+    timeout: z
+      .union([z.string(), z.number()], { error: TIMEOUT })
+      .refine(value => durationMs(value) !== undefined, TIMEOUT)
+      .optional()
+      .describe("The longest the run may take; the playbook's executor.spec.timeout when absent"),
     idempotency_key: z
       .string({ error: "a text" })
       .min(1, "a text that is not empty")
@@ -172,6 +180,12 @@ export const executionsFailures = z.strictObject({
   limit: whole(1, LIMITS.listMax, 100),
 });
 
+export const executionsDeadLetters = z.strictObject({
+  execution_id: id.optional().describe("Of all executions, when absent"),
+  before: id.optional().describe("Only older ones: the `next` of the page before"),
+  limit: whole(1, LIMITS.listMax, 50),
+});
+
 export const executionsWait = z.strictObject({
   execution_id: id,
   timeout_ms: whole(0, LIMITS.waitMaxMs, 10_000).describe("Longest wait, in milliseconds"),
@@ -254,6 +268,7 @@ export type ExecutionsPause = z.output<typeof executionsPause>;
 export type ExecutionsResume = z.output<typeof executionsResume>;
 export type ExecutionsRedrive = z.output<typeof executionsRedrive>;
 export type ExecutionsFailures = z.output<typeof executionsFailures>;
+export type ExecutionsDeadLetters = z.output<typeof executionsDeadLetters>;
 export type ExecutionsTail = z.output<typeof executionsTail>;
 export type ExecutionsWait = z.output<typeof executionsWait>;
 export type CatalogRegister = z.output<typeof catalogRegister>;

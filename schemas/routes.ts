@@ -9,7 +9,6 @@ import {
   commandsValue,
   commandsWaiting,
 } from "./command-requests.ts";
-import { isObject } from "./json.ts";
 import {
   catalogGet,
   catalogList,
@@ -17,6 +16,7 @@ import {
   credentialsRegister,
   executionId,
   executionsCancel,
+  executionsDeadLetters,
   executionsEvents,
   executionsFailures,
   executionsList,
@@ -33,17 +33,16 @@ import {
   nothing,
   workersList,
 } from "./requests.ts";
-
-export interface ApiRequest {
-  /** Names in the path, decoded. */
-  path: Record<string, string>;
-  /** After the question mark. */
-  query: Record<string, unknown>;
-  /** Parsed JSON, or text for a YAML body; undefined without a body. */
-  body: unknown;
-  /** Lower-case names. */
-  headers: Record<string, string | string[] | undefined>;
-}
+import {
+  asksForEvents,
+  bodyObject,
+  pathAndBody,
+  pathAndQuery,
+  queryOf,
+  registerParams,
+  startParams,
+  type ApiRequest,
+} from "./route-params.ts";
 
 export interface ApiRoute {
   method: "GET" | "POST";
@@ -192,6 +191,10 @@ export const API_ROUTES: readonly ApiRoute[] = [
     ...about("Items of a loop that failed, by index", READERS),
   },
   {
+    ...route("GET /dead-letters", "executions.dead_letters", queryOf, executionsDeadLetters),
+    ...about("Commands given up because their workers died, newest first", READERS),
+  },
+  {
     ...route("GET /commands", "commands.waiting", queryOf, commandsWaiting),
     ...about("Commands that wait for a worker", WORKERS),
   },
@@ -269,45 +272,4 @@ function route(
 
 function about(summary: string, roles: readonly ApiRole[]): Pick<ApiRoute, "roles" | "summary"> {
   return { summary, roles };
-}
-
-function queryOf({ query }: ApiRequest): Record<string, unknown> {
-  return query;
-}
-
-/** `workload` is NoETL's other word for `payload`; the header is the usual way to send a key. */
-function startParams(request: ApiRequest): Record<string, unknown> {
-  const { workload, ...params } = bodyObject(request);
-  // Both at once stay two fields, so that the refusal names the one that has no meaning beside
-  // payload.
-  if (workload !== undefined && params["payload"] !== undefined) return { ...params, workload };
-  if (workload !== undefined) params["payload"] = workload;
-  const key = request.headers["idempotency-key"];
-  if (typeof key === "string" && key !== "") params["idempotency_key"] ??= key;
-  return params;
-}
-
-/** A body of YAML text is the playbook itself: `curl --data-binary @file.yaml`. */
-function registerParams(request: ApiRequest): Record<string, unknown> {
-  if (typeof request.body !== "string") return bodyObject(request);
-  return { content: request.body, ...request.query };
-}
-
-/** NoETL's own clients read the events of an execution from the execution, page by page. */
-function asksForEvents({ query }: ApiRequest): boolean {
-  return "page" in query || "page_size" in query || "event_type" in query;
-}
-
-function pathAndQuery({ path, query }: ApiRequest): Record<string, unknown> {
-  return { ...query, ...path };
-}
-
-function pathAndBody(request: ApiRequest): Record<string, unknown> {
-  return { ...bodyObject(request), ...request.path };
-}
-
-function bodyObject({ body }: ApiRequest): Record<string, unknown> {
-  // Anything else is handed on under a name no action knows, so the action refuses it in its own
-  // words.
-  return isObject(body) ? { ...body } : body === undefined ? {} : { body };
 }

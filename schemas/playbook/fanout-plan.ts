@@ -19,8 +19,6 @@ export interface FanoutPlan {
   allow_partial: boolean;
   /** Items that may fail; absent: all. What is beyond ends the issue, and fails the step. */
   tolerated?: number;
-  /** A shard that waits longer for a worker has failed in this attempt. */
-  queue_ttl_ms?: number;
   /** How long the worker of a shard may be silent, when that is longer than for other commands. */
   lease_ms?: number;
 }
@@ -39,6 +37,8 @@ export const NO_SHARDS: FanoutPlan = {
 export interface FanoutSize {
   window: number;
   fanout: FanoutPlan;
+  /** A shard that waits longer for a worker has failed in this attempt. */
+  queue_ms?: number | undefined;
 }
 
 /** Throws LoopError and TemplateError for what cannot be a limit. */
@@ -65,16 +65,16 @@ export function planFanout(
   const asked = [count("max_in_flight"), count("max_concurrent_shards")];
   const told = asked.filter(one => one !== undefined);
   const window = told.length > 0 ? Math.min(...told) : (ofLoop(loop, templates) ?? WINDOW_DEFAULT);
-  const [queue_ttl_ms, lease_ms] = [fields["queue_ttl"], fields["lease_timeout"]].map(durationMs);
+  const [queue_ms, lease_ms] = [fields["queue_ttl"], fields["lease_timeout"]].map(durationMs);
   const retries = fields["max_shard_retries"] ?? RETRIES_DEFAULT;
   return {
     window: Math.min(window, limits.windowMax),
+    queue_ms,
     fanout: {
       ...{ batch, shards, max_retries: Number(retries) },
       fail_fast: fields["fail_fast"] === true,
       allow_partial: fields["allow_partial"] !== false,
       ...toleratedOf(loop, limits.size),
-      ...(queue_ttl_ms !== undefined && { queue_ttl_ms }),
       ...(lease_ms !== undefined && { lease_ms }),
     },
   };

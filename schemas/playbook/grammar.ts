@@ -102,6 +102,7 @@ export const executorSpecGrammar = z.object({
   entry_step: filled.nullish(),
   final_step: filled.nullish(),
   no_next_is_error: bool.nullish(),
+  timeout: duration.nullish(),
   loop_mode: loopMode,
   fanout: map.nullish(),
   policy: map.nullish(),
@@ -137,6 +138,8 @@ function isToolShape(value: unknown): boolean {
 
 export const stepSpecGrammar = z.object({
   timeout: duration.nullish(),
+  queue_timeout: duration.nullish(),
+  attempt_timeout: duration.nullish(),
   policy: map.nullish(),
   loop_mode: loopMode,
   fanout: map.nullish(),

@@ -17,6 +17,7 @@ import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
+import type { CommandLimits } from "../time-limits.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
 import { needPlaybook, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
@@ -39,6 +40,7 @@ export interface LoopPlan {
   counted?: boolean;
   /** Failures that may pass and that do not fail their items (`schemas/retry-budget.ts`). */
   retry_budget?: number;
+  limits?: CommandLimits;
   /** Only of a cursor loop. */
   cursor?: CursorPlan;
   /** Only of a fan-out. */
@@ -132,16 +134,18 @@ function collected(step: Step, loop: Loop, size: number, templates: Scope): Loop
   const sizes = { size, window, tolerance: toleranceOf(step, loop, size) };
   return {
     ...planOf(step, loop, sizes),
-    ...frameOf(loop, size, window, templates),
+    ...frameOf(step, loop, { size, window, templates }),
     ...budgetOf(loop, templates),
+    ...limitsOf(step),
   };
 }
 
 /** Shards know no order, and their own rules say how many of them may fail. */
 function fannedOut(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {
-  const { window, fanout } = planFanout(loop, templates, { size, windowMax: WINDOW_MAX });
+  const { window, fanout, queue_ms } = planFanout(loop, templates, { size, windowMax: WINDOW_MAX });
   const sizes = { size, window, tolerance: TOLERATE_ALL };
-  return { ...planOf(step, loop, sizes), mode: "parallel", fanout };
+  const limits = { ...limitsOf(step).limits, ...(queue_ms !== undefined && { queue_ms }) };
+  return { ...planOf(step, loop, sizes), mode: "parallel", fanout, limits };
 }
 
 /** Slots of a loop over a cursor; its commands begin with the claim. */
@@ -160,12 +164,26 @@ function logicError(error: Error): OutcomeResult["error"] {
  * Many quick items travel in one command (design §9). A loop whose items all fit into two windows
  * is never framed: nothing would be gained.
  */
-function frameOf(loop: Loop, size: number, window: number, templates: Scope) {
+function frameOf(
+  step: Step,
+  loop: Loop,
+  { size, window, templates }: { size: number; window: number; templates: Scope },
+) {
   if (loop.exec !== "local" || size <= 2 * window) return {};
+  // What limits one item must not end the others.
+  if (limitsOf(step).limits) return {};
   const asked =
     renderValue(loop.frame?.["max_rows"] ?? null, templates, "typed") ?? FRAME_ITEMS_DEFAULT;
   const most = wholeNumber("loop.spec.frame.max_rows", asked);
   return most > 1 ? { frame_max: Math.min(most, FRAME_ITEMS_MAX) } : {};
+}
+
+/** Limits of its commands. */
+export function limitsOf(step: Step | undefined): { limits?: CommandLimits } {
+  const { queueTimeoutMs: queue_ms, attemptTimeoutMs: attempt_ms } = step ?? {};
+  if (queue_ms === undefined && attempt_ms === undefined) return {};
+  const queue = queue_ms === undefined ? {} : { queue_ms };
+  return { limits: { ...queue, ...(attempt_ms !== undefined && { attempt_ms }) } };
 }
 
 function budgetOf({ retryBudget }: Loop, templates: Scope): Pick<LoopPlan, "retry_budget"> {

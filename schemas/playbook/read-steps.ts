@@ -53,6 +53,10 @@ function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined 
   }
   const spec = readStepSpec(reading, [...path, "spec"], fields.spec);
   const loop = readLoop(reading, path, fields.loop, spec);
+  if (loop?.cursor && (spec.limits.queueTimeoutMs ?? spec.limits.attemptTimeoutMs)) {
+    const message = "a loop over a cursor knows neither queue_timeout nor attempt_timeout";
+    refuse(reading, [...path, "spec"], { message, hint: "use loop.spec.frame.max_seconds" }, "key");
+  }
   checkTemplates(reading, [...path, "input"], fields.input);
   checkTemplates(reading, [...path, "output"], fields.output);
   const tasks = readTools(reading, [...path, "tool"], fields.tool, name ?? "");
@@ -61,6 +65,7 @@ function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined 
     ...(fields.desc !== undefined && { desc: String(fields.desc) }),
     admit: spec.admit,
     ...(spec.timeoutMs !== undefined && { timeoutMs: spec.timeoutMs }),
+    ...spec.limits,
     failureMode: spec.failureMode,
     ...(loop && { loop }),
     input: fields.input ?? {},
@@ -98,9 +103,19 @@ function sharedKeys(set: Record<string, unknown>): string[] {
   return Object.keys(set).filter(key => key.startsWith("ctx."));
 }
 
+function limitsOf(spec: { queue_timeout?: unknown; attempt_timeout?: unknown }) {
+  const queueTimeoutMs = durationMs(spec.queue_timeout);
+  const attemptTimeoutMs = durationMs(spec.attempt_timeout);
+  return {
+    ...(queueTimeoutMs !== undefined && { queueTimeoutMs }),
+    ...(attemptTimeoutMs !== undefined && { attemptTimeoutMs }),
+  };
+}
+
 interface StepSpec extends StepLoopSpec {
   admit: AdmitRule[];
   timeoutMs: number | undefined;
+  limits: Pick<Step, "queueTimeoutMs" | "attemptTimeoutMs">;
   failureMode: Step["failureMode"];
 }
 
@@ -120,6 +135,7 @@ function readStepSpec(
   return {
     admit: readAdmit(reading, [...policyPath, "admit"], policy.admit),
     timeoutMs: durationMs(spec.timeout),
+    limits: limitsOf(spec),
     failureMode: failure.mode ?? "fail_fast",
     loopMode: spec.loop_mode,
     fanout: spec.fanout,

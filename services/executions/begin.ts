@@ -23,6 +23,8 @@ export interface ExecutionStart {
   parent_execution_id?: string;
   start_key?: string;
   caller?: StartCaller;
+  /** The limit of the whole run; the playbook's own when absent. */
+  timeout_ms?: number;
   /** The pause of its parent, which it begins in. */
   paused_by?: string;
 }
@@ -32,6 +34,7 @@ export function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
   const playbook = needPlaybook(input.playbook, context);
   const { path, version, hash } = input.playbook;
   const { meta: carried, ...asked } = input.caller ?? {};
+  const timeout_ms = input.timeout_ms ?? playbook.timeoutMs;
   const initialized: NewEvent = {
     event_type: "playbook.initialized",
     node_name: playbook.entry,
@@ -41,6 +44,7 @@ export function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
       hash,
       generation: 0,
       ...(input.parent_execution_id && { parent_execution_id: input.parent_execution_id }),
+      ...(timeout_ms !== undefined && { timeout_ms }),
       ...(input.start_key && { start_key: input.start_key }),
       ...asked,
     },

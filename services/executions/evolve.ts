@@ -19,7 +19,7 @@ import {
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
 export function evolve(state: ExecutionState, event: NewEvent, at: number): ExecutionState {
   if (event.event_type === "playbook.initialized") {
-    return state.status === "none" ? initialized(event) : state;
+    return state.status === "none" ? initialized(event, at) : state;
   }
   if (state.status === "none") return state;
   if (!isLive(state))
@@ -51,7 +51,10 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
       return exited(state, event);
     case "execution.cancel_requested":
       state.waiting.clear();
-      return { ...state, status: "cancelling", cancelReason: event.meta.reason };
+      return {
+        ...{ ...state, status: "cancelling", cancelReason: event.meta.reason },
+        ...(event.meta.timeout_ms !== undefined && { overran: event.meta.timeout_ms }),
+      };
     case "execution.pause_requested":
       return pauseAsked(state, event, at);
     case "execution.paused":
@@ -69,9 +72,9 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
   }
 }
 
-function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
+function initialized(event: EventOf<"playbook.initialized">, at: number): ExecutionState {
   const { path, playbook_version: version, hash, parent_execution_id, generation } = event.meta;
-  const { requested_by, request_id } = event.meta;
+  const { requested_by, request_id, timeout_ms } = event.meta;
   const context = event.context;
   const caller = {
     ...(requested_by !== undefined && { requested_by }),
@@ -84,6 +87,7 @@ function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
     playbook: { path, version, hash },
     ...(parent_execution_id === undefined ? {} : { parent_execution_id }),
     ...(Object.keys(caller).length > 0 && { caller }),
+    ...(timeout_ms !== undefined && { timeout_ms, due_at: at + timeout_ms }),
     generation,
     workload: context.workload,
     ctx: event.context.ctx ?? {},

@@ -13,6 +13,7 @@ import {
   LIMITS,
   executionId,
   executionsCancel,
+  executionsDeadLetters,
   executionsEvents,
   executionsFailures,
   executionsList,
@@ -27,10 +28,17 @@ import {
 } from "../../schemas/requests.ts";
 import { announcements } from "./announce.ts";
 import { cancelChildren, cancelExecution } from "./control.ts";
-import { countExecutions } from "./count.ts";
+import { countExecutions, countQuarantined } from "./count.ts";
 import { listFailures, redriveExecution } from "./failures.ts";
 import { executionMachine } from "./machine.ts";
-import { listEvents, listRows, readExecution, readResult, readStatus } from "./read.ts";
+import {
+  listEvents,
+  listQuarantined,
+  listRows,
+  readExecution,
+  readResult,
+  readStatus,
+} from "./read.ts";
 import { pauseExecution, pauseFamily, resumeExecution, resumeFamily, type Asking } from "./hold.ts";
 import type { ExecutionHost } from "./host.ts";
 import { startExecution } from "./start.ts";
@@ -107,6 +115,10 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
     /** Items of a loop that failed, by index, with their errors. */
     failures: {
       handler: validated(executionsFailures, (_ctx: Context, p) => listFailures(runtime, p)),
+    },
+    /** Commands that were given up because their workers died. */
+    dead_letters: {
+      handler: validated(executionsDeadLetters, (_ctx: Context, p) => listQuarantined(runtime, p)),
     },
     /** The result of a step that has finished, or of the last one. */
     result: {
@@ -199,6 +211,7 @@ function createHost(runtime: Runtime, broker: ServiceBroker): ExecutionHost {
   const ports = actorPorts(runtime, broker, "executions");
   const abort = abortsOf(broker);
   const count = countExecutions(runtime.metrics);
+  runtime.feed.subscribe(countQuarantined(runtime.metrics));
   const host = createActorHost({
     ...ports,
     machine: executionMachine,

@@ -7,7 +7,6 @@ import {
   handOff,
   heldBy,
   heldOf,
-  ofDropped,
   paused,
   settled,
   type ClaimInput,
@@ -22,6 +21,7 @@ import type { Grant, StartCaller } from "../../schemas/frozen-scope.ts";
 import { cutScope } from "../../schemas/playbook/step-reads.ts";
 import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { start, type ExecutionStart } from "./begin.ts";
+import { cancel, gone } from "./cancelled.ts";
 import { evolve } from "./evolve.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { loopDone, settle } from "./exit.ts";
@@ -101,7 +101,7 @@ function decide(input: ExecutionInput, state: ExecutionState, context: TurnConte
     case "redrive":
       return redriveLive(input, state);
     case "children_gone":
-      return state.status === "cancelling" && state.tokens.size === 0 ? [cancelled(state)] : [];
+      return state.status === "cancelling" && state.tokens.size === 0 ? [gone(state)] : [];
     case "wake":
       return wake(state, context);
     case "describe":
@@ -158,23 +158,6 @@ function refuseClaim({ command_id, claim_id }: ClaimInput, state: Running): void
   if (state.pause && state.commands.get(command_id)?.holder?.claim_id !== claim_id) {
     throw paused(command_id);
   }
-}
-
-function cancel(input: { reason?: string; asked?: RequestedBy }, state: Running): NewEvent[] {
-  const requested: NewEvent = {
-    event_type: "execution.cancel_requested",
-    meta: { ...(input.reason && { reason: input.reason }), ...input.asked },
-  };
-  const open = [...state.commands.values()].map((command): NewEvent => ({
-    event_type: "command.cancelled",
-    node_name: command.step,
-    meta: { ...ofDropped(command), next: [], step_status: "cancelled" },
-  }));
-  return [requested, ...open];
-}
-
-function cancelled(state: Running): NewEvent {
-  return { event_type: "execution.cancelled", meta: { generation: state.generation } };
 }
 
 function answer(

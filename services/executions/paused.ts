@@ -4,6 +4,7 @@ import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { EventOf, NewEvent } from "../../schemas/events.ts";
 import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
+import { waitAnew } from "../../schemas/time-limits.ts";
 import { enterAll } from "./enter.ts";
 import { evolve } from "./evolve.ts";
 import { fork, pauseName, type ExecutionState, type Running } from "./state.ts";
@@ -83,7 +84,9 @@ export function resumed(state: Running, at: number): ExecutionState {
     const slept = at - Math.max(pause.at, token.entered_at);
     if (slept > 0) rest.tokens.set(key, { ...token, entered_at: token.entered_at + slept });
   }
-  return rest;
+  waitAnew(rest.commands.values(), at);
+  const { due_at } = rest;
+  return due_at === undefined ? rest : { ...rest, due_at: due_at + (at - pause.at) };
 }
 
 /** The name of the pause that has ended last; undefined while one goes on, and before any. */

@@ -1,13 +1,19 @@
 // What readers are told about executions: rows of the projection and pages of the log.
 import { batched } from "../../mixins/batched.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { listDeadLetters } from "../../mixins/postgres/dead-letter.ts";
 import { pageEvents, readStepResult } from "../../mixins/postgres/event.ts";
 import { listExecutions, type ExecutionRow } from "../../mixins/postgres/execution.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { paceOf } from "../../schemas/loop-pace.ts";
-import type { ExecutionsEvents, ExecutionsList, ExecutionsResult } from "../../schemas/requests.ts";
+import type {
+  ExecutionsDeadLetters,
+  ExecutionsEvents,
+  ExecutionsList,
+  ExecutionsResult,
+} from "../../schemas/requests.ts";
 
 /** An execution as every door shows it; ids are strings, times ISO 8601. */
 export interface ExecutionView {
@@ -182,6 +188,15 @@ export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
     events: events.map(event => forReaders(event, row)),
     pagination: { page, page_size, total, has_next: offset + events.length < total },
   };
+}
+
+/** Commands that were given up because their workers died. */
+export async function listQuarantined(runtime: Runtime, filter: ExecutionsDeadLetters) {
+  const limit = filter.limit + 1;
+  const rows = await listDeadLetters(runtime.database, { ...filter, limit });
+  const dead_letters = rows.slice(0, filter.limit);
+  const next = rows.length > filter.limit ? dead_letters.at(-1)?.event_id : undefined;
+  return { dead_letters, ...(next !== undefined && { next }) };
 }
 
 /**

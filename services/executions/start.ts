@@ -7,6 +7,7 @@ import { Conflict, Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { ExecutionsStart } from "../../schemas/requests.ts";
+import { durationMs } from "../../schemas/playbook/duration.ts";
 import { askerOf } from "./asker.ts";
 import { unlessOver } from "./control.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
@@ -37,6 +38,7 @@ export async function startExecution(
   const parent =
     parent_execution_id === undefined ? undefined : await liveParent(host, parent_execution_id);
   const paused_by = pausedBy(parent);
+  const timeout_ms = durationMs(request.timeout);
   const caller = askerOf(ctx, runtime.settings.starts.metaKeys, parent?.caller);
   const payload = (request.payload ?? {}) as JsonObject;
   const request_hash = hashOf([playbook.path, playbook.hash, payload, parent_execution_id ?? null]);
@@ -51,6 +53,7 @@ export async function startExecution(
         parent_execution_id,
         start_key: key,
         caller,
+        ...(timeout_ms !== undefined && { timeout_ms }),
         ...(paused_by !== undefined && { paused_by }),
       },
       {

@@ -74,6 +74,10 @@ export interface Live {
   /** The last step that exited, whose result is the execution's. */
   last?: string;
   cancelReason?: string;
+  /** The limit of the whole run, when it is reached, and that it was. */
+  timeout_ms?: number;
+  due_at?: number;
+  overran?: number;
   /** Pauses so far. */
   pauses?: number;
   pause?: Pause;

@@ -5,6 +5,7 @@ import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { begunAs, type BegunLoop, type Fresh } from "../../schemas/loop-begun.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import { waitAnew } from "../../schemas/time-limits.ts";
 import { fromRanges } from "../../schemas/ranges.ts";
 import { itemsOf, limitsOf, type FanoutState, type Running, type Shard } from "./state.ts";
 
@@ -79,7 +80,7 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): R
   const items =
     first === undefined || count === undefined ? { iter_index } : { frame: { first, count } };
   const ids = { command_id, step, activation, attempt, ...items, kind };
-  state.open.set(command_id, { ...issuedAs(ids, event.meta, at), shard, since: at });
+  state.open.set(command_id, { ...issuedAs(ids, event.meta, at), shard });
   state.retries.delete(shard);
   state.next = Math.max(state.next, shard + 1);
   return state;
@@ -87,7 +88,7 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): R
 
 /** What waited while nobody could take it begins to wait now. */
 function resumed(state: Running, { meta }: EventOf<"execution.resumed">, at: number): Running {
-  for (const shard of state.open.values()) if (!shard.holder) shard.since = at;
+  waitAnew(state.open.values(), at);
   return { ...state, pauses: meta.pause ?? 1, paused: false };
 }
 
@@ -98,9 +99,7 @@ function moved(
 ): void {
   const shard = open.get(event.meta.command_id);
   if (!shard) return;
-  const wasHeld = shard.holder !== undefined;
   evolveCommand(shard, event, at);
-  if (wasHeld && !shard.holder) shard.since = at;
 }
 
 /** An attempt that is made again: what of it succeeded stays so. */

@@ -1,7 +1,6 @@
 // The fan-out: every shard a command of any worker's, tried again by itself, and gathered once.
 import { readSets } from "../../schemas/accepted.ts";
 import {
-  QUEUE_TTL,
   decideClaim,
   decideRelease,
   fenced,
@@ -19,7 +18,7 @@ import {
 } from "../../schemas/command.ts";
 import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
-import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import type { NewEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
 import type { LoopEnd, LoopPause, LoopStart } from "../../schemas/loop-begun.ts";
@@ -34,6 +33,7 @@ import {
   retriesDue,
   tallyOf,
 } from "./advance.ts";
+import { lateAt, lateResult } from "../../schemas/time-limits.ts";
 import { start } from "./begin.ts";
 import { evolve } from "./evolve.ts";
 import { grantOf } from "./grant.ts";
@@ -173,8 +173,8 @@ function wake(state: Running, context: TurnContext): NewEvent[] {
   for (const { command_id } of state.open.values()) {
     if (after.status !== "running") break;
     const shard = after.open.get(command_id);
-    const isLate = shard && !shard.holder && shard.since + queueTtl(after) <= now;
-    if (isLate) record(endAttempt(shard, untaken(after), after, now));
+    const isLate = shard && lateAtOf(shard, after) <= now;
+    if (isLate) record(endAttempt(shard, late(shard, after), after, now));
   }
   if (after.status === "running") record(retriesDue(after, now));
   return events;
@@ -188,16 +188,14 @@ function expire(shard: Shard, state: Running, context: TurnContext): NewEvent[] 
   return [lost, ...endAttempt(shard, outcome, state, context.now)];
 }
 
-/** While it is paused nobody may take a shard: none is late. */
-function queueTtl(state: Running): number {
-  return (!state.paused && limitsOf(state).queue_ttl_ms) || Infinity;
+/** When a shard is late; while it is paused, nobody may take one. */
+function lateAtOf(shard: Shard, { paused: isPaused, plan }: Running): number {
+  return isPaused && !shard.holder ? Infinity : lateAt(shard, plan.limits ?? {});
 }
 
-function untaken(state: Running) {
-  const message = `no worker took the shard within ${queueTtl(state)} ms (spec.fanout.queue_ttl)`;
-  const error = { kind: "timeout", retryable: true, code: QUEUE_TTL, message };
-  const result: OutcomeResult = { status: "error", error };
-  return { result, worker_id: "", ok: [] };
+function late(shard: Shard, { plan }: Running) {
+  const worker_id = shard.holder?.worker_id ?? "";
+  return { result: lateResult(shard, plan.limits ?? {}), worker_id, ok: [] };
 }
 
 /** The settings as the fan-out has them: its lease may be longer than that of other commands. */
@@ -259,11 +257,7 @@ function* pending(state: FanoutState): Iterable<Effect> {
 function deadline(state: FanoutState, context: TurnContext): number | undefined {
   if (state.status !== "running") return undefined;
   let due = leaseDeadline(state.open.values(), leased(state, context)) ?? Infinity;
-  const ttl = queueTtl(state);
-  if (ttl < Infinity) {
-    for (const { holder, since } of state.open.values())
-      if (!holder) due = Math.min(due, since + ttl);
-  }
+  for (const shard of state.open.values()) due = Math.min(due, lateAtOf(shard, state));
   if (!state.paused && !isStopped(state, tallyOf(state))) {
     for (const { retry_at } of state.retries.values()) due = Math.min(due, retry_at);
   }

@@ -13,8 +13,6 @@ import { NO_SHARDS, type FanoutPlan } from "../../schemas/playbook/fanout-plan.t
 export interface Shard extends Command {
   /** From 0, in input order. */
   shard: number;
-  /** Since when it has waited for a worker, while nobody holds it. */
-  since: number;
 }
 
 /** A shard whose last attempt has failed. */

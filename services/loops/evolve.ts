@@ -3,6 +3,7 @@ import { evolveCommand, issuedAs, type Command } from "../../schemas/command.ts"
 import type { EventOf, LoopStats, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { begunAs, type Fresh } from "../../schemas/loop-begun.ts";
+import { waitAnew } from "../../schemas/time-limits.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
@@ -36,9 +37,9 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
       return tryAgain(state, event);
     case "command.completed":
     case "command.failed":
-      return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event);
+      return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event, at);
     case "frame.committed":
-      return committed(state, event);
+      return committed(state, event, at);
     case "command.cancelled":
       giveUp(state, event.meta.command_id);
       return state;
@@ -48,6 +49,7 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "execution.paused":
       return { ...state, pauses: event.meta.pause ?? 1, paused: true };
     case "execution.resumed":
+      waitAnew(state.open.values(), at);
       return { ...state, pauses: event.meta.pause ?? 1, paused: false };
     case "loop.done":
       return over(
@@ -108,7 +110,7 @@ function leaveAgain(state: Running, { first, count }: NonNullable<Command["frame
   state.again.sort((one, other) => one - other);
 }
 
-function committed(state: Running, event: EventOf<"frame.committed">): Running {
+function committed(state: Running, event: EventOf<"frame.committed">, at: number): Running {
   const { command_id, first, count, ok, failed, final } = event.meta;
   // After the frame's last report its items are settled, or issued again.
   if (!state.open.has(command_id)) return state;
@@ -129,11 +131,11 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
   }
   if (event.result.error && failed !== "") state.firstError ??= event.result.error;
   merge(state, event);
-  if (!final && (ok !== "" || failed !== "")) answer(state);
+  if (!final && (ok !== "" || failed !== "")) answer(state, at);
   if (!final) return state;
   pace(state, countOf(ok) + countOf(failed), event);
   state.open.delete(command_id);
-  answer(state);
+  answer(state, at);
   leaveAgain(state, { first, count });
   return state;
 }
@@ -162,6 +164,7 @@ function settle(
   index: number,
   id: string,
   event: EventOf<"command.completed" | "command.failed">,
+  at: number,
 ): Running {
   state.open.delete(id);
   if (state.done.has(index) || state.failed.has(index)) return state;
@@ -176,7 +179,7 @@ function settle(
   state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
   pace(state, 1, event);
-  answer(state);
+  answer(state, at);
   return state;
 }
 

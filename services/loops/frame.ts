@@ -52,7 +52,7 @@ export function decideFrame(
 
 /**
  * A report that ends with an item whose failure may pass: with budget left that item is not among
- * the failed, and the frame is given back; without, the frame is over, and the rest is issued again.
+ * the failed, and the frame is given back; without, it is over, and the rest is issued again.
  */
 function budgeted(
   { give_back }: OutcomeInput,

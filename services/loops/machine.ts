@@ -31,6 +31,7 @@ import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
 import { earliestProbe, givenBack, mayHandOver, probe, refuseParked, ringing } from "./parked.ts";
 import { evolve } from "./evolve.ts";
+import { earliestLate, fail, firstLate } from "./late.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
 
 export type LoopInput =
@@ -138,6 +139,11 @@ function expireAll(state: Running, context: TurnContext): NewEvent[] {
     if (command?.holder) record(expire(command, after, context));
   }
   if (isClaiming(after)) record(claimsDue(after, context.now));
+  for (;;) {
+    const late = after.status === "running" ? firstLate(after, context.now) : undefined;
+    if (!late) break;
+    record(fail(late, after as Running));
+  }
   if (after.status === "running") record(probe(after, context.now));
   return events;
 }
@@ -226,7 +232,7 @@ export const loopMachine: Machine<LoopState, LoopInput, LoopAnswer> = {
     if (state.status !== "running") return undefined;
     const lease = leaseDeadline(state.open.values(), context) ?? Infinity;
     const next = isClaiming(state) ? earliestClaim(state) : earliestProbe(state);
-    const due = Math.min(lease, next);
+    const due = Math.min(lease, next, earliestLate(state));
     return due < Infinity ? due : undefined;
   },
   held: state => (state.status === "running" ? heldOf(state.open.values()) : []),

@@ -21,6 +21,7 @@ import {
   startable,
   type Throttle,
 } from "../../schemas/retry-budget.ts";
+import { waitAnew } from "../../schemas/time-limits.ts";
 import type { Running } from "./state.ts";
 
 /** Whether a failure that may pass still gives its command back. */
@@ -118,9 +119,10 @@ export function tryAgain(state: Running, { meta }: EventOf<"loop.probed">): Runn
 }
 
 /** Folds that something was answered. */
-export function answer(state: Running): void {
+export function answer(state: Running, at: number): void {
   const { throttle, open, plan } = state;
   if (!throttle || isOpen(throttle, plan.window)) return;
+  waitAnew(open.values(), at);
   let held = 0;
   for (const { holder } of open.values()) held += holder ? 1 : 0;
   state.throttle = answered(throttle, plan.window, held);

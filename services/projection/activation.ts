@@ -1,5 +1,5 @@
 // What the progress of a loop and of a fan-out have in common.
-import { QUEUE_TTL } from "../../schemas/command.ts";
+import { QUEUE_TIMEOUT } from "../../schemas/command.ts";
 import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
 import { marked, type PaceMark } from "../../schemas/loop-pace.ts";
@@ -11,6 +11,8 @@ export interface Activation {
   done: number;
   failed: number;
   in_flight: number;
+  /** Once it is over, where it was not allowed to go on. */
+  not_run?: number;
   completed: boolean;
   status?: string;
   started_at: number;
@@ -41,7 +43,7 @@ export function retriesOf(event: NewEvent): number {
 }
 
 /** Codes of failures that an owner decides itself: nobody holds the command then. */
-const UNHELD: ReadonlySet<string> = new Set([WORKER_LOST, QUEUE_TTL]);
+const UNHELD: ReadonlySet<string> = new Set([WORKER_LOST, QUEUE_TIMEOUT]);
 
 type End = "command.completed" | "command.failed" | "loop.shard.done" | "loop.shard.failed";
 

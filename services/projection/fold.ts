@@ -103,6 +103,7 @@ function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
   counts.retries += retriesOf(event);
   switch (event.event_type) {
     case "execution.cancel_requested":
+      if (event.meta.timeout_ms !== undefined) return { ...state, counts };
       return { ...state, counts, cancel_requested: true };
     case "execution.redriven":
       return { ...state, counts, generation: event.meta.generation };
@@ -218,6 +219,7 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
         in_flight: 0,
         status: event.meta.status,
         ended_at: Math.round(event.at),
+        ...(event.meta.stats.not_run > 0 && { not_run: event.meta.stats.not_run }),
       };
     default:
       return {};

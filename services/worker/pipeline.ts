@@ -22,7 +22,6 @@ import { resultOf } from "./step-result.ts";
 export const MAX_TASK_RUNS = 1_000_000;
 /** The shortest wait when a tool says Busy without saying how long, and against a tight loop. */
 export const MIN_BUSY_WAIT_MS = 50;
-
 /** Task runs between two turns of the event loop: quick tools must not starve heartbeats. */
 export const TASK_RUNS_PER_TURN = 100;
 
@@ -64,7 +63,6 @@ export interface PipelineOutcome {
   status: "ok" | "error";
   /** A rule ended it early, as a success. */
   broke: boolean;
-  /** It has failed as things may that pass, and nothing of it is to be kept. */
   gives_back?: boolean;
   result: Json;
   error?: ToolError;
@@ -305,13 +303,8 @@ function failure(task: Task, error: ToolError): Move & { to: "failure" } {
 function finish(run: Run, move: Exclude<Move, { to: "task" }>): PipelineOutcome {
   const { http, pg, py } = run.output ?? {};
   const envelope = { ...(http && { http }), ...(pg && { pg }), ...(py && { py }) };
-  const ended =
-    move.to === "failure"
-      ? {
-          ...{ error: move.error, failed_task: move.task },
-          ...(move.gives_back && { gives_back: true }),
-        }
-      : {};
+  const ended = move.to === "failure" ? { error: move.error, failed_task: move.task } : {};
+  const back = move.to === "failure" && move.gives_back ? { gives_back: true } : {};
   const broke = move.to === "end" && move.broke;
   const status = move.to === "failure" ? "error" : "ok";
   return {
@@ -320,7 +313,7 @@ function finish(run: Run, move: Exclude<Move, { to: "task" }>): PipelineOutcome 
       broke,
       result: resultOf(run.step, run.pipeline, run.output, broke ? "break" : status),
     },
-    ...ended,
+    ...{ ...ended, ...back },
     ...{ ctx: run.ctx, iter: run.iter, envelope },
     ...{ task_runs: run.taskRuns, retries: run.retryCount },
   };

@@ -81,9 +81,9 @@ export class Play {
   }
 
   /** `pausedBy`: the pause of a parent that it begins in. */
-  start(payload: JsonObject = {}, pausedBy?: string): void {
-    const paused = pausedBy === undefined ? {} : { paused_by: pausedBy };
-    const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload, ...paused };
+  start(payload: JsonObject = {}, paused_by?: string, timeout_ms?: number): void {
+    const more = { ...(paused_by && { paused_by }), ...(timeout_ms && { timeout_ms }) };
+    const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload, ...more };
     this.send(EXECUTION_ID, input, executionMachine);
   }
 

@@ -36,7 +36,7 @@ const CLOSES = new Set([
   "execution.cancelled",
 ]);
 /** Codes of failures that an owner decides itself: nobody holds the command then. */
-const OWNERS_OWN = new Set(["WORKER_LOST", "STEP_TIMEOUT"]);
+const OWNERS_OWN = new Set(["WORKER_LOST", "STEP_TIMEOUT", "QUEUE_TIMEOUT"]);
 
 /** What is wrong with one stream's events, in version order. */
 export function checkStream(id: string, events: LogEvent[]): string[] {
