@@ -148,6 +148,8 @@ export class Chaos {
 
   /** One thing of what is left to do, in no random order. */
   #goOn(): void {
+    // A shard that failed is tried again after a while.
+    this.play.now += 100;
     for (const id of [...this.play.streams.keys()]) this.play.wake(id);
     this.play.deliver();
     const job = this.#jobs[0];
