@@ -158,7 +158,8 @@ export class Chaos {
 
   /** One thing of what is left to do, in no random order. */
   #goOn(): void {
-    this.play.now += this.#options.restMs ?? 0;
+    // What waits for an upstream, or for its next try, is tried again after a while.
+    this.play.now += this.#options.restMs ?? 100;
     this.play.ask({ type: "resume" });
     for (const id of [...this.play.streams.keys()]) this.play.wake(id);
     this.play.deliver();

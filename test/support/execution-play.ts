@@ -4,7 +4,14 @@
  * rules of all machines.
  */
 import { strict as assert } from "node:assert";
-import type { Effect, Machine, MessageInput, Needs, TurnContext } from "../../schemas/decider.ts";
+import type {
+  ActorKind,
+  Effect,
+  Machine,
+  MessageInput,
+  Needs,
+  TurnContext,
+} from "../../schemas/decider.ts";
 import type { Rejected } from "../../schemas/errors.ts";
 import { errorType } from "../../schemas/errors.ts";
 import type { EventType, NewEvent, ResultReference, StoredEvent } from "../../schemas/events.ts";
@@ -17,6 +24,7 @@ import {
   type ExecutionAnswer,
   type ExecutionInput,
 } from "../../services/executions/machine.ts";
+import { fanoutMachine } from "../../services/fanout/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { answeredAsService } from "./play-family.ts";
 import { decideWith, signsOf, turnAt } from "./given.ts";
@@ -32,6 +40,12 @@ interface Stream {
   events: StoredEvent[];
   acked: Set<string>;
 }
+
+export const MACHINES: Record<ActorKind, AnyMachine> = {
+  executions: executionMachine,
+  loops: loopMachine,
+  fanout: fanoutMachine,
+};
 
 export const EXECUTION_ID = "1000";
 const PIN = { path: "t", version: 1, hash: "abc" };
@@ -223,7 +237,7 @@ export class Play {
   carry(from: Stream, effect: Effect & { kind: "message" }, lost = false): void {
     const { to, input } = effect;
     const sent = JSON.parse(JSON.stringify(input)) as MessageInput;
-    const machine = to.actor === "loops" ? loopMachine : executionMachine;
+    const machine = MACHINES[to.actor];
     if (!answeredAsService(this, sent)) this.send(to.stream_id, sent, machine);
     if (!lost) from.acked.add(effect.key);
   }

@@ -1,7 +1,6 @@
 /** What the service of executions does with messages of an execution to itself, in a play. */
 import type { MessageInput } from "../../schemas/decider.ts";
-import { loopMachine } from "../../services/loops/machine.ts";
-import type { Play } from "./execution-play.ts";
+import { MACHINES, type Play } from "./execution-play.ts";
 
 /** True for a message that the service answers. A play has no children unless a test says so. */
 export function answeredAsService(play: Play, { type }: MessageInput): boolean {
@@ -15,7 +14,7 @@ function pauseFamily(play: Play): void {
   if (pause?.is !== "asked") return;
   for (const { to, input } of pause.loops) {
     const sent = JSON.parse(JSON.stringify(input)) as MessageInput;
-    play.send(to.stream_id, sent, loopMachine);
+    play.send(to.stream_id, sent, MACHINES[to.actor]);
   }
   play.ask({ type: "family_paused", pause: pause.number });
 }

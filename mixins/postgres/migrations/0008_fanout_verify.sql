@@ -20,7 +20,7 @@ create or replace function noetl.verify_commands(id bigint)
            event_type in ('command.completed', 'frame.committed', 'loop.shard.done')
              or (event_type in ('command.failed', 'loop.shard.failed')
                  and coalesce(result->'error'->>'code', '')
-                     not in ('WORKER_LOST', 'STEP_TIMEOUT', 'QUEUE_TTL'))
+                     not in ('WORKER_LOST', 'STEP_TIMEOUT', 'QUEUE_TIMEOUT'))
              as accepts,
            case when meta ? 'attempt' then
              ':' || (meta->>'activation') ||

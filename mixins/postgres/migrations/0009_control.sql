@@ -1,7 +1,7 @@
 -- Commands that were given up because their workers died (quarantine). It is read out of the log, so that it
 -- can neither miss one nor say anything else than the log does.
 create index idx_event_quarantined on noetl.event (execution_id, event_id)
-  where event_type = 'command.failed' and result->'error'->>'code' = 'WORKER_LOST';
+  where event_type in ('command.failed', 'loop.shard.failed') and result->'error'->>'code' = 'WORKER_LOST';
 create index idx_event_command_expired on noetl.event (execution_id, (meta->>'command_id'))
   where event_type = 'command.expired';
 
@@ -20,13 +20,4 @@ cross join lateral (
     and x.meta->>'command_id' = e.meta->>'command_id'
 ) d
 -- A tool may say the same word of itself: then nobody has died.
-where e.event_type = 'command.failed' and e.result->'error'->>'code' = 'WORKER_LOST' and d.deaths is not null;
-
--- A command that nobody claimed in time is failed by its owner, as one is whose step is late. Only this list
--- of the function changes, so that whatever else it has come to know stays.
-do $$
-begin
-  execute replace(pg_get_functiondef('noetl.verify_commands(bigint)'::regprocedure),
-                  '(''WORKER_LOST'', ''STEP_TIMEOUT'')',
-                  '(''WORKER_LOST'', ''STEP_TIMEOUT'', ''QUEUE_TIMEOUT'')');
-end $$;
+where e.event_type in ('command.failed', 'loop.shard.failed') and e.result->'error'->>'code' = 'WORKER_LOST' and d.deaths is not null;
