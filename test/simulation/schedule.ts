@@ -3,13 +3,13 @@ import { pick, randomOf, type Random } from "../support/random-flows.ts";
 import { findBroken, isQuiet } from "./checks.ts";
 import { Client } from "./client.ts";
 import { FAULT_NAMES, FAULTS, makePeace } from "./faults.ts";
-import { NO_SABOTAGE, type Sabotage } from "./sabotage.ts";
+import type { Sabotage } from "./sabotage.ts";
 import { story } from "./stories.ts";
 import type { Gust } from "./weather.ts";
 import { World } from "./world.ts";
 
 /** Steps after which a schedule that has not ended will not end. */
-const STEPS_MAX = 60_000;
+const STEPS_MAX = 30_000;
 const QUIET_EVERY = 25;
 /** Every schedule has at least so many faults and items. */
 const FAULTS_MIN = 3;
@@ -43,8 +43,7 @@ export async function playSchedule(
   options: ScheduleOptions = {},
 ): Promise<ScheduleResult> {
   const random = randomOf(seed);
-  const { machines } = options.sabotage ?? NO_SABOTAGE;
-  const mend = machines?.();
+  const mend = options.sabotage?.machines?.();
   try {
     return await play(seed, random, options);
   } finally {

@@ -8,9 +8,9 @@ export interface SimulationOptions {
   from: number;
   seeds: number;
   threads?: number;
-  sabotage?: string;
-  stopsEarly?: boolean;
-  onResult?: (result: ScheduleResult) => void;
+  /** Switches that are to be caught. */
+  sabotages?: string[];
+  onResult?: (result: ScheduleResult & { sabotage?: string }) => void;
 }
 
 export interface Simulation {
@@ -26,15 +26,16 @@ export interface Simulation {
 
 /** Plays schedules of consecutive seeds. */
 export async function simulate(options: SimulationOptions): Promise<Simulation> {
-  const { from, seeds, threads = availableParallelism(), sabotage, stopsEarly = false } = options;
+  const { from, seeds, threads = availableParallelism(), sabotages } = options;
   const begun = performance.now();
   const sum: Simulation = {
     ...{ schedules: 0, steps: 0, executions: 0, items: 0, seconds: 0 },
     ...{ violations: [], struck: new Map() },
   };
   const works = Array.from({ length: Math.min(threads, seeds) }, (_, at) => {
-    const more = sabotage === undefined ? {} : { sabotage };
-    return { from: from + at, to: from + seeds, stride: threads, stopsEarly, ...more };
+    if (!sabotages) return { from: from + at, to: from + seeds, stride: threads };
+    const own = sabotages.filter((_, index) => index % threads === at);
+    return { from, to: from + seeds, stride: 1, sabotages: own };
   });
   await Promise.all(
     works.map(work =>

@@ -19,7 +19,7 @@ import { attend, EPOCH_MS } from "./globals.ts";
 import { MemoryTables } from "./memory-tables.ts";
 import { Network } from "./network.ts";
 import { createSimRuntime, hostAll, SimOwner, type Room } from "./process.ts";
-import { NO_SABOTAGE, type Sabotage } from "./sabotage.ts";
+import type { Sabotage } from "./sabotage.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Story } from "./stories.ts";
 import { Tools } from "./tools.ts";
@@ -82,10 +82,6 @@ export class World {
     this.witness = new Witness(this.tables);
   }
 
-  get sabotage(): Sabotage {
-    return this.#options.sabotage ?? NO_SABOTAGE;
-  }
-
   register(story: Story): void {
     const parsed = parsePlaybook(story.content) as unknown as Json;
     this.#playbooks.set(story.path, { story, parsed });
@@ -132,8 +128,7 @@ export class World {
       },
       snapshotEvents: this.#options.snapshotEvents,
     });
-    const { store, ...more } = this.sabotage.ports?.(runtime, this) ?? {};
-    Object.assign(runtime, more, store && { store });
+    Object.assign(runtime, this.#options.sabotage?.ports?.(runtime, this));
     if (role === "server") hostAll(broker, runtime, [...SERVER_ROOMS, () => this.#catalog()]);
     if (role === "worker") {
       hostAll(broker, runtime, [...WORKER_ROOMS, ...this.tools.services().map(one => () => one)]);
