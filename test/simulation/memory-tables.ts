@@ -91,6 +91,8 @@ export class MemoryTables {
   readonly workers = new Map<string, WorkerRuntimeRow>();
   /** Transactions that have begun and not ended: the watermark is the lowest of them. */
   readonly open = new Set<number>();
+  /** Rows of the projection that went back to what was before. */
+  readonly setBack = new Set<string>();
   guards: Guard[] = GUARDS;
   /** false: readers of the log see what is behind an open transaction. */
   hasWatermark = true;
@@ -163,7 +165,8 @@ export class MemoryTables {
   }
 
   #guard(events: StoredEvent[]): void {
-    for (const [guard, key] of guardedKeys(this.guards, events)) this.#guarded.get(guard.name)?.add(key);
+    for (const [guard, key] of guardedKeys(this.guards, events))
+      this.#guarded.get(guard.name)?.add(key);
   }
 
   #show({ execution_id }: StreamAppend, start: StartRow, at: number): void {

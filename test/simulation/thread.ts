@@ -7,11 +7,15 @@ export interface ThreadWork {
   from: number;
   to: number;
   stride: number;
+  /** No schedule is begun after this. */
+  limitSeconds: number;
   /** Names of switches, one after the other, each until it is caught. */
   sabotages?: string[];
 }
 
-const { from, to, stride, sabotages } = workerData as ThreadWork;
+const { from, to, stride, sabotages, limitSeconds } = workerData as ThreadWork;
+const realNow = performance.now.bind(performance);
+const until = realNow() + limitSeconds * 1_000;
 replaceGlobals();
 const { playSchedule } = await import("./schedule.ts");
 const { SABOTAGES } = await import("./sabotages.ts");
@@ -31,7 +35,9 @@ async function play(seed: number, name?: string): Promise<boolean> {
   return result.faults.length === 0;
 }
 
-for (let seed = from; !sabotages && seed < to; seed += stride) await play(seed);
+for (let seed = from; !sabotages && seed < to && realNow() < until; seed += stride) {
+  await play(seed);
+}
 for (const name of sabotages ?? []) {
   for (let seed = from; seed < to && (await play(seed, name)); seed += stride);
 }

@@ -8,6 +8,8 @@ export interface SimulationOptions {
   from: number;
   seeds: number;
   threads?: number;
+  /** No schedule is begun after this. */
+  limitSeconds?: number;
   /** Switches that are to be caught. */
   sabotages?: string[];
   onResult?: (result: ScheduleResult & { sabotage?: string }) => void;
@@ -19,6 +21,8 @@ export interface Simulation {
   executions: number;
   items: number;
   seconds: number;
+  /** In one schedule. */
+  fewestFaults: number;
   violations: { seed: number; faults: string[] }[];
   /** Fault × kind of step → how often. */
   struck: Map<string, number>;
@@ -27,15 +31,16 @@ export interface Simulation {
 /** Plays schedules of consecutive seeds. */
 export async function simulate(options: SimulationOptions): Promise<Simulation> {
   const { from, seeds, threads = availableParallelism(), sabotages } = options;
+  const { limitSeconds = Infinity } = options;
   const begun = performance.now();
   const sum: Simulation = {
-    ...{ schedules: 0, steps: 0, executions: 0, items: 0, seconds: 0 },
+    ...{ schedules: 0, steps: 0, executions: 0, items: 0, seconds: 0, fewestFaults: Infinity },
     ...{ violations: [], struck: new Map() },
   };
   const works = Array.from({ length: Math.min(threads, seeds) }, (_, at) => {
-    if (!sabotages) return { from: from + at, to: from + seeds, stride: threads };
+    if (!sabotages) return { from: from + at, to: from + seeds, stride: threads, limitSeconds };
     const own = sabotages.filter((_, index) => index % threads === at);
-    return { from, to: from + seeds, stride: 1, sabotages: own };
+    return { from, to: from + seeds, stride: 1, sabotages: own, limitSeconds };
   });
   await Promise.all(
     works.map(work =>
@@ -56,6 +61,8 @@ function add(sum: Simulation, { seed, faults, steps, executions, items, struck }
   sum.executions += executions;
   sum.items += items;
   if (faults.length > 0) sum.violations.push({ seed, faults });
+  const hits = struck.reduce((all, [, count]) => all + count, 0);
+  sum.fewestFaults = Math.min(sum.fewestFaults, hits);
   for (const [name, count] of struck) sum.struck.set(name, (sum.struck.get(name) ?? 0) + count);
 }
 

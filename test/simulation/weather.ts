@@ -19,6 +19,8 @@ export class Weather {
   /** No statement is answered while this is so. */
   isDatabaseAway = false;
   isNatsAway = false;
+  /** Processes that reach no database, although it is there. */
+  readonly cutOff = new Set<string>();
   isCalm = false;
   /** Kind of the playbook's step that is being worked on; `-` outside of any. */
   workingOn: () => string = () => "-";
@@ -64,6 +66,7 @@ export class Weather {
     this.isDatabaseAway = false;
     this.isNatsAway = false;
     this.#cuts.clear();
+    this.cutOff.clear();
   }
 }
 

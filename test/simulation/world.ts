@@ -66,6 +66,8 @@ export class World {
   readonly #nodes: Nodes = new Map();
   readonly #kept = new Map<string, Buffer>();
   readonly #playbooks = new Map<string, { story: Story; parsed: Json }>();
+  /** Told of each commit before its answer is sent. */
+  committed: (owner: SimOwner) => void = () => {};
   #node = 0;
 
   constructor(options: WorldOptions) {
@@ -98,7 +100,8 @@ export class World {
   /** The kind of the step that the log spoke of last. */
   #workingOn(): string {
     const last = this.tables.log.at(-1)?.event;
-    const step = last && this.storyOf(last.execution_id)?.steps.find(one => one.name === last.node_name);
+    const step =
+      last && this.storyOf(last.execution_id)?.steps.find(one => one.name === last.node_name);
     return step?.kind ?? "-";
   }
 
@@ -111,7 +114,10 @@ export class World {
     const broker = new SimBroker(owner, wire);
     broker.witness = this.witness.heard;
     scheduler.current = owner;
-    const link = createLink({ scheduler, weather, tables }, owner);
+    const link = createLink(
+      { scheduler, weather, tables, committed: () => this.committed(owner) },
+      owner,
+    );
     const runtime = createSimRuntime({
       ...{ owner, broker, tables, link, kept: this.#kept, node: (this.#node += 1) },
       doorbell: this.bell.of(owner, this.witness.rung),
@@ -156,9 +162,9 @@ export class World {
 
   #settings() {
     return loadSettings({
-      NOETL_COMMAND_LEASE_SECONDS: "6",
+      NOETL_COMMAND_LEASE_SECONDS: "3",
       NOETL_RERING_SECONDS: "2",
-      NOETL_WORKER_BEAT_SECONDS: "2",
+      NOETL_WORKER_BEAT_SECONDS: "1",
       NOETL_MAX_ATTEMPTS: String(this.#options.maxAttempts),
       NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "4",
       NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "2",
