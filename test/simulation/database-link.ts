@@ -59,7 +59,7 @@ export function createLink({ scheduler, weather, tables, committed }: Way, owner
         if (isAway()) return away(kind, settle.reject);
         const tx = begin();
         const at = EPOCH_MS + scheduler.now;
-        scheduler.after(weather.delay(), `store:${kind}`, () => {
+        scheduler.after(weather.commitDelay(), `store:${kind}`, () => {
           if (isDropped()) return tables.end(tx);
           const value = commit(tx, at);
           tables.end(tx);

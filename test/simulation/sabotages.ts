@@ -213,9 +213,14 @@ const OF_THE_PROJECTION: Sabotage[] = [
     })),
   },
   {
-    name: "no epoch of a shard",
+    name: "two holders of a shard",
     rule: "§6: a writer whose epoch is old changes nothing",
     ...inRows((rows, { tables }) => ({
+      async hold(options) {
+        const held = await rows.hold(options);
+        const { epoch = 1, tx = "0", event_id = "0" } = tables.checkpoints.get(options.shard) ?? {};
+        return held ?? { shard: options.shard, epoch, position: { tx, event_id } };
+      },
       write(claim, changed) {
         const epoch = tables.checkpoints.get(claim.shard)?.epoch ?? claim.epoch;
         return rows.write({ ...claim, epoch }, changed);
@@ -228,12 +233,13 @@ const OF_THE_PROJECTION: Sabotage[] = [
     ...inRows(() => ({ follow: position => Promise.resolve({ events: [], position }) })),
   },
   {
+    // Hints may be lost at any time; without them only the log brings what is committed late.
     name: "no watermark",
     rule: "§6: the log is read below the oldest open transaction",
-    ...inRows((rows, { tables }) => {
+    ports: ({ feed }, { tables }) => {
       tables.hasWatermark = false;
-      return rows;
-    }),
+      return { feed: { ...feed, push: () => undefined } };
+    },
   },
 ];
 

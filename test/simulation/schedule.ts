@@ -89,6 +89,7 @@ function ratesOf(random: Random): Record<Gust, number> {
     delay: upTo(0.06),
     "away before": upTo(0.02),
     "away after": upTo(0.02),
+    "slow commit": upTo(0.15),
   };
 }
 

@@ -7,7 +7,10 @@ import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 import { memoryRows } from "./memory-rows.ts";
 import { memoryStore, memoryWorkers, type Link } from "./memory-store.ts";
 import { MemoryTables } from "./memory-tables.ts";
-import { Contract, CONTRACT, type Subject } from "./store-contract.ts";
+import { OF_ROWS } from "./store-contract-rows.ts";
+import { Contract, OF_STREAMS, type Subject } from "./store-contract.ts";
+
+const CONTRACT = { ...OF_STREAMS, ...OF_ROWS };
 
 /** A database that answers at once. */
 function inMemory(): Subject {

@@ -2,7 +2,14 @@
 import type { Scheduler } from "./scheduler.ts";
 
 /** Faults of single messages and statements, which the weather brings. */
-export const GUSTS = ["drop", "double", "delay", "away before", "away after"] as const;
+export const GUSTS = [
+  "drop",
+  "double",
+  "delay",
+  "away before",
+  "away after",
+  "slow commit",
+] as const;
 export type Gust = (typeof GUSTS)[number];
 
 /** Milliseconds that a message or statement takes on a good day, and on a bad one. */
@@ -46,6 +53,11 @@ export class Weather {
   delay(): number {
     const range = this.strikes("delay") ? SLOW_MS : QUICK_MS;
     return this.#scheduler.between(...range);
+  }
+
+  /** Milliseconds from the begin of a transaction to its commit. */
+  commitDelay(): number {
+    return this.strikes("slow commit") ? this.#scheduler.between(...SLOW_MS) : this.delay();
   }
 
   isCut(from: string, to: string): boolean {
