@@ -21,8 +21,8 @@ interface Wire {
   nodes: Nodes;
 }
 
-/** Told of each answer that leaves the node where an action ran. */
-export type Witness = (action: string, params: object, answer: unknown, node: string) => void;
+/** Told of each request as it arrives at a node; what it gives is told of the answer. */
+export type Witness = (action: string, params: object) => (answer: unknown) => void;
 
 const silent = { info() {}, warn() {}, error() {}, debug() {}, trace() {}, fatal() {} };
 
@@ -124,8 +124,9 @@ export class SimBroker {
       ...{ requestID: null, action: { name: action } },
       call: (name: string, more: object, how?: CallOptions) => this.call(name, more, how),
     };
+    const told = this.witness?.(action, params);
     const answer = await handler(ctx);
-    this.witness?.(action, params, answer, this.nodeID);
+    told?.(answer);
     return answer;
   }
 

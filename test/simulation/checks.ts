@@ -24,6 +24,7 @@ export async function findBroken(world: World, client: Client): Promise<string[]
     ...world.tools.faults,
     ...findFaults(log),
     ...stale,
+    ...[...world.tables.setBack].map(id => `the row of ${id} went back`),
     ...twins(world),
     ...untrue(world),
     ...client.runs.flatMap(run => unexpected(world, run)),

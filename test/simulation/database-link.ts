@@ -11,12 +11,14 @@ export interface Way {
   scheduler: Scheduler;
   weather: Weather;
   tables: MemoryTables;
+  /** A write is committed, and nobody knows yet. */
+  committed: () => void;
 }
 
 /** How long a driver waits before it says that nobody answers. */
 const SILENCE_MS = 200;
 
-export function createLink({ scheduler, weather, tables }: Way, owner: Owner): Link {
+export function createLink({ scheduler, weather, tables, committed }: Way, owner: Owner): Link {
   let awayAt = -Infinity;
 
   function away(kind: string, reject: (error: Error) => void): void {
@@ -29,10 +31,11 @@ export function createLink({ scheduler, weather, tables }: Way, owner: Owner): L
 
   /** A dead process's statement may still be carried out, or not. */
   const isDropped = () => !owner.alive && scheduler.chance(0.5);
-  const isAway = () => weather.isDatabaseAway || weather.strikes("away before");
+  const isCutOff = () => weather.isDatabaseAway || weather.cutOff.has(owner.name);
+  const isAway = () => isCutOff() || weather.strikes("away before");
 
   function answer<T>(kind: string, value: T, settle: PromiseWithResolvers<T>): void {
-    if (weather.isDatabaseAway || weather.strikes("away after")) {
+    if (isCutOff() || weather.strikes("away after")) {
       return away(kind, settle.reject);
     }
     const ms = weather.delay();
@@ -56,10 +59,11 @@ export function createLink({ scheduler, weather, tables }: Way, owner: Owner): L
         if (isAway()) return away(kind, settle.reject);
         const tx = begin();
         const at = EPOCH_MS + scheduler.now;
-        scheduler.after(weather.delay(), `store:${kind}`, () => {
+        scheduler.after(weather.commitDelay(), `store:${kind}`, () => {
           if (isDropped()) return tables.end(tx);
           const value = commit(tx, at);
           tables.end(tx);
+          committed();
           answer(kind, value, settle);
         });
       });

@@ -11,10 +11,20 @@ export const FAULTS: Record<string, Fault> = {
   "worker killed and buried": world => kill(world, "worker", { isBuried: true }),
   "server stopped": world => leave(world, "server"),
   "worker drained": world => leave(world, "worker"),
+  /** The next one that commits dies before it hears of it. */
+  "killed after commit"(world) {
+    world.committed = owner => {
+      const member = world.members.get(owner.name);
+      if (member?.owner !== owner || !owner.alive) return;
+      world.committed = () => {};
+      die(world, member);
+    };
+    return true;
+  },
   frozen(world) {
     const one = someone(world);
     if (!one) return false;
-    one.owner.frozenUntil = world.scheduler.now + world.scheduler.between(200, 12_000);
+    one.owner.frozenUntil = world.scheduler.now + world.scheduler.between(200, 15_000);
     return true;
   },
   "clock stands"(world) {
@@ -50,6 +60,14 @@ export const FAULTS: Record<string, Fault> = {
     passes(world, 3_000, () => (world.weather.isDatabaseAway = false));
     return true;
   },
+  /** A worker that works and reports, and cannot show that it lives. */
+  "worker without database"(world) {
+    const one = pick(world, alive(world, "worker"))?.owner.name;
+    if (one === undefined) return false;
+    world.weather.cutOff.add(one);
+    passes(world, 15_000, () => world.weather.cutOff.delete(one));
+    return true;
+  },
   "nats away"(world) {
     world.weather.isNatsAway = true;
     world.bell.empty();
@@ -81,6 +99,7 @@ export const FAULT_NAMES = Object.keys(FAULTS);
 /** The world is healed, and nothing befalls it any more. */
 export function makePeace(world: World): void {
   world.weather.clear();
+  world.committed = () => {};
   for (const { owner } of world.members.values()) {
     owner.frozenUntil = 0;
     owner.stoodAt = undefined;

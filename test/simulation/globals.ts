@@ -56,6 +56,8 @@ function cancel(timer: unknown): void {
 
 /** Replaces them for good in this thread. */
 export function replaceGlobals(): void {
+  // Refusals are everyday here, and their stacks cost more than what they are about.
+  Error.stackTraceLimit = 4;
   const setTimer = later("timer");
   const soon = later("soon");
   const refuse = () => {

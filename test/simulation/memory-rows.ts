@@ -87,10 +87,7 @@ function follow(
   const below = tables.watermark();
   const entries = tables.log
     .filter(entry => entry.tx < below && isAfter(entry, position))
-    .sort(
-      (one, other) =>
-        one.tx - other.tx || Number(BigInt(one.event.event_id) - BigInt(other.event.event_id)),
-    )
+    .sort(inLogOrder)
     .slice(0, limit);
   const last = entries.at(-1);
   return {
@@ -99,13 +96,30 @@ function follow(
   };
 }
 
+function inLogOrder(one: LogEntry, other: LogEntry): number {
+  return one.tx - other.tx || Number(BigInt(one.event.event_id) - BigInt(other.event.event_id));
+}
+
 function write(tables: MemoryTables, claim: ShardClaim, rows: ExecutionRow[]): boolean {
   if (tables.checkpoints.get(claim.shard)?.epoch !== claim.epoch) return false;
   for (const row of rows) {
     const known = tables.executions.get(row.execution_id);
-    if (!known || known.version <= row.version) tables.executions.set(row.execution_id, row);
+    if (known && known.version > row.version) continue;
+    if (known && isBehind(row, known)) tables.setBack.add(row.execution_id);
+    tables.executions.set(row.execution_id, row);
   }
   return true;
+}
+
+type Shown = Record<string, { loop_id: string; version: number }>;
+
+/** A loop of the row is at an older version than it was shown at. */
+function isBehind(row: ExecutionRow, known: ExecutionRow): boolean {
+  const loops = (row.state["loop"] ?? {}) as Shown;
+  return Object.entries((known.state["loop"] ?? {}) as Shown).some(([step, shown]) => {
+    const now = loops[step];
+    return !now || (now.loop_id === shown.loop_id && now.version < shown.version);
+  });
 }
 
 function logOf(tables: MemoryTables, executionId: string): StoredEvent[] {

@@ -28,7 +28,7 @@ export function memoryStore(
   const head = (id: string) => tables.streams.get(id);
   return {
     async append(append: StreamAppend) {
-      const sent = structuredClone(append);
+      const sent = JSON.parse(JSON.stringify(append)) as StreamAppend;
       const { outcome, now } = await link.write(
         "append",
         () => tables.begin(),

@@ -91,6 +91,11 @@ export class MemoryTables {
   readonly workers = new Map<string, WorkerRuntimeRow>();
   /** Transactions that have begun and not ended: the watermark is the lowest of them. */
   readonly open = new Set<number>();
+  /** Rows of the projection that went back to what was before. */
+  readonly setBack = new Set<string>();
+  guards: Guard[] = GUARDS;
+  /** false: readers of the log see what is behind an open transaction. */
+  hasWatermark = true;
   readonly #guarded = new Map<string, Set<string>>(GUARDS.map(({ name }) => [name, new Set()]));
   #tx = 1_000;
   /** The database's clock, milliseconds since 1970. */
@@ -111,7 +116,7 @@ export class MemoryTables {
   }
 
   watermark(): number {
-    return this.open.size > 0 ? Math.min(...this.open) : this.#tx + 1;
+    return this.hasWatermark && this.open.size > 0 ? Math.min(...this.open) : this.#tx + 1;
   }
 
   /** noetl.append_events for one stream; `at` is when its transaction began. */
@@ -148,7 +153,7 @@ export class MemoryTables {
 
   #brokenBy(events: StoredEvent[]): Error | undefined {
     const fresh = new Set<string>();
-    for (const [guard, key] of guardedKeys(events)) {
+    for (const [guard, key] of guardedKeys(this.guards, events)) {
       const name = `${guard.name}/${key}`;
       const isTaken = fresh.has(name) || this.#guarded.get(guard.name)?.has(key);
       fresh.add(name);
@@ -160,7 +165,8 @@ export class MemoryTables {
   }
 
   #guard(events: StoredEvent[]): void {
-    for (const [guard, key] of guardedKeys(events)) this.#guarded.get(guard.name)?.add(key);
+    for (const [guard, key] of guardedKeys(this.guards, events))
+      this.#guarded.get(guard.name)?.add(key);
   }
 
   #show({ execution_id }: StreamAppend, start: StartRow, at: number): void {
@@ -183,9 +189,9 @@ export class MemoryTables {
   }
 }
 
-function* guardedKeys(events: StoredEvent[]): Iterable<[Guard, string]> {
+function* guardedKeys(guards: Guard[], events: StoredEvent[]): Iterable<[Guard, string]> {
   for (const event of events) {
-    for (const guard of GUARDS) {
+    for (const guard of guards) {
       if (!guard.types.has(event.event_type) || guard.where?.(event) === false) continue;
       const value = (event.meta as Record<string, unknown>)[guard.column];
       // NULLs are never equal.

@@ -1,7 +1,10 @@
 // Virtual time: one queue of steps, each at its moment; nothing runs but the step that is next.
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { setImmediate as realSetImmediate } from "node:timers";
 import type { Random } from "../support/random-flows.ts";
+
+/** Lines that are hashed together. */
+const LINES_MAX = 200;
 
 /** Who a step belongs to: it is dropped when that one is dead, and put off while it is frozen. */
 export interface Owner {
@@ -33,7 +36,9 @@ export class Scheduler {
   /** Told of each step before it runs. */
   readonly trace: ((line: string) => void) | undefined;
   readonly #heap: Step[] = [];
-  readonly #hash: Hash = createHash("sha256");
+  /** Of what was traced so far; gathered, as hashing line by line takes long. */
+  #hash = createHash("sha256");
+  #lines: string[] = [];
   #seq = 0;
 
   constructor(random: Random, trace?: (line: string) => void) {
@@ -81,8 +86,8 @@ export class Scheduler {
     this.now = Math.max(this.now, step.at);
     this.steps += 1;
     const line = `${this.now.toFixed(3)} ${step.owner?.name ?? "-"} ${step.kind}`;
-    this.#hash.update(line);
     this.trace?.(line);
+    if (this.#lines.push(line) >= LINES_MAX) this.#gather();
     this.current = step.owner;
     step.run();
     await new Promise<void>(resolve => realSetImmediate(resolve));
@@ -91,7 +96,13 @@ export class Scheduler {
 
   /** Of every step so far: the same seed gives the same. */
   digest(): string {
+    this.#gather();
     return this.#hash.copy().digest("hex").slice(0, 16);
+  }
+
+  #gather(): void {
+    this.#hash.update(this.#lines.join("\n"));
+    this.#lines = [];
   }
 
   #push(step: Step): void {

@@ -40,7 +40,7 @@ async function many(): Promise<void> {
     from: Number(values.from),
     seeds: Number(values.seeds),
     ...(values.threads !== undefined && { threads: Number(values.threads) }),
-    ...(sabotage !== undefined && { sabotage, stopsEarly: true }),
+    ...(sabotage !== undefined && { sabotages: [sabotage] }),
     onResult({ seed, faults }) {
       played += 1;
       for (const fault of faults) process.stdout.write(`seed ${seed}: ${fault}\n`);

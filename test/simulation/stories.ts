@@ -41,7 +41,8 @@ export interface Story {
   child?: Story;
 }
 
-const RETRY = `spec: {policy: {rules: [{when: "{{ output.status == 'error' and output.error.retryable }}",
+const ON_RETRYABLE = "{{ output.status == 'error' and output.error.retryable }}";
+const RETRY = `spec: {policy: {rules: [{when: "${ON_RETRYABLE}",
       then: {do: retry, attempts: 4, backoff: fixed, delay: 0.05}}]}}`;
 
 /** A playbook of this path in which every kind of step may come. */
@@ -142,7 +143,8 @@ function loopOf(kind: StepKind, size: number, tolerance: number): string {
       return `  loop: {in: ${size}, iterator: item, spec: {mode: sequential, ${bears}}}`;
     case "parallel":
     case "frames":
-      return `  loop: {in: ${size}, iterator: item, spec: {mode: parallel, max_in_flight: 3, ${bears}}}`;
+      return `  loop: {in: ${size}, iterator: item,
+    spec: {mode: parallel, max_in_flight: 3, ${bears}}}`;
     case "distributed":
       return `  loop: {in: ${size}, iterator: item,
     spec: {mode: parallel, max_in_flight: 4, policy: {exec: distributed}, ${bears}}}`;

@@ -7,28 +7,37 @@ export interface ThreadWork {
   from: number;
   to: number;
   stride: number;
-  /** Name of a switch. */
-  sabotage?: string;
-  /** Ends at the first violation. */
-  stopsEarly: boolean;
+  /** No schedule is begun after this. */
+  limitSeconds: number;
+  /** Names of switches, one after the other, each until it is caught. */
+  sabotages?: string[];
 }
 
-const { from, to, stride, sabotage: name, stopsEarly } = workerData as ThreadWork;
+const { from, to, stride, sabotages, limitSeconds } = workerData as ThreadWork;
+const realNow = performance.now.bind(performance);
+const until = realNow() + limitSeconds * 1_000;
 replaceGlobals();
 const { playSchedule } = await import("./schedule.ts");
 const { SABOTAGES } = await import("./sabotages.ts");
-const sabotage = SABOTAGES.find(one => one.name === name);
 
 let rejected: unknown;
 process.on("unhandledRejection", error => (rejected = error));
 
-for (let seed = from; seed < to; seed += stride) {
+async function play(seed: number, name?: string): Promise<boolean> {
   rejected = undefined;
+  const sabotage = SABOTAGES.find(one => one.name === name);
   const result = await playSchedule(seed, sabotage ? { sabotage } : {});
   if (rejected !== undefined) {
     const { stack = String(rejected) } = rejected as { stack?: string };
     result.faults.push(`nobody handles ${stack}`);
   }
-  parentPort?.postMessage(result);
-  if (stopsEarly && result.faults.length > 0) break;
+  parentPort?.postMessage({ ...result, sabotage: name });
+  return result.faults.length === 0;
+}
+
+for (let seed = from; !sabotages && seed < to && realNow() < until; seed += stride) {
+  await play(seed);
+}
+for (const name of sabotages ?? []) {
+  for (let seed = from; seed < to && (await play(seed, name)); seed += stride);
 }

@@ -8,9 +8,11 @@ export interface SimulationOptions {
   from: number;
   seeds: number;
   threads?: number;
-  sabotage?: string;
-  stopsEarly?: boolean;
-  onResult?: (result: ScheduleResult) => void;
+  /** No schedule is begun after this. */
+  limitSeconds?: number;
+  /** Switches that are to be caught. */
+  sabotages?: string[];
+  onResult?: (result: ScheduleResult & { sabotage?: string }) => void;
 }
 
 export interface Simulation {
@@ -19,6 +21,8 @@ export interface Simulation {
   executions: number;
   items: number;
   seconds: number;
+  /** In one schedule. */
+  fewestFaults: number;
   violations: { seed: number; faults: string[] }[];
   /** Fault × kind of step → how often. */
   struck: Map<string, number>;
@@ -26,15 +30,17 @@ export interface Simulation {
 
 /** Plays schedules of consecutive seeds. */
 export async function simulate(options: SimulationOptions): Promise<Simulation> {
-  const { from, seeds, threads = availableParallelism(), sabotage, stopsEarly = false } = options;
+  const { from, seeds, threads = availableParallelism(), sabotages } = options;
+  const { limitSeconds = Infinity } = options;
   const begun = performance.now();
   const sum: Simulation = {
-    ...{ schedules: 0, steps: 0, executions: 0, items: 0, seconds: 0 },
+    ...{ schedules: 0, steps: 0, executions: 0, items: 0, seconds: 0, fewestFaults: Infinity },
     ...{ violations: [], struck: new Map() },
   };
   const works = Array.from({ length: Math.min(threads, seeds) }, (_, at) => {
-    const more = sabotage === undefined ? {} : { sabotage };
-    return { from: from + at, to: from + seeds, stride: threads, stopsEarly, ...more };
+    if (!sabotages) return { from: from + at, to: from + seeds, stride: threads, limitSeconds };
+    const own = sabotages.filter((_, index) => index % threads === at);
+    return { from, to: from + seeds, stride: 1, sabotages: own, limitSeconds };
   });
   await Promise.all(
     works.map(work =>
@@ -55,6 +61,8 @@ function add(sum: Simulation, { seed, faults, steps, executions, items, struck }
   sum.executions += executions;
   sum.items += items;
   if (faults.length > 0) sum.violations.push({ seed, faults });
+  const hits = struck.reduce((all, [, count]) => all + count, 0);
+  sum.fewestFaults = Math.min(sum.fewestFaults, hits);
   for (const [name, count] of struck) sum.struck.set(name, (sum.struck.get(name) ?? 0) + count);
 }
 

@@ -15,6 +15,10 @@ interface Queue {
 
 /** A row that was claimed and is not done by then is claimed again. */
 const STALE_MS = 20_000;
+/** Milliseconds of work: from, up to. */
+const QUICK_MS: [number, number] = [0.5, 8];
+const SLOW_MS: [number, number] = [1_000, 12_000];
+const SLOW_SHARE = 0.06;
 const LIMITS = { concurrency: 1_000, max_queue_size: 1_000 };
 
 export class Tools {
@@ -26,6 +30,7 @@ export class Tools {
   readonly #scheduler: Scheduler;
   /** What an execution plays. */
   readonly #storyOf: (executionId: string) => Story | undefined;
+  readonly #slow = new Map<string, boolean>();
   readonly #queues = new Map<string, Queue>();
 
   constructor(scheduler: Scheduler, storyOf: (executionId: string) => Story | undefined) {
@@ -53,11 +58,12 @@ export class Tools {
   async #work({ input, command }: ToolRequest, signal?: AbortSignal): Promise<ToolEnvelope> {
     const step = this.#stepOf(command);
     const place = placeOf(command);
-    const isLong = this.#scheduler.chance(0.05);
-    await this.#take(isLong ? 4_000 : 8, signal);
+    await this.#take(this.#isSlow(command, place) ? SLOW_MS : QUICK_MS, signal);
     if (signal?.aborted) return cancelled();
     const mark = input["mark"];
-    if (step.mark !== undefined && mark !== step.mark) {
+    // A redrive enters it again, after what came later.
+    const isKnown = step.mark !== undefined && command.activation === 1;
+    if (isKnown && mark !== step.mark) {
       this.faults.push(`${command.command_id} sees ctx.mark ${String(mark)}, not ${step.mark}`);
     }
     const fate = this.#fateOf(step, place, command);
@@ -65,6 +71,17 @@ export class Tools {
     if (isOk) this.#settleRow(command, place);
     this.runs.set(`${command.command_id}/${command.delivery}/${place}`, isOk ? "ok" : "error");
     return isOk ? ok({ place }) : broken(fate === "flaky");
+  }
+
+  /** The work at one place is slow for whoever does it. */
+  #isSlow({ execution_id, step }: ToolCommand, place: string): boolean {
+    const name = `${execution_id}/${step}/${place}`;
+    let isSlow = this.#slow.get(name);
+    if (isSlow === undefined) {
+      isSlow = this.#scheduler.chance(SLOW_SHARE);
+      this.#slow.set(name, isSlow);
+    }
+    return isSlow;
   }
 
   #fateOf(step: StoryStep, place: string, { execution_id }: ToolCommand): Fate {
@@ -81,7 +98,7 @@ export class Tools {
   async #claim({ config, command }: ToolRequest, signal?: AbortSignal): Promise<ToolEnvelope> {
     const [, size = "0", limit = "1"] =
       /claim ([0-9]+) limit ([0-9]+)/.exec(String(config["query"])) ?? [];
-    await this.#take(5, signal);
+    await this.#take(QUICK_MS, signal);
     if (signal?.aborted) return cancelled();
     const queue = this.#queueOf(`${command.execution_id}:${command.step}`, Number(size));
     const now = this.#scheduler.now;
@@ -111,10 +128,10 @@ export class Tools {
     queue.done.add(row);
   }
 
-  #take(ms: number, signal?: AbortSignal): Promise<void> {
+  #take(ms: [number, number], signal?: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const scheduler = this.#scheduler;
-    scheduler.after(scheduler.between(0.5, ms), "tool", resolve, scheduler.current);
+    scheduler.after(scheduler.between(...ms), "tool", resolve, scheduler.current);
     signal?.addEventListener("abort", () => resolve(), { once: true });
     return promise;
   }

@@ -2,7 +2,14 @@
 import type { Scheduler } from "./scheduler.ts";
 
 /** Faults of single messages and statements, which the weather brings. */
-export const GUSTS = ["drop", "double", "delay", "away before", "away after"] as const;
+export const GUSTS = [
+  "drop",
+  "double",
+  "delay",
+  "away before",
+  "away after",
+  "slow commit",
+] as const;
 export type Gust = (typeof GUSTS)[number];
 
 /** Milliseconds that a message or statement takes on a good day, and on a bad one. */
@@ -19,6 +26,8 @@ export class Weather {
   /** No statement is answered while this is so. */
   isDatabaseAway = false;
   isNatsAway = false;
+  /** Processes that reach no database, although it is there. */
+  readonly cutOff = new Set<string>();
   isCalm = false;
   /** Kind of the playbook's step that is being worked on; `-` outside of any. */
   workingOn: () => string = () => "-";
@@ -46,6 +55,11 @@ export class Weather {
     return this.#scheduler.between(...range);
   }
 
+  /** Milliseconds from the begin of a transaction to its commit. */
+  commitDelay(): number {
+    return this.strikes("slow commit") ? this.#scheduler.between(...SLOW_MS) : this.delay();
+  }
+
   isCut(from: string, to: string): boolean {
     return from !== to && (this.isNatsAway || this.#cuts.has(pairOf(from, to)));
   }
@@ -64,6 +78,7 @@ export class Weather {
     this.isDatabaseAway = false;
     this.isNatsAway = false;
     this.#cuts.clear();
+    this.cutOff.clear();
   }
 }
 

@@ -14,7 +14,20 @@ interface Entry {
   stream_id: string;
   command_id: string;
   delivery?: number;
+  frame?: object;
 }
+
+interface Claims {
+  claims: Entry[];
+  incarnation: string;
+  claim_id: string;
+}
+
+interface Reports {
+  outcomes: Entry[];
+}
+
+type SaysLater = (action: string, params: object) => (answer: unknown) => void;
 
 const ENDS = new Set(["command.completed", "command.failed", "command.cancelled"]);
 
@@ -42,46 +55,61 @@ export class Witness {
     }
   };
 
-  /** Answers to claims and reports are held against the log. */
-  readonly heard = (action: string, params: object, answer: unknown): void => {
+  /**
+   * Answers to claims and reports are held against the log, as it was when they were asked and as
+   * it is now: between the two anything may have been committed.
+   */
+  readonly heard: SaysLater = (action, params) => {
     const [, verb] = action.split(".");
-    if (verb === "claim") this.#claimed(params as never, answer as Reply[]);
-    if (verb === "report") this.#reported(params as never, answer as Reply[]);
+    if (verb === "claim") return this.#claiming(params as Claims);
+    if (verb === "report") return this.#reporting(params as Reports);
+    return () => undefined;
   };
 
   /** A claim is repeatable: who has the command is not told that another one has it. */
-  #claimed(
-    { claims, ...claimant }: { claims: Entry[]; incarnation: string; claim_id: string },
-    replies: Reply[],
-  ): void {
-    for (const [at, { stream_id, command_id }] of claims.entries()) {
-      const reply = replies[at];
-      const { holder, over, delivery } = this.#lifeOf(stream_id, command_id);
-      const isHis =
-        holder?.incarnation === claimant.incarnation && holder.claim_id === claimant.claim_id;
-      if (reply?.status === "refused" && isHis && !over) {
-        this.faults.add(`${command_id} is refused to who holds it: ${reply.reason}`);
+  #claiming({ claims, incarnation, claim_id }: Claims): (answer: unknown) => void {
+    const isHis = ({ stream_id, command_id }: Entry) => {
+      const { holder, over } = this.#lifeOf(stream_id, command_id);
+      return !over && holder?.incarnation === incarnation && holder.claim_id === claim_id;
+    };
+    const before = claims.map(isHis);
+    return answer => {
+      for (const [at, entry] of claims.entries()) {
+        const reply = (answer as Reply[])[at];
+        const { stream_id, command_id } = entry;
+        if (reply?.status === "refused" && before[at] && isHis(entry)) {
+          this.faults.add(`${command_id} is refused to who holds it: ${reply.reason}`);
+        }
+        const { delivery } = this.#lifeOf(stream_id, command_id);
+        if (reply?.grant && reply.grant.delivery > delivery) {
+          this.faults.add(`${command_id} is granted before its claim is in the log`);
+        }
       }
-      if (reply?.grant && reply.grant.delivery > delivery) {
-        this.faults.add(`${command_id} is granted before its claim is in the log`);
-      }
-    }
+    };
   }
 
   /** What is accepted is in the log; what is refused cannot be accepted any more. */
-  #reported({ outcomes }: { outcomes: (Entry & { frame?: object })[] }, replies: Reply[]): void {
-    for (const [at, { stream_id, command_id, delivery, frame }] of outcomes.entries()) {
-      const reply = replies[at];
+  #reporting({ outcomes }: Reports): (answer: unknown) => void {
+    const isDue = ({ stream_id, command_id, delivery }: Entry) => {
       const life = this.#lifeOf(stream_id, command_id);
-      if (reply?.status === "ok" && !frame && !life.over) {
-        this.faults.add(`the outcome of ${command_id} is accepted and not in the log`);
+      return !life.over && life.holder !== undefined && life.delivery === delivery;
+    };
+    const before = outcomes.map(isDue);
+    return answer => {
+      for (const [at, entry] of outcomes.entries()) {
+        const reply = (answer as Reply[])[at];
+        const { stream_id, command_id, frame } = entry;
+        if (reply?.status === "ok" && !frame && !this.#lifeOf(stream_id, command_id).over) {
+          this.faults.add(`the outcome of ${command_id} is accepted and not in the log`);
+        }
+        const isWrong = reply?.status === "refused" && reply.reason !== "malformed";
+        if (isWrong && before[at] && isDue(entry)) {
+          this.faults.add(
+            `the outcome of ${command_id} is refused: ${reply.reason}, without proof`,
+          );
+        }
       }
-      const isDue = life.holder !== undefined && life.delivery === delivery && !life.over;
-      const isMalformed = reply?.reason === "malformed";
-      if (reply?.status === "refused" && isDue && !isMalformed) {
-        this.faults.add(`the outcome of ${command_id} is refused: ${reply.reason}, without proof`);
-      }
-    }
+    };
   }
 
   #lifeOf(streamId: string, commandId: string): Life {

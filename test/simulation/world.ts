@@ -19,7 +19,7 @@ import { attend, EPOCH_MS } from "./globals.ts";
 import { MemoryTables } from "./memory-tables.ts";
 import { Network } from "./network.ts";
 import { createSimRuntime, hostAll, SimOwner, type Room } from "./process.ts";
-import { NO_SABOTAGE, type Sabotage } from "./sabotage.ts";
+import type { Sabotage } from "./sabotage.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Story } from "./stories.ts";
 import { Tools } from "./tools.ts";
@@ -66,6 +66,8 @@ export class World {
   readonly #nodes: Nodes = new Map();
   readonly #kept = new Map<string, Buffer>();
   readonly #playbooks = new Map<string, { story: Story; parsed: Json }>();
+  /** Told of each commit before its answer is sent. */
+  committed: (owner: SimOwner) => void = () => {};
   #node = 0;
 
   constructor(options: WorldOptions) {
@@ -80,10 +82,6 @@ export class World {
     this.bell = new Bell(wire);
     this.tools = new Tools(this.scheduler, id => this.storyOf(id));
     this.witness = new Witness(this.tables);
-  }
-
-  get sabotage(): Sabotage {
-    return this.#options.sabotage ?? NO_SABOTAGE;
   }
 
   register(story: Story): void {
@@ -102,7 +100,8 @@ export class World {
   /** The kind of the step that the log spoke of last. */
   #workingOn(): string {
     const last = this.tables.log.at(-1)?.event;
-    const step = last && this.storyOf(last.execution_id)?.steps.find(one => one.name === last.node_name);
+    const step =
+      last && this.storyOf(last.execution_id)?.steps.find(one => one.name === last.node_name);
     return step?.kind ?? "-";
   }
 
@@ -115,7 +114,10 @@ export class World {
     const broker = new SimBroker(owner, wire);
     broker.witness = this.witness.heard;
     scheduler.current = owner;
-    const link = createLink({ scheduler, weather, tables }, owner);
+    const link = createLink(
+      { scheduler, weather, tables, committed: () => this.committed(owner) },
+      owner,
+    );
     const runtime = createSimRuntime({
       ...{ owner, broker, tables, link, kept: this.#kept, node: (this.#node += 1) },
       doorbell: this.bell.of(owner, this.witness.rung),
@@ -132,8 +134,7 @@ export class World {
       },
       snapshotEvents: this.#options.snapshotEvents,
     });
-    const { store, ...more } = this.sabotage.ports?.(runtime, this) ?? {};
-    Object.assign(runtime, more, store && { store });
+    Object.assign(runtime, this.#options.sabotage?.ports?.(runtime, this));
     if (role === "server") hostAll(broker, runtime, [...SERVER_ROOMS, () => this.#catalog()]);
     if (role === "worker") {
       hostAll(broker, runtime, [...WORKER_ROOMS, ...this.tools.services().map(one => () => one)]);
@@ -161,9 +162,9 @@ export class World {
 
   #settings() {
     return loadSettings({
-      NOETL_COMMAND_LEASE_SECONDS: "6",
+      NOETL_COMMAND_LEASE_SECONDS: "3",
       NOETL_RERING_SECONDS: "2",
-      NOETL_WORKER_BEAT_SECONDS: "2",
+      NOETL_WORKER_BEAT_SECONDS: "1",
       NOETL_MAX_ATTEMPTS: String(this.#options.maxAttempts),
       NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "4",
       NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "2",
