@@ -83,7 +83,7 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
   const kept = (event.context ?? {}) as JsonObject;
   const { loop_id, step, activation } = event.meta;
-  const plan = kept["plan"] as unknown as LoopPlan;
+  const plan = kept["plan"] as unknown as LoopPlan | undefined;
   const cursor = freshCursor(plan);
   const scope = fresh?.scope ?? (kept["scope"] as unknown as FrozenScope | undefined);
   return {
@@ -93,7 +93,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     step,
     activation,
     playbook: kept["playbook"] as unknown as PlaybookPin,
-    plan,
+    plan: plan as LoopPlan,
     collection: fresh?.collection ?? (kept["collection"] as Json[] | undefined),
     collection_ref: kept["collection_ref"] as unknown as ResultReference | undefined,
     scope,
@@ -106,7 +106,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
-    ...(plan.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
+    ...(plan?.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
     ...(typeof kept["pauses"] === "number" && { pauses: kept["pauses"] }),
   };
 }
