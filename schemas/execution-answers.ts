@@ -6,8 +6,9 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
   "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed, " +
-    "not_run (when it was cut off), mode: cursor, rate_per_second and eta_seconds (null until they can be said); with a retry " +
-    "budget retry_budget, retries_spent, and while it is parked {code, next_try_at}",
+    "not_run (when it was cut off), mode: cursor, rate_per_second and eta_seconds (null until " +
+    "they can be said); with a retry budget retry_budget, retries_spent, and while it is parked " +
+    "parked: {code, next_try_at}",
 );
 
 const fanoutProgress = jsonObject.describe(

@@ -3,8 +3,6 @@
  * broker.
  */
 import { z } from "zod";
-import { API_ROLES } from "./access.ts";
-import { ANONYMOUS } from "./caller.ts";
 import { rejectIssues } from "./errors.ts";
 import type { Issue } from "./errors.ts";
 import { durationMs } from "./playbook/duration.ts";
@@ -243,18 +241,6 @@ export const credentialsRegister = z.strictObject({
   data: jsonObject(LIMITS.credentialMaxBytes),
 });
 
-const keyName = z
-  .string({ error: "a name" })
-  .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/, "a name of letters, digits, _ . -")
-  .refine(name => name !== ANONYMOUS, `another name: ${ANONYMOUS} is who has no key`);
-
-export const keysCreate = z.strictObject({
-  name: keyName,
-  role: z.enum(API_ROLES, { error: `one of ${API_ROLES.join(", ")}` }),
-});
-
-export const keysRevoke = z.strictObject({ name: keyName });
-
 export const workersList = z.strictObject({ limit: whole(1, LIMITS.listMax, 200) });
 
 export const nothing = z.strictObject({});
@@ -275,7 +261,6 @@ export type CatalogRegister = z.output<typeof catalogRegister>;
 export type WorkersList = z.output<typeof workersList>;
 export type CatalogGet = z.output<typeof catalogGet>;
 export type CredentialsRegister = z.output<typeof credentialsRegister>;
-export type KeysCreate = z.output<typeof keysCreate>;
 
 /**
  * Wraps an action's handler so that it sees checked parameters, on any broker: nothing depends on

@@ -28,11 +28,10 @@ import {
   executionsStream,
   executionsTail,
   executionsWait,
-  keysCreate,
-  keysRevoke,
   nothing,
   workersList,
 } from "./requests.ts";
+import { keysCreate, keysRevoke } from "./key-requests.ts";
 import {
   asksForEvents,
   bodyObject,

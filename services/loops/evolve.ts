@@ -65,7 +65,7 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
   const loop = begunAs(event, fresh);
-  const { plan } = loop;
+  const plan = loop.plan as typeof loop.plan | undefined;
   const cursor = freshCursor(plan);
   return {
     status: "running",
@@ -77,7 +77,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
-    ...(plan.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
+    ...(plan?.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
   };
 }
 

@@ -224,8 +224,16 @@ describe("GET /api/openapi.json", function () {
     nothingElse("executions.verify", await call(`${route}/verify`, `${base}/verify`));
   }
 
-  it("is true of a cancelled and of a failed execution", async () => {
+  it("is true of a paused, a cancelled and a failed execution", async () => {
     const { execution_id: id } = await call("POST /execute", "/execute", { path: "demo/one" });
+    const paused = await call(
+      "POST /executions/:execution_id/pause",
+      `/executions/${id}/pause`,
+      {},
+    );
+    nothingElse("executions.pause", paused);
+    assert.equal(paused["status"], "PAUSED");
+    nothingElse("executions.dead_letters", await call("GET /dead-letters", "/dead-letters"));
     nothingElse(
       "executions.resume",
       await call("POST /executions/:execution_id/resume", `/executions/${id}/resume`, {}),

@@ -136,6 +136,7 @@ function anyEvents(): NewEvent[] {
     ...{ stats: { total: 0, success: 0, failed: 0, not_run: 0 }, status: "ok" },
     ...{ path: "t", playbook_version: 1, hash: "abc", shard_id: "s", total_shards: 1 },
     ...{ first: 0, count: 2, final: true, ok: "0", failed: "1" },
+    ...{ pause: 1, spent: 1, next_try_at: 5, code: "c" },
     ...{ chunk_index: 0, next: ["start", "nowhere"], step_status: "failed" },
   };
   const context = { workload: {}, execution_id: EXECUTION_ID };

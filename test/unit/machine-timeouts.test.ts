@@ -61,7 +61,7 @@ describe("a queue timeout", () => {
 });
 
 describe("an attempt timeout", () => {
-  it("fails what its worker has held too long, tells that one to stop, and takes nothing late", () => {
+  it("fails what its worker holds too long, tells that one to stop, takes nothing late", () => {
     const play = Play.of(ONE("attempt_timeout: 5s"));
     const grant = play.claim("start");
     play.now += 5_000;
