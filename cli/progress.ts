@@ -122,7 +122,9 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   for (const [step, loop] of progressOf(view)) {
     const said = `${loop.done.toLocaleString("en-US")} of ${itemsOf(loop)}`;
     const gathered = loop.mode === "fanout" && loop.completed ? [loop.status ?? ""] : [];
-    const parts = [...gathered, ...goingOn(loop)].map(part => (part.endsWith("failed") ? paint(part, "red") : part));
+    const parts = [...gathered, ...goingOn(loop)].map(part =>
+      part.endsWith("failed") ? paint(part, "red") : part,
+    );
     lines.push(`  ${[`${step}: ${said}`, ...parts].join(", ")}`);
   }
   lines.push(...errorOf(view).map(line => paint(`  ${line}`, "red")));

@@ -1,8 +1,4 @@
-/**
- * A whole execution played in memory: its machine, its loops' machines, workers that answer by a
- * table, messages, a clock and ids. Nothing waits for real time; every turn is checked against the
- * rules of all machines.
- */
+/** An execution and its loops played in memory; every turn is checked against the machines' rules. */
 import { strict as assert } from "node:assert";
 import type {
   ActorKind,
@@ -40,11 +36,7 @@ interface Stream {
   acked: Set<string>;
 }
 
-const MACHINES: Record<ActorKind, AnyMachine> = {
-  executions: executionMachine,
-  loops: loopMachine,
-  fanout: fanoutMachine,
-};
+const MACHINES = { executions: executionMachine, loops: loopMachine, fanout: fanoutMachine };
 
 export const EXECUTION_ID = "1000";
 const PIN = { path: "t", version: 1, hash: "abc" };
