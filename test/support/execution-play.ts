@@ -1,13 +1,6 @@
-/** An execution and its loops played in memory; every turn is checked against the machines' rules. */
+/** An execution and its loops played in memory; every turn is checked by the rules of machines. */
 import { strict as assert } from "node:assert";
-import type {
-  ActorKind,
-  Effect,
-  Machine,
-  MessageInput,
-  Needs,
-  TurnContext,
-} from "../../schemas/decider.ts";
+import type { Effect, Machine, MessageInput, Needs, TurnContext } from "../../schemas/decider.ts";
 import type { Rejected } from "../../schemas/errors.ts";
 import { errorType } from "../../schemas/errors.ts";
 import type { EventType, NewEvent, ResultReference, StoredEvent } from "../../schemas/events.ts";
