@@ -38,7 +38,8 @@ export async function pageLoopOutcomes(
   const { rows } = await query.query<LoopOutcome & Row>(
     `select version, (meta->>'iter_index')::integer as iter_index,
             event_type in ('command.completed', 'loop.shard.done') as "isOk", meta->>'ok' as ok,
-            case when event_type <> 'command.failed' then meta->>'failed' end as failed, (meta->>'first')::integer as first,
+            case when event_type <> 'command.failed' then meta->>'failed' end as failed,
+            (meta->>'first')::integer as first,
             (meta->>'count')::integer as count, meta->>'rows' as rows,
             case when meta ? 'rows' and meta->>'final' = 'true' and not meta ? 'drained'
                  then jsonb_build_object('slot', meta->'slot', 'round', meta->'round',

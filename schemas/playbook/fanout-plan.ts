@@ -1,4 +1,4 @@
-/** The opening of a fan-out: how a collection is cut into shards, and what happens when some fail. */
+/** The opening of a fan-out: how a collection becomes shards, and what happens when some fail. */
 import { durationMs } from "./duration.ts";
 import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop } from "./model.ts";

@@ -1,4 +1,4 @@
-// Fan-outs through `noetl run`: what a person sees, which arcs are taken, and that the log proves it.
+// Fan-outs through `noetl run`: what a person sees, the arcs that are taken, and the proof.
 import { strict as assert } from "node:assert";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -50,7 +50,7 @@ describe("noetl run of a fan-out", function () {
     return rows.map(({ step }) => step);
   }
 
-  it("of examples/fan-out.yaml gathers what there is, names what failed, and redrives it", async () => {
+  it("of examples/fan-out.yaml gathers what is there, names what failed, redrives it", async () => {
     const api = await startSampleApi(0);
     try {
       const args = [EXAMPLE, "--set", `api_url=${api.url}`];

@@ -1,17 +1,6 @@
-/**
- * A whole execution played in memory: its machine, its loops' machines, workers that answer by a
- * table, messages, a clock and ids. Nothing waits for real time; every turn is checked against the
- * rules of all machines.
- */
+/** An execution and its loops played in memory; every turn is checked by the rules of machines. */
 import { strict as assert } from "node:assert";
-import type {
-  ActorKind,
-  Effect,
-  Machine,
-  MessageInput,
-  Needs,
-  TurnContext,
-} from "../../schemas/decider.ts";
+import type { Effect, Machine, MessageInput, Needs, TurnContext } from "../../schemas/decider.ts";
 import type { Rejected } from "../../schemas/errors.ts";
 import { errorType } from "../../schemas/errors.ts";
 import type { EventType, NewEvent, ResultReference, StoredEvent } from "../../schemas/events.ts";
@@ -41,11 +30,7 @@ interface Stream {
   acked: Set<string>;
 }
 
-export const MACHINES: Record<ActorKind, AnyMachine> = {
-  executions: executionMachine,
-  loops: loopMachine,
-  fanout: fanoutMachine,
-};
+export const MACHINES = { executions: executionMachine, loops: loopMachine, fanout: fanoutMachine };
 
 export const EXECUTION_ID = "1000";
 const PIN = { path: "t", version: 1, hash: "abc" };

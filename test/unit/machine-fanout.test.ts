@@ -350,7 +350,9 @@ describe("a fan-out that is ended", () => {
 
   it("by a failure elsewhere lets what runs finish, and tries nothing again", () => {
     const both = `
-- {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}]}}
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: each}, {step: side}]}
 - {step: side, tool: {kind: noop}}${fanoutFlow(range(10), { max_in_flight: 3 })}`;
     const play = Play.of(both);
     play.finish("start");

@@ -113,7 +113,7 @@ function claimed(): Play {
 function streams(): { machine: AnyMachine; events: StoredEvent[] }[] {
   return plays().flatMap(play =>
     [...play.streams.values()].map(({ machine, events }) => ({
-      machine: machine as unknown as AnyMachine,
+      machine,
       events,
     })),
   );

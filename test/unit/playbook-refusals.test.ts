@@ -201,7 +201,7 @@ describe("playbook refusals: loops and rules", () => {
     });
   });
 
-  it("refuses shards that write ctx, in a task's set and in a rule's, and not the step's set", () => {
+  it("refuses shards that write ctx in a task's set or a rule's, and not the step's set", () => {
     const head = "spec: {loop_mode: fanout}\nloop: {in: [1], iterator: i}";
     const shared = { message: /a shard of a fan-out cannot write ctx/, hint: /step's own set/ };
     refuses(issuesIn(`${head}\ntool: {kind: noop, set: {ctx.sum: 1}}`), {
