@@ -2,15 +2,7 @@
 // consumer for the pool of workers.
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  connect,
-  Events,
-  JSONCodec,
-  type JetStreamClient,
-  type JsMsg,
-  type NatsConnection,
-  type PullOptions,
-} from "nats";
+import { connect, Events, JSONCodec, type JetStreamClient, type NatsConnection } from "nats";
 import type { Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
@@ -21,6 +13,7 @@ import {
   restoreJetStream,
   RING_BYTES_MAX,
 } from "./jetstream-config.ts";
+import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
 import type { Doorbell, Pull, Rung } from "./notifications.ts";
 import { unlessLost } from "./unless-lost.ts";
@@ -37,14 +30,6 @@ export interface JetStreamDoorbell extends Doorbell {
 }
 
 const codec = JSONCodec<Ring>();
-
-interface PullRequest {
-  client: JetStreamClient;
-  workClass: WorkClass;
-  options: Partial<PullOptions>;
-  /** Each of them ends it. */
-  ends: AbortSignal[];
-}
 
 /** What a doorbell does over one connection, which reconnects by itself. */
 interface Line {
@@ -186,29 +171,29 @@ class PullDoorbell implements JetStreamDoorbell {
     void this.#repair();
   }
 
-  async look({ work_class, max }: Pull): Promise<Rung[]> {
-    return this.#asked(work_class, { batch: max, no_wait: true }, []);
+  look({ work_class, max }: Pull): Promise<Rung[]> {
+    return this.#asked({ ...this.#lane(work_class), batch: max }, []);
   }
 
   async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
-    const { fetchTimeoutMs: expires, fetchHeartbeatMs: idle_heartbeat } = this.#settings.worker;
-    // Two beats that do not come end it: a consumer that is gone is only silent.
-    const options = { batch: max, expires, idle_heartbeat };
-    const rungs = await this.#asked(work_class, options, [signal]);
+    const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
+    const wish = { ...this.#lane(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
+    const rungs = await this.#asked(wish, [signal]);
     if (rungs.length === 0 && !signal.aborted) await this.#repair();
     return rungs;
   }
 
-  async #asked(
-    workClass: WorkClass,
-    options: Partial<PullOptions>,
-    ends: AbortSignal[],
-  ): Promise<Rung[]> {
+  #lane(workClass: WorkClass) {
+    const { consumer } = laneOf(this.#settings, workClass);
+    return { stream: this.#settings.nats.stream, consumer };
+  }
+
+  async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return [];
-    const { client } = this.#line;
     try {
-      return await this.#pull({ client, workClass, options, ends: [...ends, lost] });
+      const pulled = await pullOnce(this.#line.connection, wish, [...ends, lost]);
+      return pulled.flatMap(message => this.#rungOf(message));
     } catch (error) {
       if (!lost.aborted) this.#log({ err: error }, "doorbell.pull_failed");
       await this.#repair();
@@ -216,31 +201,18 @@ class PullDoorbell implements JetStreamDoorbell {
     }
   }
 
-  async #pull({ client, workClass, options, ends }: PullRequest): Promise<Rung[]> {
-    const { stream } = this.#settings.nats;
-    const { consumer } = laneOf(this.#settings, workClass);
-    const rungs: Rung[] = [];
-    const messages = client.fetch(stream, consumer, options);
-    const stop = () => messages.stop();
-    for (const end of ends) end.addEventListener("abort", stop, { once: true });
-    try {
-      for await (const message of messages) {
-        const ring = this.#read(message);
-        if (!ring) message.ack();
-        else {
-          const giveBack = () => message.nak(GIVEN_BACK_MS);
-          rungs.push({ ...ring, ack: () => message.ack(), giveBack });
-        }
-      }
-    } finally {
-      for (const end of ends) end.removeEventListener("abort", stop);
+  #rungOf(message: Pulled): Rung[] {
+    const ring = this.#read(message);
+    if (ring) {
+      return [{ ...ring, ack: message.ack, giveBack: () => message.nak(GIVEN_BACK_MS) }];
     }
-    return rungs;
+    message.ack();
+    return [];
   }
 
   /** The ring of a message; nothing for one that is none, or that nobody has taken for so long. */
-  #read(message: JsMsg): Ring | undefined {
-    if (message.info.redeliveryCount > this.#settings.nats.maxDeliver) {
+  #read(message: Pulled): Ring | undefined {
+    if (message.redelivered >= this.#settings.nats.maxDeliver) {
       this.counters.given_up += 1;
       return undefined;
     }

@@ -25,6 +25,8 @@ interface Idle {
 export class Ledger {
   readonly caps: SlotCaps;
   readonly #taken: Record<WorkClass, number> = { general: 0, database: 0 };
+  /** Of those, the ones that wait for work. */
+  #held = 0;
   /** Who waits, the longest first: whoever gets a slot and wants another goes to the end. */
   readonly #waiters: Waiter[] = [];
   readonly #idle = new Set<Idle>();
@@ -41,9 +43,9 @@ export class Ledger {
     return Math.max(0, Math.min(left, ofClass));
   }
 
-  /** Slots in use or on their way to be. */
-  get taken(): number {
-    return this.#taken.general + this.#taken.database;
+  /** Slots that have work. */
+  get busy(): number {
+    return this.#taken.general + this.#taken.database - this.#held;
   }
 
   /** Waits for slots of a class, and takes all that are free then; 0 when `signal` aborts first. */
@@ -51,7 +53,7 @@ export class Ledger {
     if (signal.aborted) return Promise.resolve(0);
     const free = this.free(workClass);
     if (free > 0) {
-      this.take(workClass, free);
+      this.#hold(workClass, free);
       return Promise.resolve(free);
     }
     return new Promise(done => {
@@ -68,6 +70,22 @@ export class Ledger {
       this.#waiters.push(waiter);
       this.#askIdle();
     });
+  }
+
+  /** So many slots that were reserved have work now: who ends it gives them. */
+  use(count: number): void {
+    this.#held -= count;
+  }
+
+  /** So many slots that were reserved are not needed. */
+  unreserve(workClass: WorkClass, count: number): void {
+    this.#held -= count;
+    this.give(workClass, count);
+  }
+
+  #hold(workClass: WorkClass, count: number): void {
+    this.#held += count;
+    this.take(workClass, count);
   }
 
   /** Takes slots, beyond the caps if it must. */
@@ -90,7 +108,7 @@ export class Ledger {
       const free = this.free(waiter.workClass);
       if (free === 0) continue;
       this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
-      this.take(waiter.workClass, free);
+      this.#hold(waiter.workClass, free);
       waiter.resolve(free);
     }
   }

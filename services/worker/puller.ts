@@ -63,12 +63,13 @@ class Hold {
   /** These have work: they are its own now. */
   used(count: number): void {
     this.count -= count;
+    this.#ledger.use(count);
   }
 
   giveBack(keep = 0): void {
     const spare = Math.max(0, this.count - keep);
     this.count -= spare;
-    if (spare > 0) this.#ledger.give(this.workClass, spare);
+    if (spare > 0) this.#ledger.unreserve(this.workClass, spare);
   }
 }
 

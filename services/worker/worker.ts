@@ -259,8 +259,8 @@ export class Worker {
   }
 
   #capacity() {
-    const { caps } = this.slots;
-    return { slots: caps.all, free: this.slots.free() };
+    const { caps, busy } = this.slots;
+    return { slots: caps.all, free: Math.max(0, caps.all - busy) };
   }
 
   async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {

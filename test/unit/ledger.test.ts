@@ -62,12 +62,12 @@ describe("the slot ledger", () => {
 
   it("slots wait for work only while there is one for the others, and yield to them", async () => {
     const ledger = new Ledger({ all: 2, database: 1 });
-    ledger.take("database", 1);
+    await ledger.reserve("database", never);
     let yielded = false;
     const idle = ledger.idle("database", never, async signal => {
       await new Promise(resolve => signal.addEventListener("abort", resolve));
       yielded = true;
-      ledger.give("database", 1);
+      ledger.unreserve("database", 1);
     });
     assert.equal(await ledger.reserve("general", never), 1);
     const more = asking(ledger, "general");
@@ -84,7 +84,7 @@ describe("the slot ledger", () => {
     ledger.take("general", 2);
     assert.equal(ledger.move("general", "database", 1), true);
     assert.equal(ledger.move("general", "database", 1), false);
-    assert.deepEqual([ledger.taken, ledger.free("database")], [2, 0]);
+    assert.deepEqual([ledger.busy, ledger.free("database")], [2, 0]);
     assert.equal(ledger.move("database", "general", 1), true);
     assert.equal(ledger.free("database"), 1);
   });
@@ -103,14 +103,15 @@ describe("the slot ledger", () => {
         ends.abort();
         const count = await asked;
         const used = Math.min(count, 1 + below(3));
-        ledger.give(workClass, count - used);
+        ledger.use(used);
+        ledger.unreserve(workClass, count - used);
         for (let one = 0; one < used; one += 1) held.push(workClass);
       } else {
         const [ended] = held.splice(below(held.length), 1);
         ledger.give(ended as WorkClass, 1);
       }
       const database = held.filter(one => one === "database").length;
-      assert.equal(ledger.taken, held.length);
+      assert.equal(ledger.busy, held.length);
       assert.ok(held.length <= caps.all && database <= caps.database, `step ${step}`);
     }
   });
