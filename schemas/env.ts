@@ -5,6 +5,7 @@
 import { Rejected } from "./errors.ts";
 import type { Issue } from "./errors.ts";
 import { isSecretName } from "./secret-names.ts";
+import { GATE_WORDS } from "./prefetch-settings.ts";
 import type { Setting } from "./setting.ts";
 import { SETTINGS } from "./settings.ts";
 
@@ -224,7 +225,7 @@ function unknownVariables(env: Environment): string[] {
 /** Values that are fine alone and wrong together. */
 function contradictions(settings: SettingValues): Issue[] {
   const { worker, command, postgresTool, nats, httpTool, http, starts } = settings;
-  const { pythonTool } = settings;
+  const { pythonTool, prefetch } = settings;
   const rules: [boolean, string, string][] = [
     [
       worker.maxInflightDb < worker.maxInflight || worker.maxInflight === 1,
@@ -275,6 +276,31 @@ function contradictions(settings: SettingValues): Issue[] {
       nats.eventTransport === "http" || nats.url !== undefined,
       "NOETL_EVENT_TRANSPORT",
       "http, or nats together with NATS_URL",
+    ],
+    [
+      prefetch.gate.every(word => (GATE_WORDS as readonly string[]).includes(word)),
+      "NOETL_PREFETCH_GATE",
+      `words of ${GATE_WORDS.join(", ")}`,
+    ],
+    [
+      !prefetch.gate.includes("quota") || prefetch.reservedLimit > 0,
+      "NOETL_PREFETCH_RESERVED_LIMIT",
+      "1 or more, with quota in NOETL_PREFETCH_GATE",
+    ],
+    [
+      !prefetch.gate.includes("http") || prefetch.httpUrl !== undefined,
+      "NOETL_PREFETCH_HTTP_URL",
+      "an address, with http in NOETL_PREFETCH_GATE",
+    ],
+    [
+      !prefetch.gate.includes("k8s") || prefetch.quotaName !== undefined,
+      "NOETL_PREFETCH_QUOTA_NAME",
+      "the name of a ResourceQuota, with k8s in NOETL_PREFETCH_GATE",
+    ],
+    [
+      prefetch.quotaName === undefined || prefetch.kubernetesHost !== undefined,
+      "KUBERNETES_SERVICE_HOST",
+      "the address of the Kubernetes API, as every pod has it, with NOETL_PREFETCH_QUOTA_NAME",
     ],
     [http.host !== "", "NOETL_HOST", "an address"],
     [

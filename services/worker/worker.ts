@@ -6,7 +6,7 @@ import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import { findOver } from "../../mixins/postgres/command.ts";
-import { beat, markGone } from "../../mixins/postgres/runtime.ts";
+import { beat, countReady, markGone } from "../../mixins/postgres/runtime.ts";
 import { abandoned } from "../../schemas/command.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
@@ -14,6 +14,7 @@ import type { Grant } from "../../schemas/frozen-scope.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
 import { claimAll } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
+import { openGates, type Gates } from "./gate/open.ts";
 import { Ledger } from "./ledger.ts";
 import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
@@ -55,6 +56,7 @@ export class Worker {
   readonly #held = new Map<string, AbortController>();
   #cancelBeat = () => {};
   #unwatch = () => {};
+  readonly #gates: Gates;
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
   #draining: Promise<void> | undefined;
@@ -66,6 +68,8 @@ export class Worker {
     this.me = identify(runtime.nodeId);
     const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
     this.slots = new Ledger({ all, database });
+    const { incarnation } = this.me;
+    this.#gates = openGates({ runtime, service, ledger: this.slots, incarnation });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
@@ -83,6 +87,10 @@ export class Worker {
   drain(): Promise<void> {
     this.#draining ??= this.#drain();
     return this.#draining;
+  }
+
+  get gates(): Gates {
+    return this.#gates;
   }
 
   /** Of these commands, those that this incarnation holds. */
@@ -106,6 +114,7 @@ export class Worker {
     cancel();
     this.#cancelBeat();
     this.#unwatch();
+    await this.#gates.close();
     this.#unsubscribe();
     await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
@@ -115,8 +124,9 @@ export class Worker {
   /** Each class by itself, until the worker stops. */
   async #pull(): Promise<void> {
     const { clock, doorbell } = this.#runtime;
+    const { isAskingOthers: isGated } = this.#gates;
     const ports = {
-      ...{ clock, doorbell, link: this.#link, ledger: this.slots },
+      ...{ clock, doorbell, link: this.#link, ledger: this.slots, isGated },
       take: (rings: Rung[], workClass: WorkClass) => {
         for (const [actor, group] of Map.groupBy(rings, ring => ring.actor)) {
           this.#track(this.#claim(actor, group, workClass));
@@ -125,7 +135,12 @@ export class Worker {
       failed: (err: unknown) => this.#service.logger.warn({ err }, "worker.fetch_failed"),
     };
     const { signal } = this.#stopping;
-    await Promise.all(WORK_CLASSES.map(workClass => pullClass(workClass, ports, signal)));
+    await Promise.all(
+      WORK_CLASSES.map(workClass => {
+        const { gate } = this.#gates.of[workClass];
+        return pullClass(workClass, { ...ports, gate }, signal);
+      }),
+    );
   }
 
   #track(promise: Promise<void>): void {
@@ -138,12 +153,12 @@ export class Worker {
     const { broker } = this.#service;
     const claimer = { broker, clock: this.#runtime.clock, link: this.#link, me: this.me };
     const rings = rung.filter(ring => this.#hold(ring));
-    this.slots.give(workClass, rung.length - rings.length);
+    this.#ended(workClass, rung.length - rings.length);
     const grants = await claimAll(claimer, { actor, rings });
     for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
-    this.slots.give(workClass, rings.length - grants.length);
+    this.#ended(workClass, rings.length - grants.length);
     for (const grant of grants) this.#track(this.#run(actor, grant, workClass));
   }
 
@@ -174,8 +189,14 @@ export class Worker {
         grant = next;
       }
     } finally {
-      this.slots.give(slot.workClass, 1);
+      this.#ended(slot.workClass, 1);
     }
+  }
+
+  #ended(workClass: WorkClass, count: number): void {
+    if (count === 0) return;
+    this.slots.give(workClass, count);
+    this.#gates.ended(count);
   }
 
   /** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
@@ -284,6 +305,9 @@ export class Worker {
     const capacity = this.#capacity();
     try {
       await beat(database, { ...this.me, capacity }, status);
+      if (this.#gates.isAskingOthers) {
+        this.#gates.setWorkers(await countReady(database, settings.command.leaseMs));
+      }
       // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
       if (this.#held.size > 0) this.abort(await findOver(database, [...this.#held.keys()]));
     } catch (error) {
