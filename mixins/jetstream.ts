@@ -12,6 +12,7 @@ import {
   reconcileJetStream,
   restoreJetStream,
   RING_BYTES_MAX,
+  RING_SAME_MS,
 } from "./jetstream-config.ts";
 import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
@@ -20,6 +21,8 @@ import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
+/** How long a look at what waits is good for. */
+const SEEN_MS = 1_000;
 /** A ring that was given back is not offered to the same worker again at once. */
 const GIVEN_BACK_MS = 250;
 
@@ -37,6 +40,8 @@ interface Line {
   client: JetStreamClient;
   /** Makes what has vanished. */
   restore(): Promise<boolean>;
+  /** Rings of a class that wait in the stream. */
+  backlog(workClass: WorkClass): Promise<number>;
 }
 
 /**
@@ -66,7 +71,11 @@ async function openLine(settings: Settings, log: Log): Promise<Line> {
     const manager = await connection.jetstreamManager();
     await reconcileJetStream(manager, settings, log);
     const restore = () => restoreJetStream(manager, settings);
-    return { connection, client: connection.jetstream(), restore };
+    const backlog = async (workClass: WorkClass) => {
+      const { consumer } = laneOf(settings, workClass);
+      return (await manager.consumers.info(settings.nats.stream, consumer)).num_pending;
+    };
+    return { connection, client: connection.jetstream(), restore, backlog };
   } catch (error) {
     await connection.close();
     throw error;
@@ -82,6 +91,8 @@ class PullDoorbell implements JetStreamDoorbell {
   readonly #closing = new AbortController();
   #line: Line | undefined;
   #rings = 0;
+  /** Rings of each class that were seen to wait, and when. */
+  readonly #lanes = { general: { waiting: 0, seenAt: 0 }, database: { waiting: 0, seenAt: 0 } };
   /** Aborted while there is no connection. */
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
@@ -149,19 +160,37 @@ class PullDoorbell implements JetStreamDoorbell {
     return 0;
   }
 
-  /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
+  /**
+   * A re-ring has an id of its own, or the broker would take it for a duplicate. Which it may while
+   * others wait in front of it: else what waits long would fill the stream with its repetitions.
+   */
   ring(ring: Ring): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.
     if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
-    this.#rings += 1;
-    const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
-    const { subject } = laneOf(this.#settings, classOf(ring.kind));
+    const workClass = classOf(ring.kind);
+    const { subject } = laneOf(this.#settings, workClass);
+    const msgID = `${ring.command_id}:${ring.delivery}:${this.#occasion(workClass)}`;
     this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
       },
       (error: unknown) => this.#ringLost(error),
     );
+  }
+
+  #occasion(workClass: WorkClass): string {
+    const lane = this.#lanes[workClass];
+    const now = Date.now();
+    if (now - lane.seenAt > SEEN_MS) {
+      lane.seenAt = now;
+      void this.#line?.backlog(workClass).then(
+        waiting => (lane.waiting = waiting),
+        () => (lane.waiting = 0),
+      );
+    }
+    if (lane.waiting > 0) return `w${Math.floor(now / RING_SAME_MS)}`;
+    this.#rings += 1;
+    return `${this.#bell}-${this.#rings}`;
   }
 
   #ringLost(error: unknown): void {
