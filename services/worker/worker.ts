@@ -20,6 +20,7 @@ import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
+import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
 
@@ -78,7 +79,9 @@ export class Worker {
     const { clock, database } = this.#runtime;
     const { logger } = this.#service;
     this.#unwatch = await watchNeighbours({ clock, database, logger }, this.me);
-    this.#service.logger.info({ ...this.me, slots: this.slots.caps.all }, "worker.started");
+    const { worker_id, incarnation } = this.me;
+    const started = startRecord(this.#runtime.settings, this.#gates);
+    logger.info({ worker_id, incarnation, ...started }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
     this.#fetching = this.#pull();
   }

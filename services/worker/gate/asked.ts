@@ -1,7 +1,8 @@
 // One provider as a worker asks it: not more often than its answers are good for, with what this
 // worker has started since, and with what counts when it cannot be asked.
 import type { Clock } from "../../../mixins/clock.ts";
-import type { CapacityProvider, Snapshot } from "./provider.ts";
+import type { Snapshot } from "../../../schemas/capacity.ts";
+import type { CapacityProvider } from "./provider.ts";
 
 /** A provider answers within this, or cannot be asked. */
 const ANSWER_MS = 5_000;

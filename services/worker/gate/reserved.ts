@@ -9,7 +9,8 @@ import {
   renewQuota,
   reserveQuota,
 } from "../../../mixins/postgres/capacity.ts";
-import { freeOf, usable, type CapacityProvider } from "./provider.ts";
+import { freeOf, usable } from "../../../schemas/capacity.ts";
+import type { CapacityProvider } from "./provider.ts";
 
 export interface ReservedOptions {
   database: Database;
