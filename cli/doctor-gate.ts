@@ -35,7 +35,8 @@ export async function checkReserved(query: Query, { prefetch }: Settings): Promi
 }
 
 function judgeCaps({ worker, postgresTool, prefetch }: Settings): Check {
-  const pools = `pools of ${postgresTool.poolMax}, ${worker.poolWaitingThreshold} waiters tolerated`;
+  const { poolMax } = postgresTool;
+  const pools = `pools of ${poolMax}, ${worker.poolWaitingThreshold} waiters tolerated`;
   const asked = prefetch.gate.filter(word => word !== "local" && word !== "tool");
   const also = prefetch.quotaName === undefined ? asked : [...new Set([...asked, "k8s"])];
   const gate = also.length === 0 ? "nobody else is asked" : `also asked: ${also.join(", ")}`;

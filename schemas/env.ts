@@ -5,7 +5,7 @@
 import { Rejected } from "./errors.ts";
 import type { Issue } from "./errors.ts";
 import { isSecretName } from "./secret-names.ts";
-import { GATE_WORDS } from "./prefetch-settings.ts";
+import { gateRules } from "./prefetch-settings.ts";
 import type { Setting } from "./setting.ts";
 import { SETTINGS } from "./settings.ts";
 
@@ -277,31 +277,7 @@ function contradictions(settings: SettingValues): Issue[] {
       "NOETL_EVENT_TRANSPORT",
       "http, or nats together with NATS_URL",
     ],
-    [
-      prefetch.gate.every(word => (GATE_WORDS as readonly string[]).includes(word)),
-      "NOETL_PREFETCH_GATE",
-      `words of ${GATE_WORDS.join(", ")}`,
-    ],
-    [
-      !prefetch.gate.includes("quota") || prefetch.reservedLimit > 0,
-      "NOETL_PREFETCH_RESERVED_LIMIT",
-      "1 or more, with quota in NOETL_PREFETCH_GATE",
-    ],
-    [
-      !prefetch.gate.includes("http") || prefetch.httpUrl !== undefined,
-      "NOETL_PREFETCH_HTTP_URL",
-      "an address, with http in NOETL_PREFETCH_GATE",
-    ],
-    [
-      !prefetch.gate.includes("k8s") || prefetch.quotaName !== undefined,
-      "NOETL_PREFETCH_QUOTA_NAME",
-      "the name of a ResourceQuota, with k8s in NOETL_PREFETCH_GATE",
-    ],
-    [
-      prefetch.quotaName === undefined || prefetch.kubernetesHost !== undefined,
-      "KUBERNETES_SERVICE_HOST",
-      "the address of the Kubernetes API, as every pod has it, with NOETL_PREFETCH_QUOTA_NAME",
-    ],
+    ...gateRules(prefetch),
     [http.host !== "", "NOETL_HOST", "an address"],
     [
       !starts.metaKeys.some(isSecretName),

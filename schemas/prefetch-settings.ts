@@ -78,3 +78,45 @@ export const PREFETCH_SETTINGS = {
     "Folder with token, ca.crt and namespace",
   ),
 };
+
+/** Of this section, by the names in it. */
+interface Prefetch {
+  gate: string[];
+  reservedLimit: number;
+  httpUrl: string | undefined;
+  quotaName: string | undefined;
+  kubernetesHost: string | undefined;
+}
+
+/** Whether values fit together, the variable that does not, and what is expected of it. */
+export function gateRules(prefetch: Prefetch): [boolean, string, string][] {
+  const { gate, reservedLimit, httpUrl, quotaName, kubernetesHost } = prefetch;
+  const words: readonly string[] = GATE_WORDS;
+  return [
+    [
+      gate.every(word => words.includes(word)),
+      "NOETL_PREFETCH_GATE",
+      `words of ${GATE_WORDS.join(", ")}`,
+    ],
+    [
+      !gate.includes("quota") || reservedLimit > 0,
+      "NOETL_PREFETCH_RESERVED_LIMIT",
+      "1 or more, with quota in NOETL_PREFETCH_GATE",
+    ],
+    [
+      !gate.includes("http") || httpUrl !== undefined,
+      "NOETL_PREFETCH_HTTP_URL",
+      "an address, with http in NOETL_PREFETCH_GATE",
+    ],
+    [
+      !gate.includes("k8s") || quotaName !== undefined,
+      "NOETL_PREFETCH_QUOTA_NAME",
+      "the name of a ResourceQuota, with k8s in NOETL_PREFETCH_GATE",
+    ],
+    [
+      quotaName === undefined || kubernetesHost !== undefined,
+      "KUBERNETES_SERVICE_HOST",
+      "the address of the Kubernetes API, as every pod has it, with NOETL_PREFETCH_QUOTA_NAME",
+    ],
+  ];
+}

@@ -47,6 +47,7 @@ interface Slot {
 export class Worker {
   readonly me: WorkerIdentity;
   readonly slots: Ledger;
+  readonly gates: Gates;
   readonly #runtime: Runtime;
   readonly #service: Service;
   readonly #link: ServerLink;
@@ -57,7 +58,6 @@ export class Worker {
   readonly #held = new Map<string, AbortController>();
   #cancelBeat = () => {};
   #unwatch = () => {};
-  readonly #gates: Gates;
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
   #draining: Promise<void> | undefined;
@@ -70,7 +70,7 @@ export class Worker {
     const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
     this.slots = new Ledger({ all, database });
     const { incarnation } = this.me;
-    this.#gates = openGates({ runtime, service, ledger: this.slots, incarnation });
+    this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
@@ -80,8 +80,9 @@ export class Worker {
     const { logger } = this.#service;
     this.#unwatch = await watchNeighbours({ clock, database, logger }, this.me);
     const { worker_id, incarnation } = this.me;
-    const started = startRecord(this.#runtime.settings, this.#gates);
-    logger.info({ worker_id, incarnation, ...started }, "worker.started");
+    const { limits, gate } = startRecord(this.#runtime.settings, this.gates);
+    // One field a limit: a log cuts objects that are long.
+    logger.info({ worker_id, incarnation, gate, ...limits }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
     this.#fetching = this.#pull();
   }
@@ -90,10 +91,6 @@ export class Worker {
   drain(): Promise<void> {
     this.#draining ??= this.#drain();
     return this.#draining;
-  }
-
-  get gates(): Gates {
-    return this.#gates;
   }
 
   /** Of these commands, those that this incarnation holds. */
@@ -117,7 +114,7 @@ export class Worker {
     cancel();
     this.#cancelBeat();
     this.#unwatch();
-    await this.#gates.close();
+    await this.gates.close();
     this.#unsubscribe();
     await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
@@ -127,7 +124,7 @@ export class Worker {
   /** Each class by itself, until the worker stops. */
   async #pull(): Promise<void> {
     const { clock, doorbell } = this.#runtime;
-    const { isAskingOthers: isGated } = this.#gates;
+    const { isAskingOthers: isGated } = this.gates;
     const ports = {
       ...{ clock, doorbell, link: this.#link, ledger: this.slots, isGated },
       take: (rings: Rung[], workClass: WorkClass) => {
@@ -140,7 +137,7 @@ export class Worker {
     const { signal } = this.#stopping;
     await Promise.all(
       WORK_CLASSES.map(workClass => {
-        const { gate } = this.#gates.of[workClass];
+        const { gate } = this.gates.of[workClass];
         return pullClass(workClass, { ...ports, gate }, signal);
       }),
     );
@@ -199,7 +196,7 @@ export class Worker {
   #ended(workClass: WorkClass, count: number): void {
     if (count === 0) return;
     this.slots.give(workClass, count);
-    this.#gates.ended(count);
+    this.gates.ended(count);
   }
 
   /** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
@@ -308,8 +305,8 @@ export class Worker {
     const capacity = this.#capacity();
     try {
       await beat(database, { ...this.me, capacity }, status);
-      if (this.#gates.isAskingOthers) {
-        this.#gates.setWorkers(await countReady(database, settings.command.leaseMs));
+      if (this.gates.isAskingOthers) {
+        this.gates.setWorkers(await countReady(database, settings.command.leaseMs));
       }
       // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
       if (this.#held.size > 0) this.abort(await findOver(database, [...this.#held.keys()]));

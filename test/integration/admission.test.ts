@@ -111,7 +111,7 @@ describe("a worker whose database class is full", function () {
       await goesOn(server, worker, blocked);
     });
 
-    it("a pipeline with a database task in it counts as one, a step before it does not", async () => {
+    it("a pipeline with a database task in it is of the database class", async () => {
       const [server] = await pair();
       const id = await start(
         server,

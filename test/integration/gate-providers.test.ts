@@ -112,7 +112,8 @@ describe("a quota that is kept in Postgres", function () {
     await until(async () => {
       const [row] = await ask<{ renewed: boolean }>(
         test.url,
-        "select expires_at > $1::timestamptz + interval '0.6 s' as renewed from noetl.capacity_lease",
+        `select expires_at > $1::timestamptz + interval '0.6 s' as renewed
+         from noetl.capacity_lease`,
         [at],
       );
       return row?.renewed;

@@ -112,7 +112,7 @@ describe("a worker behind a gate", function () {
     assert.ok((await gauge(worker, "noetl_prefetch_blocked_seconds_total")) > 0);
   });
 
-  it("runs 970 commands once each through eight lost connections and a gate that closes", async () => {
+  it("runs 970 commands once each through eight lost connections and a full quota", async () => {
     proxy = await startProxy(Number(new URL(nodes.nats.url).port));
     const through = { NATS_URL: proxy.through(nodes.nats.url) };
     const limit = 40;

@@ -1,4 +1,4 @@
-/** The capacity gate: thresholds, blocking and waking, aborts, faults of providers, reservations. */
+/** The capacity gate: thresholds, blocking, waking, aborts, faults of providers, reservations. */
 import { strict as assert } from "node:assert";
 import { createClock } from "../../mixins/clock.ts";
 import { parseQuantity } from "../../mixins/kubernetes.ts";
@@ -10,6 +10,7 @@ import type { Gates } from "../../services/worker/gate/open.ts";
 import type { CapacityProvider } from "../../services/worker/gate/provider.ts";
 import { Watched } from "../../services/worker/gate/watched.ts";
 import { Ledger } from "../../services/worker/ledger.ts";
+import { startRecord } from "../../services/worker/start-record.ts";
 import { freeOf, usable } from "../../schemas/capacity.ts";
 import { loadSettings } from "../../schemas/env.ts";
 import { until } from "../support/actors.ts";
@@ -190,7 +191,7 @@ describe("a gate", () => {
     assert.equal(said.filter(line => line.startsWith("prefetch.blocked")).length, 1);
   });
 
-  it("that has closed opens only when more than one place is free, where it is told so", async () => {
+  it("that has closed opens only when so much is free as it is told", async () => {
     const full = target(10, 10, { isTelling: true });
     const { gate, watched } = gateOver([full.provider], { minFree: 3 });
     const acquired = gate.acquire(never);
@@ -223,7 +224,7 @@ describe("a gate", () => {
     });
   }
 
-  it("aborted while a provider thinks ends at once, and what comes later is given back", async () => {
+  it("aborted while a provider thinks ends at once; what comes later is given back", async () => {
     const answer = Promise.withResolvers<number>();
     let released = 0;
     const slow: CapacityProvider = {
@@ -249,7 +250,7 @@ describe("a gate", () => {
     ["has a limit of nothing", () => Promise.resolve(freeOf({ limit: 0, used: 0 }, 1))],
     ["throws", () => freeOf({ limit: -1, used: 0 }, 1) as never],
   ] as [string, CapacityProvider["snapshot"]][]) {
-    it(`with a provider that ${what} is closed, or open where that is wanted, and recovers`, async () => {
+    it(`with a provider that ${what} is closed, or open if so wanted; it recovers`, async () => {
       let isWell = false;
       const provider: CapacityProvider = {
         name: "faulty",
@@ -346,5 +347,27 @@ describe("the numbers of a gate", () => {
       assert.ok(text.includes(`noetl_prefetch_blocked_seconds_total{${labels}} 0`));
     }
     assert.ok(text.includes('noetl_prefetch_overshoot_total{provider="target"} 0'));
+  });
+});
+
+describe("what a worker says when it starts", () => {
+  it("is every limit with its source, who is asked, and no secret", () => {
+    const { gate, watched } = gateOver([target(75, 0).provider]);
+    const one = { gate, watched };
+    const settings = loadSettings({
+      NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "6",
+      NATS_URL: "nats://me:hunter2@there:4222",
+      NOETL_PREFETCH_GATE: "http",
+      NOETL_PREFETCH_HTTP_URL: "http://probe/",
+    });
+    const { limits, ...record } = startRecord(settings, { of: { general: one, database: one } });
+    assert.equal(limits["NOETL_WORKER_MAX_INFLIGHT_COMMANDS"], "6 (environment)");
+    assert.equal(limits["NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS"], "4 (default)");
+    assert.equal(limits["NOETL_WORKER_NATS_MAX_ACK_PENDING"], "64 (default)");
+    assert.equal(limits["NOETL_POSTGRES_POOL_MAX_SIZE"], "12 (default)");
+    assert.equal(limits["NOETL_PREFETCH_CAPACITY_RATIO"], "0.95 (default)");
+    const asked = "local-slots target";
+    assert.deepEqual(record.gate, { general: asked, database: asked });
+    assert.doesNotMatch(JSON.stringify(limits), /hunter2/);
   });
 });

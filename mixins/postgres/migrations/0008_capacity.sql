@@ -8,7 +8,7 @@ create table noetl.capacity (
 
 -- One row a worker. What its holder does not renew in time, whoever finds the quota full takes back.
 create table noetl.capacity_lease (
-  name text not null references noetl.capacity,
+  name text not null,
   holder text not null,
   count integer not null default 0 check (count >= 0),
   changed integer not null default 0,

@@ -137,7 +137,7 @@ export class CapacityGate {
     return budget;
   }
 
-  /** Until the provider says that something changed, it is time to look again, or `signal` aborts. */
+  /** Until the provider tells of a change, it is time to look again, or `signal` aborts. */
   async #pause({ provider }: Watched, looks: number, signal: AbortSignal): Promise<void> {
     const { clock, settings } = this.#options;
     const pollMs = provider.pollMs ?? settings.pollMs;

@@ -9,7 +9,7 @@ export interface PoolSettings {
   pollMs: number;
 }
 
-/** Closed while more calls than tolerated wait for a connection of any pool of the postgres tool. */
+/** Closed while more calls than tolerated wait for a connection of a pool of the postgres tool. */
 export function poolsProvider(
   broker: ServiceBroker,
   { threshold, pollMs }: PoolSettings,

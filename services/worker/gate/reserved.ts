@@ -27,22 +27,16 @@ export interface ReservedOptions {
 /** How often a lease is renewed in its time. */
 const RENEWALS = 3;
 
-/** Its statements go one after the other: the sums of one holder are never changed twice at once. */
+/** Its statements go one after the other: nothing of one holder is changed twice at once. */
 export function reservedProvider(options: ReservedOptions): CapacityProvider {
   const { database, clock, name, holder, limit, ratio, leaseMs } = options;
   const mine = { name, holder };
+  const inTurn = createTurns();
   const waiters = new Set<() => void>();
   let held = 0;
   let lost = 0;
-  let last: Promise<unknown> = Promise.resolve();
   let cancel = () => {};
   let isOpen = false;
-
-  function inTurn<T>(act: () => Promise<T>): Promise<T> {
-    const turn = last.then(act, act);
-    last = turn.catch(() => undefined);
-    return turn;
-  }
 
   async function opened(): Promise<void> {
     if (isOpen) return;
@@ -72,10 +66,10 @@ export function reservedProvider(options: ReservedOptions): CapacityProvider {
     name: `quota:${name}`,
     async snapshot() {
       await opened();
-      const free = freeOf({ limit, used: await readQuota(database, name) }, ratio);
-      if (free.free > 0) return free;
-      await inTurn(() => expireQuota(database, name));
-      return freeOf({ limit, used: await readQuota(database, name) }, ratio);
+      const look = async () => freeOf({ limit, used: await readQuota(database, name) }, ratio);
+      const seen = await look();
+      if (seen.free > 0) return seen;
+      return inTurn(() => expireQuota(database, name)).then(look);
     },
     reserve: count =>
       inTurn(async () => {
@@ -93,19 +87,24 @@ export function reservedProvider(options: ReservedOptions): CapacityProvider {
       })
         // Not renewed for so much, the lease is worth too much until it expires: nothing is lost.
         .catch(() => undefined)
-        .finally(() => {
-          for (const wake of waiters) wake();
-        });
+        .finally(() => waiters.forEach(wake => wake()));
     },
-    onChange(wake) {
-      waiters.add(wake);
-      return () => waiters.delete(wake);
-    },
+    onChange: wake => (waiters.add(wake), () => waiters.delete(wake)),
     overshoot: () => lost,
     async close() {
       cancel();
       isOpen = false;
       await inTurn(() => releaseQuota(database, mine, held)).catch(() => undefined);
     },
+  };
+}
+
+/** Runs one thing after the other, whether the one before went well or not. */
+function createTurns() {
+  let last: Promise<unknown> = Promise.resolve();
+  return <T>(act: () => Promise<T>): Promise<T> => {
+    const turn = last.then(act, act);
+    last = turn.catch(() => undefined);
+    return turn;
   };
 }
