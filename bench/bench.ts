@@ -62,6 +62,7 @@ const base = {
   NOETL_DATA_DIR: dataDir,
   NOETL_LOG_LEVEL: "warn",
   NOETL_WORKER_MAX_INFLIGHT_COMMANDS: String(Math.max(window, concurrency)),
+  NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: String(Math.max(1, window - 1, concurrency - 1)),
   NOETL_POSTGRES_POOL_MAX_SIZE: String(AT_ONCE),
 };
 // Held until the end: every part joins this Postgres.

@@ -19,6 +19,7 @@ import { listParked } from "../mixins/postgres/stream.ts";
 import { databaseUrl } from "../schemas/env.ts";
 import type { Settings } from "../schemas/env.ts";
 import { examine, fail, ok, warn } from "./check.ts";
+import { checkReserved } from "./doctor-gate.ts";
 import type { Check } from "./check.ts";
 import { counted, formatDuration } from "./terminal.ts";
 
@@ -156,6 +157,7 @@ async function checkTables(look: Look): Promise<Check[]> {
     ...(await examine("servers", () => checkServers(look, checkpoint))),
     ...(await examine("projection", () => checkProjection(look, checkpoint))),
     ...(await examine("workers", () => checkWorkers(look))),
+    ...(await examine("gate", () => checkReserved(look.database, look.settings))),
   ];
 }
 

@@ -1,26 +1,32 @@
-// The doorbell over JetStream: one stream of rings, one durable pull consumer for the pool of
-// workers.
+// The doorbell over JetStream: one stream of rings, and for each class of work one durable pull
+// consumer for the pool of workers.
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  connect,
-  Events,
-  JSONCodec,
-  type JetStreamClient,
-  type JsMsg,
-  type NatsConnection,
-  type PullOptions,
-} from "nats";
+import { connect, Events, JSONCodec, type JetStreamClient, type NatsConnection } from "nats";
 import { ACTOR_KINDS, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
+import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
-import { reconcileJetStream, RING_BYTES_MAX } from "./jetstream-config.ts";
+import {
+  laneOf,
+  reconcileJetStream,
+  restoreJetStream,
+  RING_BYTES_MAX,
+  RING_SAME_MS,
+} from "./jetstream-config.ts";
+import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
-import type { Doorbell, Rung } from "./notifications.ts";
+import type { Doorbell, Pull, Rung } from "./notifications.ts";
 import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
+/** How long a look at what waits is good for. */
+const SEEN_MS = 1_000;
+/** A ring that was given back is not offered to the same worker again at once. */
+const GIVEN_BACK_MS = 250;
+
+type Log = (fields: object, message: string) => void;
 
 export interface JetStreamDoorbell extends Doorbell {
   close(): Promise<void>;
@@ -32,7 +38,10 @@ const codec = JSONCodec<Ring>();
 interface Line {
   connection: NatsConnection;
   client: JetStreamClient;
-  reconcile(): Promise<void>;
+  /** Makes what has vanished. */
+  restore(): Promise<boolean>;
+  /** Rings of a class that wait in the stream. */
+  backlog(workClass: WorkClass): Promise<number>;
 }
 
 /**
@@ -40,16 +49,13 @@ interface Line {
  * A NATS that is away is waited for in the background. Throws what waiting does not cure: Rejected
  * with the remedy for a stream whose retention cannot serve, NATS' own error for a refused login.
  */
-export async function openJetStream(
-  settings: Settings,
-  log: (fields: object, message: string) => void,
-): Promise<JetStreamDoorbell> {
+export async function openJetStream(settings: Settings, log: Log): Promise<JetStreamDoorbell> {
   const doorbell = new PullDoorbell(settings, log);
   await doorbell.open();
   return doorbell;
 }
 
-async function openLine(settings: Settings): Promise<Line> {
+async function openLine(settings: Settings, log: Log): Promise<Line> {
   const { nats } = settings;
   const connection = await connect({
     servers: (nats.url ?? "").split(","),
@@ -63,9 +69,13 @@ async function openLine(settings: Settings): Promise<Line> {
   });
   try {
     const manager = await connection.jetstreamManager();
-    const reconcile = () => reconcileJetStream(manager, settings);
-    await reconcile();
-    return { connection, client: connection.jetstream(), reconcile };
+    await reconcileJetStream(manager, settings, log);
+    const restore = () => restoreJetStream(manager, settings);
+    const backlog = async (workClass: WorkClass) => {
+      const { consumer } = laneOf(settings, workClass);
+      return (await manager.consumers.info(settings.nats.stream, consumer)).num_pending;
+    };
+    return { connection, client: connection.jetstream(), restore, backlog };
   } catch (error) {
     await connection.close();
     throw error;
@@ -73,20 +83,22 @@ async function openLine(settings: Settings): Promise<Line> {
 }
 
 class PullDoorbell implements JetStreamDoorbell {
-  readonly counters = { rung: 0, lost: 0, malformed: 0 };
+  readonly counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
   readonly #settings: Settings;
-  readonly #log: (fields: object, message: string) => void;
+  readonly #log: Log;
   /** Tells this process's rings from every other's: none is taken for a duplicate of another. */
   readonly #bell = randomUUID();
   readonly #closing = new AbortController();
   #line: Line | undefined;
   #rings = 0;
+  /** Rings of each class that were seen to wait, and when. */
+  readonly #lanes = { general: { waiting: 0, seenAt: 0 }, database: { waiting: 0, seenAt: 0 } };
   /** Aborted while there is no connection. */
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
   #repairing: Promise<void> | undefined;
 
-  constructor(settings: Settings, log: (fields: object, message: string) => void) {
+  constructor(settings: Settings, log: Log) {
     this.#settings = settings;
     this.#log = log;
     this.#lost.abort();
@@ -94,7 +106,7 @@ class PullDoorbell implements JetStreamDoorbell {
 
   async open(): Promise<void> {
     try {
-      this.#use(await openLine(this.#settings));
+      this.#use(await openLine(this.#settings, this.#log));
     } catch (error) {
       if (!isNatsAway(error)) throw error;
       this.#log({ err: error }, "doorbell.away");
@@ -109,7 +121,7 @@ class PullDoorbell implements JetStreamDoorbell {
       await pause(backoffMs(tries, 250, RETRY_MS), undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
       try {
-        this.#use(await openLine(this.#settings));
+        this.#use(await openLine(this.#settings, this.#log));
         return this.#log({ type: "connect" }, "doorbell.connection");
       } catch (error) {
         const message = String(error);
@@ -148,18 +160,37 @@ class PullDoorbell implements JetStreamDoorbell {
     return 0;
   }
 
-  /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
+  /**
+   * A re-ring has an id of its own, or the broker would take it for a duplicate. Which it may while
+   * others wait in front of it: else what waits long would fill the stream with its repetitions.
+   */
   ring(ring: Ring): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.
     if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
-    this.#rings += 1;
-    const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
-    this.#line.client.publish(this.#settings.nats.subject, codec.encode(ring), { msgID }).then(
+    const workClass = classOf(ring.kind);
+    const { subject } = laneOf(this.#settings, workClass);
+    const msgID = `${ring.command_id}:${ring.delivery}:${this.#occasion(workClass)}`;
+    this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
       },
       (error: unknown) => this.#ringLost(error),
     );
+  }
+
+  #occasion(workClass: WorkClass): string {
+    const lane = this.#lanes[workClass];
+    const now = Date.now();
+    if (now - lane.seenAt > SEEN_MS) {
+      lane.seenAt = now;
+      void this.#line?.backlog(workClass).then(
+        waiting => (lane.waiting = waiting),
+        () => (lane.waiting = 0),
+      );
+    }
+    if (lane.waiting > 0) return `w${Math.floor(now / RING_SAME_MS)}`;
+    this.#rings += 1;
+    return `${this.#bell}-${this.#rings}`;
   }
 
   #ringLost(error: unknown): void {
@@ -169,19 +200,29 @@ class PullDoorbell implements JetStreamDoorbell {
     void this.#repair();
   }
 
-  async fetch(max: number, signal: AbortSignal): Promise<Rung[]> {
+  look({ work_class, max }: Pull): Promise<Rung[]> {
+    return this.#asked({ ...this.#lane(work_class), batch: max }, []);
+  }
+
+  async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
+    const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
+    const wish = { ...this.#lane(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
+    const rungs = await this.#asked(wish, [signal]);
+    if (rungs.length === 0 && !signal.aborted) await this.#repair();
+    return rungs;
+  }
+
+  #lane(workClass: WorkClass) {
+    const { consumer } = laneOf(this.#settings, workClass);
+    return { stream: this.#settings.nats.stream, consumer };
+  }
+
+  async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return [];
-    const { client } = this.#line;
-    const { fetchTimeoutMs: expires, fetchHeartbeatMs: idle_heartbeat } = this.#settings.worker;
-    const ends = [signal, lost];
     try {
-      const there = await this.#pull(client, { batch: max, no_wait: true }, ends);
-      if (there.length > 0) return there;
-      // Two beats that do not come end it: a consumer that is gone is only silent.
-      const first = await this.#pull(client, { batch: 1, expires, idle_heartbeat }, ends);
-      if (first.length === 0 && !signal.aborted) await this.#repair();
-      return first;
+      const pulled = await pullOnce(this.#line.connection, wish, [...ends, lost]);
+      return pulled.flatMap(message => this.#rungOf(message));
     } catch (error) {
       if (!lost.aborted) this.#log({ err: error }, "doorbell.pull_failed");
       await this.#repair();
@@ -189,29 +230,21 @@ class PullDoorbell implements JetStreamDoorbell {
     }
   }
 
-  async #pull(
-    client: JetStreamClient,
-    options: Partial<PullOptions>,
-    ends: AbortSignal[],
-  ): Promise<Rung[]> {
-    const { stream, consumer } = this.#settings.nats;
-    const rungs: Rung[] = [];
-    const messages = client.fetch(stream, consumer, options);
-    const stop = () => messages.stop();
-    for (const end of ends) end.addEventListener("abort", stop, { once: true });
-    try {
-      for await (const message of messages) {
-        const ring = this.#read(message);
-        if (ring) rungs.push({ ...ring, ack: () => message.ack() });
-        else message.ack();
-      }
-    } finally {
-      for (const end of ends) end.removeEventListener("abort", stop);
+  #rungOf(message: Pulled): Rung[] {
+    const ring = this.#read(message);
+    if (ring) {
+      return [{ ...ring, ack: message.ack, giveBack: () => message.nak(GIVEN_BACK_MS) }];
     }
-    return rungs;
+    message.ack();
+    return [];
   }
 
-  #read(message: JsMsg): Ring | undefined {
+  /** The ring of a message; nothing for one that is none, or that nobody has taken for so long. */
+  #read(message: Pulled): Ring | undefined {
+    if (message.redelivered >= this.#settings.nats.maxDeliver) {
+      this.counters.given_up += 1;
+      return undefined;
+    }
     try {
       if (message.data.length > RING_BYTES_MAX) throw new Error("too large");
       const ring = codec.decode(message.data);
@@ -232,7 +265,10 @@ class PullDoorbell implements JetStreamDoorbell {
   #repair(): Promise<void> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return Promise.resolve();
-    this.#repairing ??= unlessLost(this.#line.reconcile(), lost)
+    this.#repairing ??= unlessLost(this.#line.restore(), lost)
+      .then(isMissing => {
+        if (isMissing) this.#log({}, "doorbell.restored");
+      })
       .catch((error: unknown) => {
         if (!lost.aborted) this.#log({ err: error }, "doorbell.absent");
       })

@@ -1,7 +1,7 @@
 // What workers keep of themselves in noetl.runtime: the sign of life that owners read.
 import { releaseShardsOf } from "./postgres/execution.ts";
 import type { Database } from "./postgres/index.ts";
-import { beat, listOnMachine, markGone, type WorkerRow } from "./postgres/runtime.ts";
+import { beat, countReady, listOnMachine, markGone, type WorkerRow } from "./postgres/runtime.ts";
 import { wakeStreamsOf } from "./postgres/stream.ts";
 
 type Named = Pick<WorkerRow, "worker_id" | "incarnation">;
@@ -14,6 +14,8 @@ export interface WorkerRows {
   leave(incarnation: string): Promise<void>;
   /** Workers last seen on this machine that are not known to be gone. */
   onMachine(machine: string): Promise<(Named & { pid: number })[]>;
+  /** Workers that take work and have shown life within so many milliseconds. */
+  countReady(silentMs: number): Promise<number>;
   /** Of dead processes: their work is offered, their streams are woken, their shards are free. */
   bury(dead: Named[]): Promise<void>;
 }
@@ -24,6 +26,7 @@ export function createWorkerRows(database: Database): WorkerRows {
     beat: (worker, status) => beat(database, worker, status),
     leave: incarnation => markGone(database, [incarnation]),
     onMachine: machine => listOnMachine(database, machine),
+    countReady: silentMs => countReady(database, silentMs),
     bury(dead) {
       const names = dead.map(one => one.worker_id);
       const incarnations = dead.map(one => one.incarnation);

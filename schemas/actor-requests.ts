@@ -12,6 +12,7 @@ import type { FrozenScope } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { LoopReport } from "./loop-report.ts";
 import { checked, id } from "./requests.ts";
+import { WORK_CLASSES } from "./work-class.ts";
 
 /** Entries of one batch, and commands of one question to a worker. */
 export const BATCH_MAX = 1_000;
@@ -56,7 +57,7 @@ const outcome = {
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
   frame: z.object(frameReport(json)).optional(),
   give_back: z.object({ error: toolError, index: count.optional() }).optional(),
-  next: z.object(claimant).optional(),
+  next: z.object({ ...claimant, only: z.enum(WORK_CLASSES).optional() }).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });
 

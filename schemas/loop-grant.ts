@@ -12,10 +12,11 @@ export type Collected = Pick<
 >;
 
 export function grantBase(
-  { command_id, attempt, delivery }: Command,
+  { command_id, attempt, delivery, kind }: Command,
   { execution_id, loop_id: stream_id, step, activation, playbook }: LoopIdentity,
 ): Omit<Grant, "scope"> {
-  return { command_id, execution_id, stream_id, step, activation, attempt, delivery, playbook };
+  const ids = { command_id, execution_id, stream_id, step, activation };
+  return { ...ids, attempt, delivery, kind, playbook };
 }
 
 /** The item of a command, or what its items have in common. */

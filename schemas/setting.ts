@@ -56,12 +56,21 @@ export function seconds(
   doc: string,
   min = 0.001,
   max = 604_800,
+  options?: Options,
 ) {
   const schema = numeric(value => value >= min && value <= max).transform(value =>
     Math.round(value * 1000),
   );
   const expected = `seconds from ${min} to ${max}`;
-  return setting(variable, fallback * 1000, schema, expected, doc, ms => String(ms / 1000));
+  const show = (ms: number) => String(ms / 1000);
+  return setting(variable, fallback * 1000, schema, expected, doc, show, options);
+}
+
+/** A part of one: more than 0, at most 1. */
+export function fraction(variable: string, fallback: number, doc: string, options?: Options) {
+  const schema = numeric(value => value > 0 && value <= 1);
+  const expected = "a number above 0, at most 1";
+  return setting(variable, fallback, schema, expected, doc, String, options);
 }
 
 /** `true`/`false` and the usual spellings, in any case. */

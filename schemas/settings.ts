@@ -1,5 +1,6 @@
 /** Every setting of the runtime: one row each, grouped by who reads it. `env.ts` fills it in. */
 import { AUTH_MODES } from "./access.ts";
+import { PREFETCH_SETTINGS } from "./prefetch-settings.ts";
 import { PYTHON_SETTINGS } from "./python-settings.ts";
 import { choice, count, flag, list, optional, pairs, seconds, text } from "./setting.ts";
 
@@ -216,6 +217,7 @@ export const SETTINGS = {
       "Task runs of one pipeline",
     ),
   },
+  prefetch: PREFETCH_SETTINGS,
   /** How executions start beside a request, and what of its context goes with them. */
   starts: {
     events: pairs(

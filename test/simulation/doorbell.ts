@@ -1,6 +1,7 @@
 // The doorbell of a world: a stream of rings that all servers publish to and all workers pull from.
-import type { Doorbell, Rung } from "../../mixins/notifications.ts";
+import type { Doorbell, Pull, Rung } from "../../mixins/notifications.ts";
 import type { Ring } from "../../schemas/decider.ts";
+import { classOf } from "../../schemas/work-class.ts";
 import type { Network } from "./network.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
 import type { Weather } from "./weather.ts";
@@ -11,7 +12,7 @@ const SILENCE_MS = 1_500;
 const ACK_WAIT_MS = 8_000;
 
 interface Puller {
-  max: number;
+  pull: Pull;
   owner: Owner;
   resolve: (rungs: Rung[]) => void;
 }
@@ -34,7 +35,7 @@ export class Bell {
   /** The doorbell as one process has it; `heard` is told of each ring that is rung. */
   of(owner: Owner, heard: (ring: Ring) => void): Doorbell {
     const { scheduler, network, weather } = this.#wire;
-    const counters = { rung: 0, lost: 0, malformed: 0 };
+    const counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
     const { signal: never } = new AbortController();
     return {
       counters,
@@ -43,10 +44,12 @@ export class Bell {
         const sent = JSON.parse(JSON.stringify(ring)) as Ring;
         network.send("ring", owner, this.owner, () => this.#arrive(sent));
       },
-      fetch: (max, signal) => {
+      // What waits is found by the pull that follows.
+      look: () => Promise.resolve([]),
+      fetch: (pull, signal) => {
         const { promise, resolve } = Promise.withResolvers<Rung[]>();
         if (signal.aborted) return Promise.resolve([]);
-        const puller = { max, owner, resolve };
+        const puller = { pull, owner, resolve };
         const give = () => {
           this.#pullers = this.#pullers.filter(one => one !== puller);
           resolve([]);
@@ -73,11 +76,13 @@ export class Bell {
   }
 
   #serve(): void {
-    while (this.#waiting.length > 0) {
-      const puller = this.#pullers.shift();
-      if (!puller) return;
+    for (const puller of [...this.#pullers]) {
+      const { work_class, max } = puller.pull;
+      const rings = this.#waiting.filter(ring => classOf(ring.kind) === work_class).slice(0, max);
+      if (puller.owner.alive && rings.length === 0) continue;
+      this.#pullers.splice(this.#pullers.indexOf(puller), 1);
       if (!puller.owner.alive) continue;
-      const rings = this.#waiting.splice(0, puller.max);
+      this.#waiting = this.#waiting.filter(ring => !rings.includes(ring));
       const { network } = this.#wire;
       const rungs = rings.map(ring => this.#lend(ring));
       network.send("rings", this.owner, puller.owner, () => puller.resolve(rungs));
@@ -87,6 +92,11 @@ export class Bell {
   #lend(ring: Ring): Rung {
     const { scheduler } = this.#wire;
     const again = scheduler.after(ACK_WAIT_MS, "redeliver", () => this.#arrive(ring));
-    return { ...ring, ack: () => (again.cancelled = true) };
+    const ack = () => void (again.cancelled = true);
+    const giveBack = () => {
+      ack();
+      this.#arrive(ring);
+    };
+    return { ...ring, ack, giveBack };
   }
 }

@@ -146,6 +146,12 @@ export function memoryWorkers(tables: MemoryTables, link: Link): WorkerRows {
           .filter(row => row.machine === machine && row.status !== "gone")
           .map(({ worker_id, incarnation, pid }) => ({ worker_id, incarnation, pid })),
       ),
+    countReady: silentMs =>
+      link.run("countReady", () => {
+        const since = tables.now() - silentMs;
+        const rows = [...tables.workers.values()];
+        return rows.filter(row => row.status === "ready" && row.seen_at > since).length;
+      }),
     bury: dead => link.run("bury", () => bury(tables, dead)),
   };
 }
