@@ -27,6 +27,7 @@ export interface LogHead {
 
 export interface LogRow {
   execution_id: string;
+  parent_execution_id: string | null;
   status: string;
   loop: Record<string, { loop_id: string; total: number; done: number; failed: number }> | null;
 }
@@ -65,7 +66,8 @@ export async function readLog(url: string, executionId?: string): Promise<Log> {
     ),
     ask<LogRow>(
       url,
-      `select execution_id, status, state->'loop' as loop from noetl.execution ${where}`,
+      `select execution_id, parent_execution_id, status, state->'loop' as loop
+       from noetl.execution ${where}`,
       [id],
     ),
   ]);
