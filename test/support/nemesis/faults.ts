@@ -12,6 +12,8 @@ export interface FaultKind {
   name: string;
   /** Strikes so often, beside the weights of the others. */
   weight: number;
+  /** What it is told of together with. */
+  family: string;
   /** Resolves with what was done, when the fault is over and everything could be well again. */
   strike(scene: Scene, between: Between): Promise<string>;
 }
@@ -19,65 +21,68 @@ export interface FaultKind {
 const COMMANDS = "NOETL_COMMANDS";
 const POOL = "noetl_worker_pool";
 
-/** Each kind of fault; a new one is one entry more. */
+/** Each kind of fault; a new one is one entry more. A family is one row of the README. */
 export const FAULT_KINDS: FaultKind[] = [
-  {
-    name: "worker killed",
-    weight: 5,
-    strike: (scene, between) => killed(scene, between, "workers"),
-  },
-  {
-    name: "server killed",
-    weight: 5,
-    strike: (scene, between) => killed(scene, between, "servers"),
-  },
-  {
-    name: "worker and server killed",
-    weight: 2,
-    strike: async (scene, between) =>
-      (
-        await Promise.all([killed(scene, between, "workers"), killed(scene, between, "servers")])
-      ).join(", "),
-  },
-  {
-    name: "worker frozen",
-    weight: 3,
-    strike: (scene, between) => frozen(scene, between, "workers"),
-  },
-  {
-    name: "server frozen",
-    weight: 3,
-    strike: (scene, between) => frozen(scene, between, "servers"),
-  },
-  { name: "event loop stalled", weight: 2, strike: stalled },
-  { name: "Postgres crashed", weight: 4, strike: postgresCrashed },
-  {
-    name: "Postgres crashed and server killed",
-    weight: 2,
-    async strike(scene, between) {
-      const both = [postgresCrashed(scene, between), killed(scene, between, "servers")];
-      return (await Promise.all(both)).join(", ");
-    },
-  },
-  { name: "pool exhausted", weight: 2, strike: poolExhausted },
-  { name: "commit sent, connection cut", weight: 3, strike: cut("store", "sent") },
-  { name: "commit done, answer lost", weight: 3, strike: cut("store", "answered") },
-  { name: "deadlock (40P01)", weight: 2, strike: refusingAppends("40P01") },
-  { name: "serialization failure (40001)", weight: 2, strike: refusingAppends("40001") },
-  { name: "target crashed", weight: 2, strike: targetCrashed },
-  { name: "target answer lost", weight: 2, strike: cut("target", "answered") },
-  { name: "target deadlocks", weight: 2, strike: refusingRows },
-  { name: "NATS killed and emptied", weight: 3, strike: natsEmptied },
-  { name: "NATS silent", weight: 2, strike: natsSilent },
-  { name: "stream deleted", weight: 2, strike: scene => deleted(scene, "stream") },
-  { name: "consumer deleted", weight: 2, strike: scene => deleted(scene, "consumer") },
-  { name: "messages doubled", weight: 3, strike: doubled },
-  { name: "messages late", weight: 3, strike: late },
-  { name: "upstream 429", weight: 2, strike: upstream(429) },
-  { name: "upstream 503", weight: 2, strike: upstream(503) },
-  { name: "upstream reset after the request", weight: 2, strike: upstream("reset") },
-  { name: "poison item", weight: 1, strike: poisoned },
+  fault("worker killed", 5, (scene, between) => killed(scene, between, "workers")),
+  fault("server killed", 5, (scene, between) => killed(scene, between, "servers")),
+  fault("worker and server killed", 2, (scene, between) =>
+    together(killed(scene, between, "workers"), killed(scene, between, "servers")),
+  ),
+  fault("worker frozen", 3, (scene, between) => frozen(scene, between, "workers"), "stands still"),
+  fault("server frozen", 3, (scene, between) => frozen(scene, between, "servers"), "stands still"),
+  fault("event loop stalled", 2, stalled, "stands still"),
+  fault("Postgres crashed", 4, postgresCrashed),
+  fault("Postgres crashed and server killed", 2, (scene, between) =>
+    together(postgresCrashed(scene, between), killed(scene, between, "servers")),
+  ),
+  fault("pool exhausted", 2, poolExhausted),
+  fault("commit sent and connection cut", 3, cut("store", "sent"), "commit"),
+  fault("commit done and answer lost", 3, cut("store", "answered"), "commit"),
+  fault("deadlock (40P01)", 2, refusingAppends("40P01"), "refused"),
+  fault("serialization failure (40001)", 2, refusingAppends("40001"), "refused"),
+  fault("target crashed", 2, targetCrashed, "target"),
+  fault("target answer lost", 2, cut("target", "answered"), "target"),
+  fault("target deadlocks", 2, refusingRows, "target"),
+  fault("NATS killed and emptied", 3, natsEmptied),
+  fault("NATS silent", 2, natsSilent),
+  fault("stream deleted", 2, scene => deleted(scene, "stream"), "deleted"),
+  fault("consumer deleted", 2, scene => deleted(scene, "consumer"), "deleted"),
+  fault("messages doubled", 3, doubled, "messages"),
+  fault("messages late", 3, late, "messages"),
+  fault("upstream 429", 2, upstream(429), "upstream"),
+  fault("upstream 503", 2, upstream(503), "upstream"),
+  fault("upstream slow", 1, slow, "upstream"),
+  fault("upstream reset after the request", 2, upstream("reset")),
+  fault("poison item", 1, poisoned),
 ];
+
+/** A kind of its own family, unless it says another. */
+function fault(
+  name: string,
+  weight: number,
+  strike: FaultKind["strike"],
+  family = name,
+): FaultKind {
+  return { name, weight, strike, family };
+}
+
+/** Throws for a name that no kind has. */
+export function kindsNamed(names: string[]): FaultKind[] {
+  return names.map(name => {
+    const found = FAULT_KINDS.find(kind => kind.name === name);
+    if (!found) throw new Error(`no fault is called '${name}'`);
+    return found;
+  });
+}
+
+/** Something of one side stands still for exactly so long. */
+export function frozenFor(side: Side, ms: number): FaultKind {
+  return fault(`${side} frozen`, 1, (scene, between) => frozen(scene, between, side, ms));
+}
+
+async function together(...faults: Promise<string>[]): Promise<string> {
+  return (await Promise.all(faults)).join(", ");
+}
 
 type Side = "workers" | "servers";
 
@@ -101,9 +106,13 @@ async function killed(scene: Scene, between: Between, side: Side): Promise<strin
 }
 
 /** Up to twice its lease; it goes on as if no time had passed. */
-async function frozen(scene: Scene, between: Between, side: Side): Promise<string> {
+async function frozen(
+  scene: Scene,
+  between: Between,
+  side: Side,
+  ms = between(300, 6_500),
+): Promise<string> {
   const one = await victim(scene, between, side);
-  const ms = between(300, 6_500);
   one.freeze();
   await pause(ms);
   one.thaw();
@@ -267,6 +276,15 @@ function upstream(kind: Exclude<Weather, "clear">): FaultKind["strike"] {
     service.weather("clear");
     return `${percent} % of the calls for ${ms} ms`;
   };
+}
+
+/** Answers come late, within the patience of who asked. */
+async function slow({ upstream: service }: Scene, between: Between): Promise<string> {
+  const [ms, slowMs] = [between(1_000, 3_000), between(500, 2_500)];
+  service.slow(slowMs);
+  await pause(ms);
+  service.slow(0);
+  return `by ${slowMs} ms for ${ms} ms`;
 }
 
 async function poisoned({ feeder, keeper }: Scene): Promise<string> {

@@ -24,11 +24,12 @@ export interface FeederOptions {
   abreast: number;
   /** Of a hundred, so many are cancelled. */
   cancelPercent: number;
+  endMaxMs?: number | undefined;
 }
 
 const pathOf = (number: number) => ({ path: `nemesis/sink-${number}` });
 
-/** An execution that has not ended by then never does. */
+/** An execution that has not ended by then, in milliseconds, never does. */
 const END_MAX_MS = 120_000;
 
 export class Feeder {
@@ -92,13 +93,13 @@ export class Feeder {
   }
 
   async #ended(run: Run): Promise<void> {
-    const { storeUrl } = this.#options;
+    const { storeUrl, endMaxMs = END_MAX_MS } = this.#options;
     const look = async (): Promise<string | undefined> => {
       await pause(100);
       const word = await statusOf(storeUrl, run.id).catch(() => undefined);
       return word === "RUNNING" ? undefined : word;
     };
-    run.status = await until(look, END_MAX_MS).catch(() => "RUNNING");
+    run.status = await until(look, endMaxMs).catch(() => "RUNNING");
   }
 
   /** Of whichever server answers; refusals other than those allowed are mistakes of the test. */

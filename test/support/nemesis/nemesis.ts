@@ -12,8 +12,12 @@ export interface NemesisOptions {
   /** Ends after so many faults, or so many seconds, whichever is first. */
   faults: number;
   seconds: number;
-  /** Names of fault kinds; all when absent. */
-  only?: string[];
+  /** All when absent. */
+  kinds?: FaultKind[];
+  /** One kind after the other instead of by chance and weight. */
+  isInTurn?: boolean;
+  /** Before the first fault. */
+  prepare?(scene: Scene): Promise<void> | void;
   scene?: Partial<SceneOptions>;
   /** Hears of each fault when it is over. */
   say?(record: FaultRecord): void;
@@ -39,6 +43,8 @@ export interface Verdict {
   evidence: Evidence;
   restarts: number;
   violations: string[];
+  /** What somebody would look at who wonders about violations. */
+  seen: string;
 }
 
 /** Nothing happens for longer after a fault that is over: something is stuck. */
@@ -47,18 +53,20 @@ const RECOVERY_MAX_MS = 45_000;
 const PAUSE_MAX_MS = 800;
 
 export async function runNemesis(options: NemesisOptions): Promise<Verdict> {
-  const { seed, faults, seconds, only } = options;
+  const { seed, faults, seconds, kinds = FAULT_KINDS } = options;
   const lifeMs = (seconds + 400) * 1_000;
   const scene = await setScene({ seed, lifeMs, ...options.scene });
   try {
-    const kinds = FAULT_KINDS.filter(kind => only?.includes(kind.name) ?? true);
+    await options.prepare?.(scene);
     const between = betweenOf(seed);
     const begun = performance.now();
     const records: FaultRecord[] = [];
     const stuck: string[] = [];
     while (records.length < faults && performance.now() - begun < seconds * 1_000) {
       await pause(between(0, PAUSE_MAX_MS));
-      const record = await strike(scene, draw(kinds, between), between);
+      const turn = kinds[records.length % kinds.length];
+      const kind = options.isInTurn && turn ? turn : draw(kinds, between);
+      const record = await strike(scene, kind, between);
       record.number = records.push(record);
       options.say?.(record);
       if (record.recovered_ms === Infinity) stuck.push(`silence: after ${nameOf(record)}`);
@@ -68,7 +76,8 @@ export async function runNemesis(options: NemesisOptions): Promise<Verdict> {
     const violations = [...stuck, ...findViolations(evidence)];
     const took = Math.round((performance.now() - begun) / 1_000);
     const { restarts } = scene.keeper;
-    return { seed, seconds: took, records, evidence, restarts, violations };
+    const seen = violations.length > 0 ? await scene.describe() : "";
+    return { seed, seconds: took, records, evidence, restarts, violations, seen };
   } finally {
     await scene.close();
   }
@@ -121,14 +130,18 @@ async function outcomes(url: string, at: number, overAt: number) {
   return next === undefined ? undefined : { next, silence_ms: row?.silence_ms ?? 0 };
 }
 
-/** Acknowledgements and the rows that people read come after the ends. */
+/** What comes after an end: acknowledgements, and the rows that people read. */
+const SETTLE_MAX_MS = 15_000;
+
 async function settled(scene: Scene): Promise<Evidence> {
-  let evidence = await gather(scene);
-  for (let tries = 0; tries < 20 && findViolations(evidence).length > 0; tries += 1) {
-    await pause(1_000);
-    evidence = await gather(scene);
-  }
-  return evidence;
+  const isSettled = `select not exists (select 1 from noetl.stream where status = 'open')
+    and not exists (select 1 from noetl.execution where status = 'RUNNING') as settled`;
+  const look = async (): Promise<boolean> => {
+    const [row] = await ask<{ settled: boolean }>(scene.cluster.store.direct, isSettled);
+    return row?.settled === true;
+  };
+  await until(look, SETTLE_MAX_MS).catch(() => undefined);
+  return gather(scene);
 }
 
 /** Items that were given up, in all executions. */

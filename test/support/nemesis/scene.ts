@@ -4,6 +4,7 @@ import { ask, seeded } from "../actors.ts";
 import { startCluster, type Cluster } from "../cluster.ts";
 import { startServer as startPostgres, type TestServer } from "../postgres.ts";
 import type { Env } from "../process.ts";
+import { sight } from "../submitted.ts";
 import { Feeder } from "./feeder.ts";
 import { Keeper } from "./keeper.ts";
 import { TABLES, type Between } from "./kitchen-sink.ts";
@@ -21,6 +22,8 @@ export interface Scene {
   users: TestServer;
   /** What must be nowhere. */
   secrets: string[];
+  /** What is open in the store, and what the processes said last. */
+  describe(): Promise<string>;
   close(): Promise<void>;
 }
 
@@ -33,6 +36,8 @@ export interface SceneOptions {
   workers?: number;
   abreast?: number;
   cancelPercent?: number;
+  /** An execution that has not ended by then never does. */
+  endMaxMs?: number;
   env?: Env;
 }
 
@@ -44,6 +49,8 @@ export function betweenOf(seed: number): Between {
 
 /** Leases are short, so that what a death costs is seen soon. */
 export const LEASE_SECONDS = 3;
+/** Of what a process has said. */
+const SAID_CHARS = 3_000;
 /** Few, so that somebody else can have them all. */
 const CONNECTIONS = "70";
 
@@ -75,10 +82,15 @@ export async function setScene(options: SceneOptions): Promise<Scene> {
     between: number => betweenOf(seed + number),
     abreast: options.abreast ?? 3,
     cancelPercent: options.cancelPercent ?? 12,
+    endMaxMs: options.endMaxMs,
   });
   await feeder.start();
   return {
     ...{ cluster, keeper, feeder, upstream, wires, postgres, users, secrets },
+    async describe() {
+      const said = keeper.members.map(({ name, said }) => `${name}: ${said.slice(-SAID_CHARS)}`);
+      return [await sight(cluster.store.direct), ...said].join("\n");
+    },
     async close() {
       keeper.stop();
       await Promise.all(keeper.members.map(one => one.kill()));

@@ -2,7 +2,7 @@
 // changed while it is loaded. With each of them the checker must find a violation.
 import type { LoadHookSync } from "node:module";
 
-export interface Switch {
+interface Switch {
   /** Path inside the project. */
   file: string;
   /** What stands there, and what is loaded instead. */
@@ -10,19 +10,46 @@ export interface Switch {
   instead: string;
 }
 
-export const SWITCHES: Record<string, Switch> = {};
+const SWITCHES: Record<string, Switch> = {
+  /** An outcome counts whoever holds the command by now. */
+  "no fence": {
+    file: "/schemas/command.ts",
+    find: "if (command.holder && command.delivery === input.delivery) return command;",
+    instead: "if (command.holder) return command;",
+  },
+  /** What a loop has done is counted by the process that saw it, from its own start on. */
+  "counts in memory": {
+    file: "/services/loops/advance.ts",
+    find: "const { open, doneCount: success, failedCount: failed, digest, firstError: error } = state;",
+    instead: `const { open, doneCount, failedCount: failed, digest, firstError: error } = state;
+      const seen = (globalThis as any).seenCounts ??= new Map();
+      if (!seen.has(state.loop_id)) seen.set(state.loop_id, doneCount);
+      const success = doneCount - seen.get(state.loop_id);`,
+  },
+  /** What a credential adds to a request is in the answer. */
+  "secrets in results": {
+    file: "/services/tool.http/exchange.ts",
+    find: "const headers = plainHeaders(response.headers);",
+    instead: `const headers = {
+      ...plainHeaders(response.headers), ...Object.fromEntries(secrets.headers) };`,
+  },
+};
 
-/** A hook that loads the switched module; undefined without a name. Throws for an unknown one. */
-export function rewriting(name: string | undefined): LoadHookSync | undefined {
-  if (!name) return undefined;
-  const found = SWITCHES[name];
-  if (!found) throw new Error(`there is no switch ${name}`);
+/** A hook that loads switched modules; undefined without names. Throws for an unknown one. */
+export function rewriting(names = ""): LoadHookSync | undefined {
+  if (names === "") return undefined;
+  const switches = names.split(",").map(name => {
+    const found = SWITCHES[name];
+    if (!found) throw new Error(`there is no switch '${name}'`);
+    return found;
+  });
   return (url, context, nextLoad) => {
     const loaded = nextLoad(url, context);
-    if (!url.endsWith(found.file)) return loaded;
+    const found = switches.find(({ file }) => url.endsWith(file));
+    if (!found) return loaded;
     const source = String(loaded.source);
     if (!source.includes(found.find)) {
-      throw new Error(`switch ${name}: ${found.file} no longer contains ${found.find}`);
+      throw new Error(`${found.file} no longer contains what is switched off: ${found.find}`);
     }
     return { ...loaded, source: source.replace(found.find, found.instead) };
   };

@@ -25,6 +25,8 @@ export interface Upstream {
   readonly calls: Call[];
   /** Of this part of the calls, 0 to 1. */
   weather(kind: Weather, part?: number): void;
+  /** Every answer takes so much longer. */
+  slow(ms: number): void;
   close(): Promise<void>;
 }
 
@@ -49,6 +51,7 @@ export async function startUpstream(secret: string, chance: () => number): Promi
   const calls: Call[] = [];
   let sky: Weather = "clear";
   let part = 1;
+  let slowMs = 0;
   const refusals = new Map<string, number>();
 
   function statusOf(route: string, call: Call): number {
@@ -69,7 +72,7 @@ export async function startUpstream(secret: string, chance: () => number): Promi
     calls.push(call);
     const isHit = sky !== "clear" && chance() < part;
     if (isHit && sky === "reset") return void request.socket.resetAndDestroy();
-    await pause(Number(url.searchParams.get("ms") ?? 0));
+    await pause(slowMs + Number(url.searchParams.get("ms") ?? 0));
     const status = isHit ? (sky as number) : statusOf(route, call);
     const value = valueOf(execution, step, item);
     const more = route === "large" ? { padding: "x".repeat(LARGE_BYTES) } : {};
@@ -90,6 +93,9 @@ export async function startUpstream(secret: string, chance: () => number): Promi
     weather(kind, some = 1) {
       sky = kind;
       part = some;
+    },
+    slow(ms) {
+      slowMs = ms;
     },
     async close() {
       const closed = new Promise(resolve => server.close(resolve));
