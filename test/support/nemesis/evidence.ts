@@ -38,15 +38,22 @@ export async function gather(scene: Scene): Promise<Evidence> {
   const { cluster, feeder, upstream } = scene;
   const store = cluster.store.direct;
   const target = cluster.target.direct;
+  const log = await readLog(store);
   return {
-    runs: feeder.runs,
-    log: await readLog(store),
+    runs: withEnds(feeder.runs, log),
+    log,
     proven: await provenFaults(store),
     rows: await ask<EffectRow>(target, "select * from effect"),
     told: await ask<ToldRow>(target, "select * from told"),
     calls: upstream.calls,
     leaks: await findLeaks(scene),
   };
+}
+
+/** Whom nobody waited for any longer may have ended since. */
+export function withEnds(runs: Run[], { rows }: Log): Run[] {
+  const statuses = new Map(rows.map(row => [row.execution_id, row.status]));
+  return runs.map(run => ({ ...run, status: statuses.get(run.id) ?? "RUNNING" }));
 }
 
 /** Looks for the secrets in every table of the runtime, in what was said, and on NATS. */

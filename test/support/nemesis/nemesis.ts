@@ -16,6 +16,8 @@ export interface NemesisOptions {
   kinds?: FaultKind[];
   /** One kind after the other instead of by chance and weight. */
   isInTurn?: boolean;
+  /** Nothing happens for longer, in milliseconds, after a fault that is over: it is stuck. */
+  recoveryMaxMs?: number;
   /** Before the first fault. */
   prepare?(scene: Scene): Promise<void> | void;
   scene?: Partial<SceneOptions>;
@@ -47,7 +49,6 @@ export interface Verdict {
   seen: string;
 }
 
-/** Nothing happens for longer after a fault that is over: something is stuck. */
 const RECOVERY_MAX_MS = 45_000;
 /** Between a recovery and the next fault. */
 const PAUSE_MAX_MS = 800;
@@ -66,7 +67,7 @@ export async function runNemesis(options: NemesisOptions): Promise<Verdict> {
       await pause(between(0, PAUSE_MAX_MS));
       const turn = kinds[records.length % kinds.length];
       const kind = options.isInTurn && turn ? turn : draw(kinds, between);
-      const record = await strike(scene, kind, between);
+      const record = await strike(scene, kind, between, options.recoveryMaxMs);
       record.number = records.push(record);
       options.say?.(record);
       if (record.recovered_ms === Infinity) stuck.push(`silence: after ${nameOf(record)}`);
@@ -95,15 +96,19 @@ function draw(kinds: FaultKind[], between: Between): FaultKind {
   throw new Error("no kind of fault is drawn");
 }
 
-async function strike(scene: Scene, kind: FaultKind, between: Between): Promise<FaultRecord> {
+async function strike(
+  scene: Scene,
+  kind: FaultKind,
+  between: Between,
+  maxMs = RECOVERY_MAX_MS,
+): Promise<FaultRecord> {
   const at = Date.now();
   const what = await kind.strike(scene, between);
   const over_at = Date.now();
   const { direct } = scene.cluster.store;
-  const next = await until(
-    () => outcomes(direct, at, over_at).catch(() => undefined),
-    RECOVERY_MAX_MS,
-  ).catch(() => ({ next: Infinity, silence_ms: Infinity }));
+  const next = await until(() => outcomes(direct, at, over_at).catch(() => undefined), maxMs).catch(
+    () => ({ next: Infinity, silence_ms: Infinity }),
+  );
   const recovered_ms = next.next - over_at;
   const { silence_ms } = next;
   return { number: 0, kind: kind.name, what, at, over_at, recovered_ms, silence_ms };
