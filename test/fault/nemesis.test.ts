@@ -1,4 +1,4 @@
-// Real processes under a nemesis: faults from a seed, an offline checker, and proof that it can fail.
+// Real processes under a nemesis: faults from a seed, and an offline checker that can fail.
 // NEMESIS_SECONDS=1800 makes it longer, TEST_SEED=… repeats the faults of a seed.
 import { strict as assert } from "node:assert";
 import { setTimeout as pause } from "node:timers/promises";
@@ -88,7 +88,7 @@ describe("a rule that is switched off under a nemesis", function () {
     return violations.join("\n");
   }
 
-  it("in our processes: the fence, counts that are folded, and the redaction of results", async () => {
+  it("in our processes: the fence, counts that are folded, secrets that stay away", async () => {
     const frozen = frozenFor("workers", 6_000);
     /** What it held is still being done by others when it wakes up. */
     const outrun: FaultKind = {

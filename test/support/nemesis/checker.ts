@@ -67,7 +67,7 @@ export function casesOf({ runs, log, rows, told, calls }: Evidence): Case[] {
   }));
 }
 
-/** Commands that were given up because each worker that ran them died: an allowed end of an item. */
+/** Commands given up because each worker that ran them died: an allowed end of an item. */
 export function quarantinedOf(events: LogEvent[]): LogEvent[] {
   return events.filter(
     ({ event_type, code }) => event_type === "command.failed" && code === WORKER_LOST,

@@ -217,7 +217,8 @@ async function refusingRows({ cluster }: Scene, between: Between): Promise<strin
        if random() < 0.33 then raise 'by the nemesis' using errcode = '40P01'; end if;
        return new;
      end $$;
-     create trigger refusing before insert or update on effect for each row execute function refuse()`,
+     create trigger refusing before insert or update on effect
+       for each row execute function refuse()`,
   );
   await pause(ms);
   await ask(direct, "drop trigger refusing on effect");

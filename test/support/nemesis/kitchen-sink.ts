@@ -41,8 +41,8 @@ export interface StepKind {
   isSingle?: true;
 }
 
-const RULES = `spec: {policy: {rules: [{when: "{{ output.status == 'error' and output.error.retryable
-            }}", then: {do: retry, attempts: 200, backoff: fixed, delay: 0.3}}]}}`;
+const RULES = `spec: {policy: {rules: [{
+            when: "{{ output.status == 'error' and output.error.retryable }}", then: {do: retry, attempts: 200, backoff: fixed, delay: 0.3}}]}}`;
 
 /** Tables of the target, made before the first playbook runs. */
 export const TABLES = `
@@ -56,8 +56,8 @@ const upsert = (execution: string, step: string, item: string, value: string, mo
         kind: postgres
         auth: pg_k8s
         query: >-
-          ${more}insert into effect values ($1, $2, $3, $4, 1) on conflict (execution_id, step, item)
-          do update set times = effect.times + 1, value = excluded.value
+          ${more}insert into effect values ($1, $2, $3, $4, 1)
+          on conflict (execution_id, step, item) do update set times = effect.times + 1, value = excluded.value
         params: ["${execution}", "${step}", "${item}", "${value}"]
         ${RULES}`;
 
@@ -154,13 +154,14 @@ function cursor(place: Place) {
   const items = between(10, 40);
   const mark = `with marked as (update queue set status = 'done' where execution_id = $1
             and step = $2 and item = $3::integer) `;
+  const put = upsert("{{ execution_id }}", name, "{{ row.item }}", "{{ get.data.value }}", mark);
   const yaml = `  - step: ${name}_fill
     tool:
         kind: postgres
         auth: pg_k8s
         query: >-
-          insert into queue (execution_id, step, item) select $1, $2, generate_series(0, $3::integer)
-          on conflict do nothing
+          insert into queue (execution_id, step, item)
+          select $1, $2, generate_series(0, $3::integer) on conflict do nothing
         params: ["{{ execution_id }}", ${name}, ${items - 1}]
         ${RULES}
     next: {arcs: [{step: ${name}}]}
@@ -179,7 +180,7 @@ function cursor(place: Place) {
       spec: {mode: cursor, max_in_flight: 2, frame: {max_rows: ${CURSOR_ROWS}, max_attempts: 30}}
     tool:
       - name: get${call(`work/{{ execution_id }}/${name}/{{ row.item }}`, between(0, 20))}
-      - name: put${upsert("{{ execution_id }}", name, "{{ row.item }}", "{{ get.data.value }}", mark)}${arcs(place)}`;
+      - name: put${put}${arcs(place)}`;
   return { yaml, items };
 }
 

@@ -1,4 +1,4 @@
-// `npm run nemesis -- --faults 300 --seed 7`: prints each fault, what they came to, and the verdict.
+// `npm run nemesis -- --faults 300 --seed 7` prints each fault, what they came to, and the verdict.
 // `--only KIND` (repeatable) draws from these kinds, `--minutes N` ends it earlier, and
 // `--evidence FILE` keeps all that the verdict is made of, `--write` puts it into README.md.
 import { writeFile } from "node:fs/promises";

@@ -2,6 +2,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ROOT } from "../source-files.ts";
+import { quarantinedOf } from "./checker.ts";
 import { FAULT_KINDS } from "./faults.ts";
 import type { FaultRecord, Verdict } from "./nemesis.ts";
 
@@ -22,7 +23,8 @@ export async function readMatrix(): Promise<string> {
 export async function writeMatrix(verdict: Verdict): Promise<void> {
   const before = await readMatrix();
   const text = await readFile(FILE, "utf8");
-  await writeFile(FILE, text.replace(before, `\n\n${matrixOf(verdict)}\n\n`));
+  const now = `${BEGIN}\n\n${matrixOf(verdict)}\n\n${END}`;
+  await writeFile(FILE, text.replace(`${BEGIN}${before}${END}`, now));
 }
 
 /** One row a family of faults: what was observed from each of them to the next one. */
@@ -33,23 +35,29 @@ export function matrixOf(verdict: Verdict): string {
     return rowOf(names, verdict);
   });
   const { records, evidence, restarts, violations } = verdict;
+  const minutes = Math.round(verdict.seconds / 60);
   const ends = Map.groupBy(evidence.runs, run => run.status);
   const given = rows.length === 0 ? 0 : sum(rows.map(row => row.givenUp));
   return [
-    `${records.length} faults in ${Math.round(verdict.seconds / 60)} minutes (seed ${verdict.seed}), ` +
+    `${records.length} faults in ${minutes} minutes (seed ${verdict.seed}), ` +
       `${restarts} processes begun again, ${evidence.runs.length} executions ` +
       `(${[...ends].map(([end, list]) => `${list.length} ${end}`).join(", ")}) with ` +
       `${evidence.rows.length} items written: ${violations.length} violations, ` +
       `${given} items given up after three workers had died of them.`,
     "",
-    "| Fault | Times | Commands begun again | Calls repeated | Silence, ms: median, most | Given up |",
+    `| ${HEAD.join(" | ")} |`,
     "| --- | ---: | ---: | ---: | ---: | ---: |",
     ...rows.map(
-      row =>
-        `| ${row.names} | ${row.times} | ${row.again} | ${row.repeats} | ${row.silence} | ${row.givenUp} |`,
+      ({ names, times, again, repeats, silence, givenUp }) =>
+        `| ${[names, times, again, repeats, silence, givenUp].join(" | ")} |`,
     ),
   ].join("\n");
 }
+
+const HEAD = [
+  ...["Fault", "Times", "Commands begun again", "Calls repeated"],
+  ...["Silence, ms: median, most", "Given up"],
+];
 
 interface Row {
   names: string;
@@ -79,7 +87,7 @@ function rowOf(names: string[], { records, evidence }: Verdict): Row {
     again: count("command.expired", "command.released"),
     repeats: repeatedAt(evidence.calls).filter(isIn).length,
     silence: silenceOf(own),
-    givenUp: events.filter(event => event.code === "WORKER_LOST").length,
+    givenUp: quarantinedOf(events).length,
   };
 }
 

@@ -16,6 +16,7 @@ export function summaryOf(verdict: Verdict): string {
     one < other ? -1 : 1,
   );
   const ends = Map.groupBy(evidence.runs, run => run.status ?? "RUNNING");
+  const ended = [...ends].map(([end, list]) => `${list.length} ${end}`).join(", ");
   const count = (type: string) =>
     evidence.log.events.filter(event => event.event_type === type).length;
   const items = evidence.rows.length;
@@ -25,9 +26,10 @@ export function summaryOf(verdict: Verdict): string {
       const silences = list.map(record => record.silence_ms).sort((one, other) => one - other);
       const [median = 0, most = 0] = [silences[silences.length >> 1], silences.at(-1)];
       const times = `silence ${Math.round(median)} ms, at most ${Math.round(most)} ms`;
-      return `  ${kind.padEnd(38)} ${String(list.length).padStart(4)}  ${rate(list.length)}  ${times}`;
+      const many = String(list.length).padStart(4);
+      return `  ${kind.padEnd(38)} ${many}  ${rate(list.length)}  ${times}`;
     }),
-    `${evidence.runs.length} executions: ${[...ends].map(([end, list]) => `${list.length} ${end}`).join(", ")}`,
+    `${evidence.runs.length} executions: ${ended}`,
     `${items} effects, ${evidence.calls.length} calls; ${count("command.issued")} commands, ` +
       `${count("command.expired")} expired, ${count("command.released")} given back, ` +
       `${quarantined(verdict)} given up after their workers died; ${restarts} restarts`,

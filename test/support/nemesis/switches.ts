@@ -20,8 +20,8 @@ const SWITCHES: Record<string, Switch> = {
   /** What a loop has done is counted by the process that saw it, from its own start on. */
   "counts in memory": {
     file: "/services/loops/advance.ts",
-    find: "const { open, doneCount: success, failedCount: failed, digest, firstError: error } = state;",
-    instead: `const { open, doneCount, failedCount: failed, digest, firstError: error } = state;
+    find: "doneCount: success, failedCount: failed, digest, firstError: error } = state;",
+    instead: `doneCount, failedCount: failed, digest, firstError: error } = state;
       const seen = (globalThis as any).seenCounts ??= new Map();
       if (!seen.has(state.loop_id)) seen.set(state.loop_id, doneCount);
       const success = doneCount - seen.get(state.loop_id);`,

@@ -44,8 +44,8 @@ export function valueOf(execution: string, step: string, item: string): string {
 }
 
 /**
- * `POST /{work|flaky|bad|large|poison}/{execution}/{step}/{item}?ms=…` → `{value}` after `ms`. Whom
- * `/poison` kills is the caller's own affair.
+ * `POST /{work|flaky|bad|large|poison}/{execution}/{step}/{item}?ms=…` → `{value}` after `ms`.
+ * Whom `/poison` kills is the caller's own affair.
  */
 export async function startUpstream(secret: string, chance: () => number): Promise<Upstream> {
   const calls: Call[] = [];
