@@ -42,7 +42,8 @@ export interface StepKind {
 }
 
 const RULES = `spec: {policy: {rules: [{
-            when: "{{ output.status == 'error' and output.error.retryable }}", then: {do: retry, attempts: 200, backoff: fixed, delay: 0.3}}]}}`;
+            when: "{{ output.status == 'error' and output.error.retryable }}",
+            then: {do: retry, attempts: 200, backoff: fixed, delay: 0.3}}]}}`;
 
 /** Tables of the target, made before the first playbook runs. */
 export const TABLES = `
@@ -57,7 +58,8 @@ const upsert = (execution: string, step: string, item: string, value: string, mo
         auth: pg_k8s
         query: >-
           ${more}insert into effect values ($1, $2, $3, $4, 1)
-          on conflict (execution_id, step, item) do update set times = effect.times + 1, value = excluded.value
+          on conflict (execution_id, step, item)
+          do update set times = effect.times + 1, value = excluded.value
         params: ["${execution}", "${step}", "${item}", "${value}"]
         ${RULES}`;
 
