@@ -34,6 +34,7 @@ interface Shown {
 
 export interface LogRow {
   execution_id: string;
+  parent_execution_id: string | null;
   status: string;
   loop: Record<string, Shown> | null;
   fanout?: Record<string, Omit<Shown, "total">> | null;
@@ -73,7 +74,8 @@ export async function readLog(url: string, executionId?: string): Promise<Log> {
     ),
     ask<LogRow>(
       url,
-      `select execution_id, status, state->'loop' as loop, state->'fanout' as fanout
+      `select execution_id, parent_execution_id, status, state->'loop' as loop,
+              state->'fanout' as fanout
        from noetl.execution ${where}`,
       [id],
     ),

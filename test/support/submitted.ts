@@ -53,7 +53,7 @@ export async function ended(
 }
 
 /** What somebody would look at who wonders why nothing happens. */
-async function sight(url: string): Promise<string> {
+export async function sight(url: string): Promise<string> {
   const [heads, workers, events] = await Promise.all([
     ask(url, "select *, now() from noetl.stream where status = 'open'"),
     ask(url, "select worker_id, incarnation, status, seen_at, now() from noetl.runtime"),
