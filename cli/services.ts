@@ -77,14 +77,14 @@ function credentialsOf({ settings, database }: Runtime): ServiceSchema {
 }
 
 function toolsOf(runtime: Runtime): ServiceSchema[] {
-  const { settings } = runtime;
+  const { settings, limiter } = runtime;
   return [
-    noopTool(),
-    httpTool(settings.httpTool),
-    postgresTool(settings.postgresTool),
+    noopTool({ limiter }),
+    httpTool({ ...settings.httpTool, limiter }),
+    postgresTool({ ...settings.postgresTool, limiter }),
     playbookTool(runtime),
     artifactTool(runtime),
-    actionTool(settings.actionTool),
-    pythonTool({ ...settings.pythonTool, environment: settings.pythonEnvironment }),
+    actionTool({ ...settings.actionTool, limiter }),
+    pythonTool({ ...settings.pythonTool, environment: settings.pythonEnvironment, limiter }),
   ];
 }

@@ -3,6 +3,7 @@ import type { Service, ServiceSchema } from "moleculer";
 import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { ensurePartitions, forgetStarts } from "../../mixins/postgres/execution.ts";
+import { forgetBuckets } from "../../mixins/postgres/rate.ts";
 import { forgetWorkers } from "../../mixins/postgres/runtime.ts";
 import { pickDue, type DueStream } from "../../mixins/postgres/stream.ts";
 
@@ -28,6 +29,8 @@ const WAKE_MS = 30_000;
 const PARTITIONS_AHEAD = 2;
 /** A worker's row is kept so long, and longer where a silent holder may hold its work longer. */
 const WORKERS_KEPT_SECONDS = 3_600;
+/** Longer than any burst is refilled by a sensible rate. */
+const BUCKETS_KEPT_SECONDS = 86_400;
 
 /** The service `reaper` over a process's runtime. */
 export default function reaperService(
@@ -77,6 +80,7 @@ export default function reaperService(
       await ensurePartitions(database, PARTITIONS_AHEAD);
       await forgetStarts(database);
       await forgetWorkers(database, workersKeptSeconds);
+      await forgetBuckets(database, BUCKETS_KEPT_SECONDS);
     } catch (error) {
       service.logger.warn({ err: error }, "reaper.housekeeping_failed");
     }

@@ -22,9 +22,14 @@ interface Child {
 }
 
 /** The service `tool.playbook` over a process's runtime: playbook-dsl §3.8. */
-export default function playbookTool({ settings, doorbell }: Runtime): ServiceSchema {
+export default function playbookTool({ settings, doorbell, limiter }: Runtime): ServiceSchema {
   let link: ServerLink;
-  const limits = { concurrency: CONCURRENCY, max_queue_size: 0 };
+  const limits = {
+    tool: "playbook",
+    concurrency: CONCURRENCY,
+    max_queue_size: 0,
+    limiter,
+  } as const;
   return {
     name: "tool.playbook",
     actions: {

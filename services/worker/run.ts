@@ -197,6 +197,7 @@ async function call(
     attempt: run.attempt,
     delivery: grant.delivery,
     idempotency_key: idempotencyKey(grant, task, run.visit, place),
+    playbook: grant.playbook.path,
     ...(scope.execution.caller && { caller: scope.execution.caller }),
   };
   const called = callTool(broker, task.kind, { ...request, command }, options.signal);
