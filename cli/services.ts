@@ -7,6 +7,7 @@ import commandsService from "../services/commands/commands.service.ts";
 import { credentials } from "../services/credentials/credentials.service.ts";
 import executionsService from "../services/executions/executions.service.ts";
 import keysService from "../services/keys/keys.service.ts";
+import limitsService from "../services/limits/limits.service.ts";
 import loopsService from "../services/loops/loops.service.ts";
 import projectionService from "../services/projection/projection.service.ts";
 import reaperService from "../services/reaper/reaper.service.ts";
@@ -41,7 +42,7 @@ export function createServices(
   const decides = roles.includes("server") || roles.includes("client");
   const works = roles.includes("worker");
   const schemas = [
-    ...(decides || works ? [credentialsOf(runtime)] : []),
+    ...(decides || works ? [credentialsOf(runtime), limitsService(runtime)] : []),
     ...(decides
       ? [
           catalogService(runtime),

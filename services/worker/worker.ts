@@ -17,6 +17,7 @@ import { claimAll } from "./claims.ts";
 import { identify, isAlive, type WorkerIdentity } from "./identity.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
+import { LongWaits } from "./long-waits.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
 import { Slots } from "./slots.ts";
@@ -40,6 +41,7 @@ export class Worker {
   readonly #service: Service;
   readonly #link: ServerLink;
   readonly #reporter: Reporter;
+  readonly #longWaits: LongWaits;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
@@ -56,6 +58,7 @@ export class Worker {
     this.#link = link;
     this.me = identify(runtime.nodeId);
     this.slots = new Slots(runtime.settings.worker.maxInflight);
+    this.#longWaits = new LongWaits(this.slots.size, wait => this.slots.suspended(wait));
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
@@ -189,6 +192,7 @@ export class Worker {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
         suspended: wait => this.slots.suspended(wait),
+        waiting: wait => this.#longWaits.around(wait),
       });
       if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);
