@@ -5,6 +5,7 @@ import { Busy, Unavailable, errorType } from "../schemas/errors.ts";
 import type { StartCaller } from "../schemas/frozen-scope.ts";
 import { isObject } from "../schemas/json.ts";
 import type { Json, JsonObject } from "../schemas/json.ts";
+import { TASK_LIMIT_EXPECTED } from "../schemas/rate-limit.ts";
 import { checked } from "../schemas/requests.ts";
 import type { ToolEnvelope, ToolError, ToolKind, ToolRequest } from "../schemas/tool.ts";
 import { inBulkhead, type BulkheadLimits } from "./middleware/bulkhead.ts";
@@ -134,7 +135,7 @@ async function admitted(
 ): Promise<ToolRequest> {
   if (signal?.aborted) throw cancelledFailure();
   const asking = askingOf(guard, request, signal);
-  if (typeof asking === "string") throw configFailure(`rate_limit: ${asking}`);
+  if (typeof asking === "string") throw configFailure(`rate_limit: ${asking}`, TASK_LIMIT_EXPECTED);
   try {
     await guard.limiter.admit(asking);
   } catch (error) {

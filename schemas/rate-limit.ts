@@ -34,6 +34,7 @@ export interface TaskLimit {
 }
 
 export const RATE_EXPECTED = "a rate such as 200/s, 100/m, 5000/h, or 200/s burst 20";
+export const TASK_LIMIT_EXPECTED = "200/s, or {rate: 200/s, burst: 20, per: host}";
 export const TARGET_EXPECTED = "tool, tool:host:NAME, tool:credential:ALIAS; * for each of them";
 /** Keys of `spec.rate_limit` as a map. */
 const TASK_FIELDS = ["rate", "burst", "per"];
@@ -108,7 +109,7 @@ export function readTaskLimit(value: unknown): TaskLimit | string {
     return `per: one of ${TASK_PER.join(", ")}`;
   }
   const rate = parseRate(fields["rate"], fields["burst"]);
-  return rate ? { rate, per: per as string | undefined } : `expected ${RATE_EXPECTED}`;
+  return rate ? { rate, per: per as string | undefined } : "it is no rate";
 }
 
 /** The limits of a process by target, ready to be asked call by call. */

@@ -46,6 +46,6 @@ export function inBulkhead<Answer>(
       ) as never;
       wrapped.set(broker, run as Handler<Answer>);
     }
-    return (run)(ctx);
+    return run(ctx);
   };
 }

@@ -39,6 +39,8 @@ const BUSY_MAX_MS = 5_000;
 const BUSY_MIN_MS = 50;
 /** When the shared buckets are out of reach. */
 const AWAY_MS = 1_000;
+/** Turns that are met later than this would meet the next ones: an upstream counts any second. */
+const LATE_MS = 50;
 /** A pause that is longer by less than this is the same one, told by another call. */
 const SAME_PAUSE_MS = 100;
 /** Of one pause, whoever asks for it. */
@@ -51,6 +53,8 @@ interface Waiter {
   refuse(error: unknown): void;
   /** Whether its caller has gone. */
   isOver(): boolean;
+  /** Its turn was missed once: this process was busy with something else. */
+  wasLate: boolean;
 }
 
 /**
@@ -183,6 +187,7 @@ export class RateLimiter {
       go: () => end(resolve),
       refuse: error => end(() => reject(error)),
       isOver: () => isOver,
+      wasLate: false,
     });
     return promise;
   }
@@ -235,8 +240,15 @@ export class RateLimiter {
       this.counters.at_once += 1;
       return waiter.go();
     }
+    const dueMs = performance.now() + waitMs;
     setTimeout(() => {
       if (waiter.isOver()) return;
+      const isLate = performance.now() - dueMs > LATE_MS;
+      if (isLate && !waiter.wasLate) {
+        // Once only: a process that is always late must still come to its calls.
+        waiter.wasLate = true;
+        return this.#wait(waiter);
+      }
       // The turn lies in a pause that began after the lease: another one is needed.
       if (this.#pauseLeft(waiter.use.bucket) > 0) return this.#wait(waiter);
       this.counters.waited += 1;

@@ -1,6 +1,6 @@
 /** The fields of one tool, wherever it is written: in a step, in a pipeline, in the workbook. */
 import { isObject } from "../json.ts";
-import { readTaskLimit } from "../rate-limit.ts";
+import { readTaskLimit, TASK_LIMIT_EXPECTED } from "../rate-limit.ts";
 import { checkTemplates } from "./check-templates.ts";
 import { readMap, refuse, warn } from "./findings.ts";
 import type { Findings } from "./findings.ts";
@@ -136,7 +136,7 @@ function refuseRateLimit(findings: Findings, path: Path, value: unknown): void {
   if (typeof limit !== "string") return;
   refuse(findings, path, {
     message: `'rate_limit' cannot be used: ${limit}`,
-    expected: "200/s, or {rate: 200/s, burst: 20, per: host}",
+    expected: TASK_LIMIT_EXPECTED,
   });
 }
 

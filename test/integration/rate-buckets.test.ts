@@ -13,7 +13,11 @@ import {
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 
 /** Turns of one bucket. */
-async function lease(buckets: Buckets, wanted: number, rate: { perSecond: number; burst?: number }) {
+async function lease(
+  buckets: Buckets,
+  wanted: number,
+  rate: { perSecond: number; burst?: number },
+) {
   const { perSecond, burst = 1 } = rate;
   const asked = { bucket: "b", wanted, intervalMs: 1_000 / perSecond, burst };
   const grants = await buckets.lease([asked]);
@@ -122,10 +126,10 @@ describe("buckets of rates", () => {
     const [spared, limited] = await listLimits(store, 10);
     assert.deepEqual([spared?.target, spared?.rate], ["http", null]);
     assert.deepEqual([limited?.rate, limited?.updated_by], [rate, "bob"]);
-    assert.deepEqual([await clearLimit(store, "http"), await clearLimit(store, "http")], [
-      true,
-      false,
-    ]);
+    assert.deepEqual(
+      [await clearLimit(store, "http"), await clearLimit(store, "http")],
+      [true, false],
+    );
     await lease(sharedBuckets(store), 1, { perSecond: 10 });
     await forgetBuckets(store, 3_600);
     const kept = await store.query("select bucket from noetl.rate_bucket");

@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { ask, until } from "./actors.ts";
 import { natsServerBinary, startNats, type TestNats } from "./nats.ts";
-import { pgBouncerBinary, startPgBouncer, type TestPgBouncer } from "./pgbouncer.ts";
+import { pgBouncerBinary, startPgBouncer, type Backends, type TestPgBouncer } from "./pgbouncer.ts";
 import type { TestServer } from "./postgres.ts";
 import { begin, startServer, type Env, type NoetlProcess, type NoetlServer } from "./process.ts";
 import { credentialsFor } from "./public-playbooks.ts";
@@ -24,6 +24,8 @@ export interface ClusterOptions {
   servers: number;
   workers: number;
   env?: Env;
+  /** Connections that PgBouncer opens to the store; it stands before the target too when given. */
+  backends?: { store: Backends; target: Backends };
   /** The Postgres of the store, for a test that crashes it. */
   postgres?: TestServer;
   /** Workers are told the servers' addresses (NOETL_SERVER_URL). */
@@ -49,8 +51,15 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   if (options.isNatsAway) await nats.loseAll();
   const binary = pgBouncerBinary();
   if (!binary) process.stdout.write("      no pgbouncer: straight to Postgres\n");
-  const bouncer = binary ? await startPgBouncer(binary, stage.store.direct) : undefined;
-  const cluster = new Cluster({ stage, nats, bouncer }, options);
+  const { backends } = options;
+  const bouncer = binary
+    ? await startPgBouncer(binary, stage.store.direct, backends?.store)
+    : undefined;
+  const before =
+    binary && backends
+      ? await startPgBouncer(binary, stage.target.direct, backends.target)
+      : undefined;
+  const cluster = new Cluster({ stage, nats, bouncer, before }, options);
   const many = (count: number, add: () => Promise<unknown>) =>
     Promise.all(Array.from({ length: count }, add));
   await many(options.servers, () => cluster.addServer());
@@ -62,6 +71,8 @@ interface Parts {
   stage: Stage;
   nats: TestNats;
   bouncer: TestPgBouncer | undefined;
+  /** Before the user's database. */
+  before: TestPgBouncer | undefined;
 }
 
 export class Cluster {
@@ -129,7 +140,7 @@ export class Cluster {
     const urls = this.servers.map(server => server.url).join(",");
     const settings = {
       ...this.#env,
-      ...credentialsFor(url),
+      ...credentialsFor(this.#parts.before?.through(url) ?? url),
       NOETL_NODE_ID: name,
       ...(this.#isOverHttp && { NOETL_SERVER_URL: urls }),
     };
@@ -170,8 +181,9 @@ export class Cluster {
 
   /** For `afterEach`, when the processes have ended. */
   async close(): Promise<void> {
-    const { stage, nats, bouncer } = this.#parts;
+    const { stage, nats, bouncer, before } = this.#parts;
     await bouncer?.stop();
+    await before?.stop();
     await nats.stop();
     await stage.close();
     for (const user of this.#users) await dropUser(this.target.direct, user);
