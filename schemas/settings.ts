@@ -61,6 +61,8 @@ export const SETTINGS = {
       1000,
       "Rings of one message before it is counted as lost",
     ),
+    cache: flag("NOETL_CACHE", true, "Keep answers that last in a NATS KV bucket, for all nodes"),
+    cacheBucket: text("NATS_CACHE_BUCKET", "NOETL_CACHE", "Its name, before that of the namespace"),
     eventTransport: choice(
       "NOETL_EVENT_TRANSPORT",
       "http",
