@@ -98,7 +98,7 @@ export function parseTarget(text: string): string | undefined {
 }
 
 /**
- * `spec.rate_limit` of a task: a rate, or `{rate, burst?, per?}`. A text says what is wrong with it.
+ * `spec.rate_limit` of a task: a rate, or `{rate, burst?, per?}`. A text says what is wrong.
  */
 export function readTaskLimit(value: unknown): TaskLimit | string {
   const fields = isObject(value) ? value : { rate: value };

@@ -263,7 +263,7 @@ export class RateLimiter {
   }
 }
 
-/** Playbooks may ask for different rates of one bucket: for what goes together the lowest counts. */
+/** Playbooks may ask for different rates of a bucket: of those that go together the lowest. */
 function slowest(waiters: readonly Waiter[]): Rate {
   const [first, ...others] = waiters.map(({ use }) => use.rate);
   return others.reduce(

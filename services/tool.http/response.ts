@@ -72,7 +72,7 @@ export function retryAfterMs(value: unknown, nowMs: number, maxMs: number): numb
 }
 
 /**
- * How long nobody should call this host: what a 429, or a 503, says in its `Retry-After`. A 429 that
+ * How long nobody should call this host: the `Retry-After` of a 429, or of a 503. A 429 that
  * says nothing means `pauseMs`. 0: go on.
  */
 export function pauseOf(

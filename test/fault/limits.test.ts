@@ -60,7 +60,7 @@ describe("a burst that nobody can take at once", function () {
     await cluster.close();
   });
 
-  it("goes at the upstream's pace, within the databases' connections, and waits in the stream", async function () {
+  it("goes at the upstream's pace and within its databases' connections", async function () {
     const binary = pgBouncerBinary();
     if (!binary) {
       sayNoPgBouncer();
@@ -113,7 +113,7 @@ function tell(upstream: LimitedUpstream, sights: LoadSight[]): void {
   const most = (read: (sight: LoadSight) => number) => Math.max(...sights.map(read));
   const rate = ((ITEMS / spanMs) * 1_000).toFixed(1);
   const said = [
-    `${ITEMS} items, ${calls} calls, ${refused} refused, ${rate}/s, busiest second ${busiestSecond}`,
+    `${ITEMS} items, ${calls} calls, ${refused} refused, ${rate}/s, busiest ${busiestSecond}`,
     `connections: target ${most(({ connections }) => connections[0] ?? 0)}, ` +
       `store ${most(({ connections }) => connections[1] ?? 0)}`,
     `stream: ${most(({ pending }) => pending)} waiting at most, ` +

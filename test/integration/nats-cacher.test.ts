@@ -1,4 +1,4 @@
-// The NATS KV cacher: the same script as Moleculer's Memory cacher, then what only a shared one can.
+// The NATS KV cacher: Moleculer's Memory cacher plays the same script.
 import { strict as assert } from "node:assert";
 import { Cachers, ServiceBroker, type Context } from "moleculer";
 import { NatsKvCacher } from "../../mixins/cacher/nats-kv.ts";

@@ -105,7 +105,7 @@ describe("buckets of rates", () => {
     assert.ok(refused > 0, "more was asked for than there is");
   });
 
-  it("takes turns of many buckets in one round trip, in whatever order they are asked", async () => {
+  it("takes turns of many buckets in one round trip, in any order", async () => {
     const [one, other] = [sharedBuckets(open()), sharedBuckets(open())];
     const names = Array.from({ length: 20 }, (_, n) => `b${n}`);
     const wish = (bucket: string) => ({ bucket, wanted: 1, intervalMs: 1, burst: 1 });

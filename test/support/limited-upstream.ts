@@ -6,7 +6,7 @@ export interface LimitedUpstream {
   url: string;
   /** As limits name it. */
   host: string;
-  /** Calls in all, those refused, the most accepted in one second, and from the first to the last. */
+  /** Calls in all, those refused, the most taken in a second, from the first to the last. */
   seen(): { calls: number; refused: number; busiestSecond: number; spanMs: number };
   close(): Promise<void>;
 }

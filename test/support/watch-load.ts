@@ -1,4 +1,4 @@
-// Looks at a running load again and again: connections, memory of processes, messages in the stream.
+// Looks at a running load again and again: connections, memory, messages in the stream.
 import { readFile } from "node:fs/promises";
 import { connect } from "nats";
 import { ask } from "./actors.ts";

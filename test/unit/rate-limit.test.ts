@@ -151,7 +151,7 @@ describe("a limiter", () => {
     assert.equal(limiter.counters.leases, 3, "the two missed turns are leased anew, together");
   });
 
-  it("tells who would wait beyond the horizon when to come back, each behind the other", async () => {
+  it("tells who would wait beyond the horizon when to come back", async () => {
     const limiter = new RateLimiter({ fixed: [limit("http", "10/s burst 1")] });
     const settled = await Promise.allSettled(Array.from({ length: 20 }, () => limiter.admit(call)));
     const refused = settled.flatMap(one => (one.status === "rejected" ? [one.reason] : []));
@@ -163,7 +163,7 @@ describe("a limiter", () => {
     assert.equal((refused[0] as { type: string }).type, "BUSY");
   });
 
-  it("holds all calls of a host that asked for a pause, also those with a turn already", async () => {
+  it("holds calls of a host that asked for a pause, with a turn or without", async () => {
     const limiter = new RateLimiter({ fixed: [limit("http:host:h", "10/s burst 1")] });
     const told: [string, number][] = [];
     limiter.announce = (bucket, ms) => told.push([bucket, ms]);
