@@ -28,6 +28,7 @@ const program = new Command("noetl")
 
 const db = program.command("db").description("the database of the runtime");
 const credential = program.command("credential").description("credentials by alias");
+const limits = program.command("limits").description("rates that hold for all workers together");
 const key = program.command("key").description("API keys, for servers that others can reach");
 
 declareRuns();
@@ -35,6 +36,7 @@ declareCatalog();
 declareQuestions();
 declareHousekeeping();
 declareKeys();
+declareLimits();
 await main();
 
 function declareRuns(): void {
@@ -168,6 +170,22 @@ function declareKeys(): void {
   verb("list", "names, roles and times, never the keys", list, key);
   const revoke: Verb = async (o, [name]) => (await import("./key.ts")).revokeKey(name ?? "", o);
   verb("revoke <name>", "end one for ever", revoke, key);
+}
+
+function declareLimits(): void {
+  const show: Verb = async o => (await import("./limits.ts")).listLimits(o);
+  verb("list", "limits in force, and upstreams that asked for silence", show, limits);
+  const set: Verb = async (o, [target, rate]) =>
+    (await import("./limits.ts")).setLimit(target ?? "", rate ?? "", o);
+  verb(
+    "set <target> <rate>",
+    "http:host:api.example.com 200/s; none spares it",
+    set,
+    limits,
+  ).option("--burst <n>", "calls at once after a silence");
+  const clear: Verb = async (o, [target]) =>
+    (await import("./limits.ts")).clearLimit(target ?? "", o);
+  verb("clear <target>", "take back one that was set", clear, limits);
 }
 
 /**

@@ -11,6 +11,7 @@ import type { Database } from "./postgres/index.ts";
 import { findOver } from "./postgres/command.ts";
 import { readStream, type StreamAppend } from "./postgres/event.ts";
 import { ensurePartitions, findStart, forgetStarts } from "./postgres/execution.ts";
+import { forgetBuckets } from "./postgres/rate.ts";
 import { forgetWorkers, readSeen } from "./postgres/runtime.ts";
 import { readSnapshot, writeSnapshot } from "./postgres/snapshot.ts";
 import {
@@ -56,7 +57,14 @@ export interface EventStore {
   /** The start that owns an idempotency key. */
   findStart(key: string): Promise<{ execution_id: string; request_hash: string } | undefined>;
   /** What must be there ahead of time, and what need not be kept any more. */
-  keepHouse(options: { partitionsAhead: number; workersKeptSeconds: number }): Promise<void>;
+  keepHouse(kept: HouseKept): Promise<void>;
+}
+
+/** How far ahead partitions are made, and how long what nobody uses is kept. */
+export interface HouseKept {
+  partitionsAhead: number;
+  workersKeptSeconds: number;
+  bucketsKeptSeconds: number;
 }
 
 export interface StreamName {
@@ -107,10 +115,11 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
     pickDue: options => pickDue(database, options),
     findOver: commandIds => findOver(database, commandIds),
     findStart: key => findStart(database, key),
-    async keepHouse({ partitionsAhead, workersKeptSeconds }) {
+    async keepHouse({ partitionsAhead, workersKeptSeconds, bucketsKeptSeconds }) {
       await ensurePartitions(database, partitionsAhead);
       await forgetStarts(database);
       await forgetWorkers(database, workersKeptSeconds);
+      await forgetBuckets(database, bucketsKeptSeconds);
     },
   };
 }

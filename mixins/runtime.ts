@@ -6,6 +6,8 @@ import { createClock, type Clock } from "./clock.ts";
 import { createEventStore, type EventStore } from "./event-store.ts";
 import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { createLimiter, countTurns } from "./rate-limit/shared.ts";
+import type { RateLimiter } from "./rate-limit/limiter.ts";
 import { createOffers, type Offers } from "./offers.ts";
 import { countProcess, countShared } from "./process-metrics.ts";
 import { takeNodeNumber } from "./postgres/execution.ts";
@@ -34,6 +36,8 @@ export interface Runtime {
   results: ResultStore;
   values: ValueStore;
   feed: Feed<StoredEvent[]>;
+  /** Turns of calls that are limited, shared with all other processes. */
+  limiter: RateLimiter;
   /** What this process counts, for whoever scrapes it. */
   metrics: Metrics;
   /** Executions whose rows were just written: by this process, or with what it told the holder. */
@@ -76,6 +80,8 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   feed.subscribe(events => offers.settle(events));
   const doorbell = offering(options.doorbell ?? createLocalDoorbell(), offers);
   const metrics = createMetrics();
+  const limiter = createLimiter(options);
+  countTurns(metrics, limiter);
   countProcess(metrics, options.nodeId);
   countShared(metrics, { database: options.database, store, doorbell });
   return {
@@ -85,6 +91,7 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     rows: createProjectionStore(options.database),
     workers: createWorkerRows(options.database),
     metrics,
+    limiter,
     ids: createIds(node, () => clock.now()),
     doorbell,
     offers,

@@ -7,6 +7,7 @@ import { API_ROLES } from "./access.ts";
 import { ACTOR_KINDS } from "./decider.ts";
 import { jsonObject, named, playbookPath, playbookVersion, time } from "./answer.ts";
 import * as executions from "./execution-answers.ts";
+import * as limits from "./limit-requests.ts";
 import { id } from "./requests.ts";
 
 const hash = z.string().describe("sha256 of the text, as hex");
@@ -219,6 +220,9 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "credentials.register": credentialStored,
   "credentials.list": credentialList,
   "workers.list": workerList,
+  "limits.list": limits.limitList,
+  "limits.set": limits.limitSet,
+  "limits.clear": limits.limitCleared,
   "commands.waiting": ringList,
   "commands.get": command,
   "commands.claim": grant,

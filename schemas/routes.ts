@@ -9,6 +9,7 @@ import {
   commandsValue,
   commandsWaiting,
 } from "./command-requests.ts";
+import { limitsClear, limitsSet } from "./limit-requests.ts";
 import {
   catalogGet,
   catalogList,
@@ -232,6 +233,18 @@ export const API_ROUTES: readonly ApiRoute[] = [
   {
     ...route("GET /workers", "workers.list", queryOf, workersList),
     ...about("Workers, their slots, and whether they live", READERS),
+  },
+  {
+    ...route("GET /limits", "limits.list", queryOf, nothing),
+    ...about("Rate limits in force, and upstreams that asked for silence", READERS),
+  },
+  {
+    ...route("POST /limits", "limits.set", bodyObject, limitsSet),
+    ...about("Set a rate limit for all workers", OPERATORS),
+  },
+  {
+    ...route("POST /limits/clear", "limits.clear", bodyObject, limitsClear),
+    ...about("Take back a limit that was set", OPERATORS),
   },
   {
     ...route("POST /credentials", "credentials.register", bodyObject, credentialsRegister),

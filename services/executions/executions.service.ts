@@ -3,6 +3,7 @@ import type { ActionSchema, Context, Service, ServiceBroker, ServiceSchema } fro
 import { createActorHost } from "../../mixins/actor.ts";
 import { countActors } from "../../mixins/actor-metrics.ts";
 import { actorActions, actorPorts } from "../../mixins/actor-service.ts";
+import { forget, remembered } from "../../mixins/cacher/remembered.ts";
 import { abortsOf } from "../../mixins/cancelled-work.ts";
 import { VERIFY_MS_MAX } from "../../mixins/postgres/verify.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
@@ -54,6 +55,13 @@ const PATIENT = {
   bulkhead: { enabled: false },
 };
 
+/** An end is asked for by many who wait for it. A redrive forgets it. */
+const STATUS_KEPT_SECONDS = 10;
+
+function statusKey(executionId: string): string {
+  return `executions.status:${executionId}`;
+}
+
 /** A proof may be a long read: one at a time, and few that wait for their turn. */
 const PROVING = {
   timeout: VERIFY_MS_MAX + 5_000,
@@ -96,7 +104,15 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
       handler: validated(executionId, (_ctx: Context, p) => readExecution(runtime, p.execution_id)),
     },
     status: {
-      handler: validated(executionId, (_ctx: Context, p) => readStatus(runtime, p.execution_id)),
+      handler: validated(executionId, ({ broker }: Context, p) =>
+        remembered(broker, {
+          key: statusKey(p.execution_id),
+          ttl: STATUS_KEPT_SECONDS,
+          load: () => readStatus(runtime, p.execution_id),
+          // What runs is never shown as it was.
+          isLasting: ({ completed, failed, is_cancelled }) => completed || failed || is_cancelled,
+        }),
+      ),
     },
     list: { handler: validated(executionsList, (_ctx: Context, p) => listRows(runtime, p)) },
     events: { handler: validated(executionsEvents, (_ctx: Context, p) => listEvents(runtime, p)) },
@@ -160,9 +176,11 @@ function requests(runtime: Runtime, host: () => ExecutionHost): Record<string, A
     },
     /** Runs again what failed of a run that has ended. */
     redrive: {
-      handler: validated(executionsRedrive, (ctx: Context, p) =>
-        redriveExecution(runtime, host(), p, requestedBy(ctx)),
-      ),
+      handler: validated(executionsRedrive, async (ctx: Context, p) => {
+        const answer = await redriveExecution(runtime, host(), p, requestedBy(ctx));
+        await forget(ctx.broker, statusKey(p.execution_id));
+        return answer;
+      }),
     },
     /** Asks a run to begin nothing more; what runs finishes. */
     pause: {

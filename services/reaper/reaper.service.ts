@@ -26,6 +26,8 @@ const WAKE_MS = 30_000;
 const PARTITIONS_AHEAD = 2;
 /** A worker's row is kept so long, and longer where a silent holder may hold its work longer. */
 const WORKERS_KEPT_SECONDS = 3_600;
+/** Longer than any burst is refilled by a sensible rate. */
+const BUCKETS_KEPT_SECONDS = 86_400;
 
 /** The service `reaper` over a process's runtime. */
 export default function reaperService(
@@ -72,7 +74,11 @@ export default function reaperService(
 
   async function housekeep(service: Service): Promise<void> {
     try {
-      await store.keepHouse({ partitionsAhead: PARTITIONS_AHEAD, workersKeptSeconds });
+      await store.keepHouse({
+        partitionsAhead: PARTITIONS_AHEAD,
+        workersKeptSeconds,
+        bucketsKeptSeconds: BUCKETS_KEPT_SECONDS,
+      });
     } catch (error) {
       service.logger.warn({ err: error }, "reaper.housekeeping_failed");
     }

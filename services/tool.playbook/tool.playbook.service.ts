@@ -27,9 +27,15 @@ interface Child {
 }
 
 /** The service `tool.playbook` over a process's runtime: playbook-dsl §3.8. */
-export default function playbookTool({ settings, doorbell, clock }: Runtime): ServiceSchema {
+export default function playbookTool(runtime: Runtime): ServiceSchema {
+  const { settings, doorbell, clock, limiter } = runtime;
   let link: ServerLink;
-  const limits = { concurrency: CONCURRENCY, max_queue_size: 0 };
+  const limits = {
+    tool: "playbook",
+    concurrency: CONCURRENCY,
+    max_queue_size: 0,
+    limiter,
+  } as const;
   return {
     name: "tool.playbook",
     actions: {

@@ -19,6 +19,7 @@ import { playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
 import { isTooLarge, tooLargeFailure } from "./failures.ts";
 import { valueOf, type Item } from "./items.ts";
+import { LONG_WAIT_MS } from "./long-waits.ts";
 import { patiently } from "./patience.ts";
 import {
   runPipeline,
@@ -39,6 +40,8 @@ export interface RunOptions {
   signal: AbortSignal;
   /** Called around a wait for a child execution: waiting occupies no slot. */
   suspended<T>(wait: Promise<T>): Promise<T>;
+  /** Called around any other long wait, which may keep the slot. */
+  waiting<T>(wait: Promise<T>): Promise<T>;
 }
 
 /** A granted command with what all its items have in common, loaded once. */
@@ -173,21 +176,26 @@ function portsOf(running: Running): PipelinePorts {
     now: () => performance.now(),
     load: references => load(running, references),
     async sleep(ms) {
-      options.signal.throwIfAborted();
-      await new Promise<void>((resolve, reject) => {
-        const cancel = runtime.clock.after(ms, resolve);
-        options.signal.addEventListener(
-          "abort",
-          () => {
-            cancel();
-            reject(options.signal.reason as Error);
-          },
-          { once: true },
-        );
-      });
+      const wait = pause(runtime, ms, options.signal);
+      await (ms < LONG_WAIT_MS ? wait : options.waiting(wait));
     },
     call: (task, request, run) => call(running, task, request, run),
   };
+}
+
+/** Rejects with the signal's reason when that comes first. */
+async function pause({ clock }: Runtime, ms: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const cancel = clock.after(ms, resolve);
+  const onAbort = () => reject(signal.reason as Error);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await promise;
+  } finally {
+    cancel();
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 async function call(
@@ -207,6 +215,7 @@ async function call(
     attempt: run.attempt,
     delivery: grant.delivery,
     idempotency_key: idempotencyKey(grant, task, run.visit, place),
+    playbook: grant.playbook.path,
     ...(scope.execution.caller && { caller: scope.execution.caller }),
   };
   const called = callTool(broker, task.kind, { ...request, command }, options.signal);

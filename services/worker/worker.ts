@@ -18,6 +18,7 @@ import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
+import { LongWaits } from "./long-waits.ts";
 import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
@@ -50,6 +51,7 @@ export class Worker {
   readonly #service: Service;
   readonly #link: ServerLink;
   readonly #reporter: Reporter;
+  readonly #longWaits: LongWaits;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
@@ -67,6 +69,7 @@ export class Worker {
     this.me = identify(runtime.nodeId);
     const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
     this.slots = new Ledger({ all, database });
+    this.#longWaits = new LongWaits(all);
     const { incarnation } = this.me;
     this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
@@ -220,6 +223,8 @@ export class Worker {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
         suspended: wait => this.slots.suspended(slot.workClass, wait),
+        waiting: wait =>
+          this.#longWaits.around(wait, waits => this.slots.suspended(slot.workClass, waits)),
       });
       if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);

@@ -171,6 +171,11 @@ describe("GET /api/openapi.json", function () {
     const beat = { event_type: "command.heartbeat", worker_id: "w1" };
     nothingElse("commands.report_one", await call("POST /events", "/events", beat));
     nothingElse("workers.list", await call("GET /workers", "/workers"));
+    const limit = { target: "http:host:a", rate: "5/s" };
+    nothingElse("limits.set", await call("POST /limits", "/limits", limit));
+    nothingElse("limits.list", await call("GET /limits", "/limits"));
+    const { target } = limit;
+    nothingElse("limits.clear", await call("POST /limits/clear", "/limits/clear", { target }));
     await call("GET /openapi.json", "/openapi.json");
   });
 

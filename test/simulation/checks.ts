@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import { fromRanges } from "../../schemas/ranges.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import { rebuildRow } from "../../services/projection/projector.ts";
-import { findFaults, type Log } from "../support/log-checker.ts";
+import { findFaults, type Log, type LogRow } from "../support/log-checker.ts";
 import type { Client, Run } from "./client.ts";
 import type { World } from "./world.ts";
 
@@ -40,9 +40,11 @@ function logOf({ tables }: World): Log {
       code: (event.result as { error?: { code?: string } } | undefined)?.error?.code ?? null,
     })),
     heads: [...tables.streams.values()].map(row => ({ ...row, has_wake: row.wake_at !== null })),
-    rows: [...tables.executions.values()].map(({ execution_id, status, state }) => ({
-      ...{ execution_id, status },
-      loop: (state["loop"] ?? null) as Log["rows"][number]["loop"],
+    rows: [...tables.executions.values()].map(row => ({
+      ...{ execution_id: row.execution_id, status: row.status },
+      parent_execution_id: row.parent_execution_id ?? null,
+      loop: (row.state["loop"] ?? null) as LogRow["loop"],
+      fanout: (row.state["fanout"] ?? null) as LogRow["fanout"],
     })),
   };
 }

@@ -5,6 +5,7 @@ import { createMetrics } from "../../mixins/metrics.ts";
 import { createOffers } from "../../mixins/offers.ts";
 import type { Doorbell } from "../../mixins/notifications.ts";
 import type { Database } from "../../mixins/postgres/index.ts";
+import { RateLimiter } from "../../mixins/rate-limit/limiter.ts";
 import { createResultStore, type Tier } from "../../mixins/result-store/index.ts";
 import { createFeed, type Runtime } from "../../mixins/runtime.ts";
 import { createValues, type ValueSources } from "../../mixins/values.ts";
@@ -75,6 +76,7 @@ export function createSimRuntime(parts: Parts): Runtime {
     results,
     values: createValues({ ...parts.sources, results }),
     feed,
+    limiter: new RateLimiter(),
     metrics: createMetrics(),
     shown: createFeed(),
   };

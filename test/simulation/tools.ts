@@ -46,11 +46,19 @@ export class Tools {
     return [
       {
         name: "tool.noop",
-        actions: { run: toolAction(LIMITS, (request, { signal }) => this.#work(request, signal)) },
+        actions: {
+          run: toolAction({ tool: "noop", ...LIMITS }, (request, { signal }) =>
+            this.#work(request, signal),
+          ),
+        },
       },
       {
         name: "tool.postgres",
-        actions: { run: toolAction(LIMITS, (request, { signal }) => this.#claim(request, signal)) },
+        actions: {
+          run: toolAction({ tool: "postgres", ...LIMITS }, (request, { signal }) =>
+            this.#claim(request, signal),
+          ),
+        },
       },
     ];
   }

@@ -3,7 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { ask, until } from "./actors.ts";
 import { natsServerBinary, startNats, type TestNats } from "./nats.ts";
-import { pgBouncerBinary, startPgBouncer, type TestPgBouncer } from "./pgbouncer.ts";
+import { pgBouncerBinary, startPgBouncer, type Backends, type TestPgBouncer } from "./pgbouncer.ts";
 import type { TestServer } from "./postgres.ts";
 import { begin, beginServer, orKill } from "./process.ts";
 import type { Env, NoetlProcess, NoetlServer, Program } from "./process.ts";
@@ -27,6 +27,8 @@ export interface ClusterOptions {
   servers: number;
   workers: number;
   env?: Env;
+  /** Connections that PgBouncer opens to the store; it stands before the target too when given. */
+  backends?: { store: Backends; target: Backends };
   /** The Postgres of the store, for a test that crashes it. */
   postgres?: TestServer;
   /** The Postgres of the user's database, likewise. */
@@ -58,14 +60,22 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   if (options.isNatsAway) await nats.loseAll();
   const binary = pgBouncerBinary();
   if (!binary) process.stdout.write("      no pgbouncer: straight to Postgres\n");
-  const bouncer = binary ? await startPgBouncer(binary, stage.store.direct) : undefined;
+  const { backends } = options;
+  const bouncer = binary
+    ? await startPgBouncer(binary, stage.store.direct, backends?.store)
+    : undefined;
+  const before =
+    binary && backends
+      ? await startPgBouncer(binary, stage.target.direct, backends.target)
+      : undefined;
   const between = options.between ?? ((_what, url) => url);
+  const target = before?.through(stage.target.direct) ?? stage.target.direct;
   const urls = {
     store: await between("store", bouncer?.through(stage.store.direct) ?? stage.store.url),
-    target: await between("target", stage.target.direct),
+    target: await between("target", target),
     nats: await between("nats", nats.url),
   };
-  const cluster = new Cluster({ stage, nats, bouncer, urls }, options);
+  const cluster = new Cluster({ stage, nats, bouncer, before, urls }, options);
   const many = (count: number, add: () => Promise<unknown>) =>
     Promise.all(Array.from({ length: count }, add));
   await many(options.servers, () => cluster.addServer());
@@ -79,6 +89,8 @@ interface Parts {
   bouncer: TestPgBouncer | undefined;
   /** What the processes connect to. */
   urls: Record<"store" | "target" | "nats", string>;
+  /** Before the user's database. */
+  before: TestPgBouncer | undefined;
 }
 
 export class Cluster {
@@ -210,8 +222,9 @@ export class Cluster {
 
   /** For `afterEach`, when the processes have ended. */
   async close(): Promise<void> {
-    const { stage, nats, bouncer } = this.#parts;
+    const { stage, nats, bouncer, before } = this.#parts;
     await bouncer?.stop();
+    await before?.stop();
     await nats.stop();
     await stage.close();
     for (const user of this.#users) await dropUser(this.target.direct, user);
