@@ -25,8 +25,10 @@ function active(): Scheduler {
   return scheduler;
 }
 
+/** While modules are loaded no time passes, and chance is not anybody's in particular. */
 function localNow(): number {
-  const { current, now } = active();
+  if (!scheduler) return 0;
+  const { current, now } = scheduler;
   return current ? (current as Clocked).localNow() : now;
 }
 
@@ -71,8 +73,9 @@ export function replaceGlobals(): void {
     clearImmediate: cancel,
   });
   Date.now = () => Math.floor(EPOCH_MS + localNow());
-  performance.now = () => active().now;
-  Math.random = () => active().random();
+  performance.now = () => scheduler?.now ?? 0;
+  const { random } = Math;
+  Math.random = () => scheduler?.random() ?? random();
   crypto.randomUUID = () => {
     const hex = () =>
       Math.floor(active().random() * 0x1_0000_0000)
