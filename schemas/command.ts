@@ -189,10 +189,10 @@ export function issuedAs(
 }
 
 /** The command that a claim, or the `next` of an outcome, holds by its claim_id. */
-export function heldBy(
-  commands: Iterable<Command>,
+export function heldBy<One extends Command>(
+  commands: Iterable<One>,
   claimId: string | undefined,
-): Command | undefined {
+): One | undefined {
   if (claimId === undefined) return undefined;
   for (const command of commands) if (command.holder?.claim_id === claimId) return command;
   return undefined;
