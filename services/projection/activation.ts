@@ -1,5 +1,5 @@
 // What the progress of a loop and of a fan-out have in common.
-import { QUEUE_TIMEOUT } from "../../schemas/command.ts";
+import { QUEUE_TIMEOUT } from "../../schemas/command-failures.ts";
 import type { EventOf, NewEvent, OutcomeResult, StoredEvent } from "../../schemas/events.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
 import { firstMarks, marked, type PaceMark } from "../../schemas/loop-pace.ts";
