@@ -9,6 +9,9 @@ const SCORER = "playbook_composition/user_profile_scorer.yaml";
 const WORKER = "batch_execution/heavy_payload_pipeline_chunk_worker";
 const CHUNKS = "batch_execution/server_oom_stress_chunk_worker";
 
+/** Of itself it does 3,000, one after the other: a minute and more of the same. */
+const STRESS_ITEMS = Number(process.env["STRESS_ITEMS"] ?? 1_000);
+
 const COMPOSITION: PublicCase[] = [
   {
     file: "playbook_composition/playbook_composition.yaml",
@@ -88,14 +91,15 @@ const STRESS: PublicCase[] = [
   {
     file: "batch_execution/server_oom_stress_test/server_oom_stress_test.yaml",
     starts: [`${CHUNKS}/server_oom_stress_chunk_worker.yaml`],
-    expected: "60 children, 3000 rows",
+    expected: `${STRESS_ITEMS / 50} children, ${STRESS_ITEMS} rows`,
+    payload: () => ({ total_items: STRESS_ITEMS }),
     limitMs: 600_000,
     async check({ of, row, children }) {
       const found = await of("summarize");
-      assert.deepEqual([found["is_complete"], found["processed_items"]], [true, 3_000]);
+      assert.deepEqual([found["is_complete"], found["processed_items"]], [true, STRESS_ITEMS]);
       const sql = "select count(distinct item_id)::integer as n from stress_test_results";
-      assert.deepEqual(await row(sql), { n: 3_000 });
-      assert.equal(await children(`fixtures/playbooks/${CHUNKS}`), 60);
+      assert.deepEqual(await row(sql), { n: STRESS_ITEMS });
+      assert.equal(await children(`fixtures/playbooks/${CHUNKS}`), STRESS_ITEMS / 50);
     },
   },
   { file: "test_large_result_extraction.yaml", expected: "small rows", check: smallRows },
