@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import type { ClaimBatch } from "../../mixins/actor-service.ts";
+import { batched } from "../../mixins/batched.ts";
 import { backoffMs, type Clock } from "../../mixins/clock.ts";
 import { splitBySize } from "../../mixins/json-size.ts";
 import { byOwner } from "../../mixins/routing.ts";
@@ -23,19 +24,47 @@ export interface Claimer {
   me: WorkerIdentity;
 }
 
-/** Claims what the rings announce, one call an owner; what is refused is somebody else's. */
-export async function claimAll(
+/**
+ * The claims of a worker. Those of one turn of the event loop go together, whichever pull brought
+ * their rings: the one that ends a wait comes alone, and the others right behind it.
+ */
+export class Claims {
+  readonly #claimer: Claimer;
+  readonly #of = new Map<ActorKind, (ring: Ring) => Promise<Grant | undefined>>();
+
+  constructor(claimer: Claimer) {
+    this.#claimer = claimer;
+  }
+
+  /** Claims what the rings announce, one call an owner; what is refused is somebody else's. */
+  async claim(actor: ActorKind, rings: Ring[]): Promise<Grant[]> {
+    const grants = await Promise.all(rings.map(ring => this.#one(actor)(ring)));
+    return grants.filter(grant => grant !== undefined);
+  }
+
+  #one(actor: ActorKind): (ring: Ring) => Promise<Grant | undefined> {
+    let claim = this.#of.get(actor);
+    if (!claim) {
+      claim = batched(rings => claimAll(this.#claimer, actor, rings), Infinity);
+      this.#of.set(actor, claim);
+    }
+    return claim;
+  }
+}
+
+async function claimAll(
   claimer: Claimer,
-  request: { actor: ActorKind; rings: Ring[] },
-): Promise<Grant[]> {
-  const { actor, rings } = request;
+  actor: ActorKind,
+  rings: Ring[],
+): Promise<(Grant | undefined)[]> {
   const claim_id = randomUUID();
   const owned = byOwner(claimer.broker, actor, rings);
   const groups = owned.flatMap(group => splitBySize(group, Infinity, BATCH_MAX));
   const grants = await Promise.all(
     groups.map(group => claimGroup(claimer, { actor, rings: group, claim_id })),
   );
-  return grants.flat();
+  const granted = new Map(grants.flat().map(grant => [grant.command_id, grant]));
+  return rings.map(ring => granted.get(ring.command_id));
 }
 
 /** A lost answer costs nothing: the same claim_id is answered again (design §5 rule 4). */

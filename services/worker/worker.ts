@@ -10,7 +10,7 @@ import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
-import { claimAll } from "./claims.ts";
+import { Claims } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
 import { openGates, type Gates } from "./gate/open.ts";
 import { Ledger } from "./ledger.ts";
@@ -50,6 +50,7 @@ export class Worker {
   readonly #runtime: Runtime;
   readonly #service: Service;
   readonly #link: ServerLink;
+  readonly #claims: Claims;
   readonly #reporter: Reporter;
   readonly #longWaits: LongWaits;
   readonly #stopping = new AbortController();
@@ -72,6 +73,7 @@ export class Worker {
     this.#longWaits = new LongWaits(all);
     const { incarnation } = this.me;
     this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
+    this.#claims = new Claims({ broker: service.broker, clock: runtime.clock, link, me: this.me });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
@@ -150,11 +152,9 @@ export class Worker {
 
   /** Claims a batch; grants start at once, and the slots of the refused are free again. */
   async #claim(actor: ActorKind, rung: Rung[], workClass: WorkClass): Promise<void> {
-    const { broker } = this.#service;
-    const claimer = { broker, clock: this.#runtime.clock, link: this.#link, me: this.me };
     const rings = rung.filter(ring => this.#hold(ring));
     this.#ended(workClass, rung.length - rings.length);
-    const grants = await claimAll(claimer, { actor, rings });
+    const grants = await this.#claims.claim(actor, rings);
     for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
