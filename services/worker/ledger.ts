@@ -30,8 +30,8 @@ export class Ledger {
   /** Who waits, the longest first: whoever gets a slot and wants another goes to the end. */
   readonly #waiters: Waiter[] = [];
   readonly #idle = new Set<Idle>();
-  /** Nobody gets a slot: one that has work is to run by itself. */
-  #isClosed = false;
+  /** So many that have work are to run by themselves: nobody gets a slot. */
+  #closed = 0;
   /** Called when no other slot has work. */
   #whenQuiet: (() => void) | undefined;
 
@@ -41,7 +41,7 @@ export class Ledger {
 
   /** Slots that a command of this class could have at this moment; without one, of any class. */
   free(workClass: WorkClass = "general"): number {
-    if (this.#isClosed) return 0;
+    if (this.isClosed) return 0;
     const { all, database } = this.caps;
     const left = all - this.#taken.general - this.#taken.database;
     const ofClass = workClass === "database" ? database - this.#taken.database : left;
@@ -144,17 +144,17 @@ export class Ledger {
   }
 
   get isClosed(): boolean {
-    return this.#isClosed;
+    return this.#closed > 0;
   }
 
-  /** From here on nobody gets a slot, and those that only wait for work are given back. */
+  /** Until `open` nobody gets a slot, and those that only wait for work are given back. */
   close(): void {
-    this.#isClosed = true;
+    this.#closed += 1;
     for (const idle of this.#idle) idle.yields.abort();
   }
 
   open(): void {
-    this.#isClosed = false;
+    this.#closed -= 1;
     this.#grant();
   }
 

@@ -29,6 +29,8 @@ export interface Admitting {
 
 export class Seclusion {
   readonly #ports: SeclusionPorts;
+  /** Commands that are alone now: one, or more while others of them wait. */
+  readonly #alone = new Set<string>();
 
   constructor(ports: SeclusionPorts) {
     this.#ports = ports;
@@ -60,11 +62,28 @@ export class Seclusion {
     const cancel = clock.after(QUIET_MAX_MS, () => patience.abort());
     try {
       await ledger.quiet(AbortSignal.any([signal, patience.signal]));
+      this.#alone.add(ring.command_id);
       if (signal.aborted) giveBack([ring], admitting);
       else await claim(ring.actor, [ring]);
     } finally {
       cancel();
+      this.#alone.delete(ring.command_id);
       ledger.open();
+    }
+  }
+
+  /**
+   * Around a wait of a command that gives its slot away meanwhile: one that is alone lets others
+   * in, as it may wait for them.
+   */
+  async waiting<T>(commandId: string, wait: Promise<T>): Promise<T> {
+    if (!this.#alone.has(commandId)) return wait;
+    const { ledger } = this.#ports;
+    ledger.open();
+    try {
+      return await wait;
+    } finally {
+      ledger.close();
     }
   }
 }

@@ -229,12 +229,13 @@ export class Worker {
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
     const next = () => (takesNext ? this.#wantsNext(slot) : {});
+    const suspended = <T>(wait: Promise<T>) =>
+      this.slots.suspended(slot.workClass, this.#seclusion.waiting(command_id, wait));
     try {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
-        suspended: wait => this.slots.suspended(slot.workClass, wait),
-        waiting: wait =>
-          this.#longWaits.around(wait, waits => this.slots.suspended(slot.workClass, waits)),
+        suspended,
+        waiting: wait => this.#longWaits.around(wait, suspended),
       });
       if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);

@@ -111,6 +111,23 @@ describe("a command whose last delivery this is", () => {
     assert.equal(ledger.free(), 3);
   });
 
+  it("lets others in while it only waits, and nobody new when it goes on", async () => {
+    await come(ring("last", 2));
+    const child = Promise.withResolvers<void>();
+    const waits = ledger.suspended("general", seclusion.waiting("last", child.promise));
+    assert.equal(ledger.free(), 4);
+    await come(ring("child"), ring("another last", 2));
+    assert.deepEqual(runs(), ["last", "child"]);
+    await end("child");
+    assert.deepEqual(runs(), ["last", "another last"]);
+    child.resolve();
+    await waits;
+    await end("another last");
+    assert.deepEqual([runs(), ledger.free()], [["last"], 0]);
+    await end("last");
+    assert.equal(ledger.free(), 4);
+  });
+
   it("is left to others when the worker stops first", async () => {
     await come(ring("long"), ring("last", 2));
     stopping.abort();
