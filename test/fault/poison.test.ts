@@ -4,7 +4,7 @@ import { strict as assert } from "node:assert";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { ask } from "../support/actors.ts";
-import { needsNats, startCluster, type Cluster } from "../support/cluster.ts";
+import { needsNats, SHORT_LEASES, startCluster, type Cluster } from "../support/cluster.ts";
 import { assertSound } from "../support/log-checker.ts";
 import { endAll, noetl } from "../support/process.ts";
 import { needsPython } from "../support/python.ts";
@@ -68,7 +68,7 @@ describe("an item that kills its worker", function () {
     return needsPython(this);
   });
   before(async () => {
-    cluster = await startCluster({ servers: 1, workers: 2 });
+    cluster = await startCluster({ servers: 1, workers: 2, env: SHORT_LEASES });
     upstream = createServer((request, response) => {
       const kill = request.url === `/items/${POISON}`;
       const told = kill ? look() : Promise.resolve();
