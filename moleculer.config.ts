@@ -4,6 +4,7 @@ import { replCommands } from "./cli/repl-commands.ts";
 import { brokerLogger } from "./mixins/logging/pino.ts";
 import { NatsKvCacher } from "./mixins/cacher/nats-kv.ts";
 import { packetGuard } from "./mixins/middleware/packets.ts";
+import { successorWatch } from "./mixins/middleware/successors.ts";
 import { PatientNats } from "./mixins/nats-transporter.ts";
 import { loadSettings } from "./schemas/env.ts";
 import type { Settings } from "./schemas/env.ts";
@@ -42,7 +43,8 @@ export function brokerOptions(settings: Settings = loadSettings()): BrokerOption
     tracing: false,
     // `broker.repl()`, of noetl repl and of moleculer-runner --repl.
     replOptions: { delimiter: "noetl $", customCommands: replCommands() },
-    middlewares: [packetGuard()],
+    // The last one is the outermost: what it drops the others never see.
+    middlewares: [successorWatch(), packetGuard()],
     // Signals belong to the command line, which drains before it stops.
     skipProcessEventRegistration: true,
   };

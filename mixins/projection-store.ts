@@ -44,8 +44,8 @@ export interface ProjectionStore {
   log(executionId: string): Promise<StoredEvent[]>;
   /** A row made anew, whatever the old one said; false as `write`. */
   replace(claim: ShardClaim, row: ExecutionRow): Promise<boolean>;
-  /** Descendants of an execution that have not ended, at most `limit`. */
-  openDescendants(executionId: string, limit: number): Promise<string[]>;
+  /** Descendants of an execution that have not ended: the first `limit` ids after `after`. */
+  openDescendants(executionId: string, limit: number, after?: string): Promise<string[]>;
 }
 
 /** The projection's rows in Postgres. */
@@ -73,7 +73,8 @@ export function createProjectionStore(database: Database): ProjectionStore {
         });
       return isOurs;
     },
-    openDescendants: (executionId, limit) => listOpenDescendants(database, executionId, limit),
+    openDescendants: (executionId, limit, after) =>
+      listOpenDescendants(database, executionId, limit, after),
   };
 }
 

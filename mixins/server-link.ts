@@ -96,16 +96,17 @@ export class ServerLink {
     overBroker: () => Promise<T>,
     overHttp: (client: ServerClient) => Promise<T>,
   ): Promise<T> {
-    if (this.#clients.length === 0) return overBroker();
+    const hasHttp = this.#clients.length > 0;
     if (this.#doorbell.connected()) {
       const lost = this.#doorbell.lost();
       try {
+        // An answer that was on its way over a connection that is lost never comes.
         return await unlessLost(overBroker(), lost);
       } catch (error) {
-        if (!isUnreachable(error) && !lost.aborted) throw error;
+        if (!hasHttp || (!isUnreachable(error) && !lost.aborted)) throw error;
       }
     }
-    return this.#firstReachable(overHttp);
+    return hasHttp ? this.#firstReachable(overHttp) : overBroker();
   }
 
   async #firstReachable<T>(ask: (client: ServerClient) => Promise<T>): Promise<T> {

@@ -96,6 +96,7 @@ const ring = z.object({
   step: z.string(),
   kind: z.string(),
   delivery: z.int(),
+  deaths: z.int().optional(),
 });
 const ringList = named("RingList", z.object({ rings: z.array(ring) }));
 

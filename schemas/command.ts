@@ -289,11 +289,11 @@ export function* rings(
 ): Iterable<Effect> {
   for (const command of commands) {
     if (command.holder) continue;
-    const { command_id, step, kind, delivery } = command;
+    const { command_id, step, kind, delivery, deaths } = command;
     yield {
       kind: "ring",
       key: `ring:${command_id}:${delivery}`,
-      ring: { ...stream, command_id, step, kind, delivery },
+      ring: { ...stream, command_id, step, kind, delivery, ...(deaths > 0 && { deaths }) },
     };
   }
 }

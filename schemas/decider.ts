@@ -25,6 +25,8 @@ export interface Ring {
   kind: string;
   /** Claims this command had before; with the command id it names one ring. */
   delivery: number;
+  /** Of those claims, the ones that ended by the worker's death; absent when none did. */
+  deaths?: number;
 }
 
 /** The services whose streams have commands. */

@@ -1,14 +1,33 @@
-// `npm test`: every suite, in two lanes at once, as half of the time of either is spent waiting for
+// `npm test`: every suite, in lanes at once, as half of the time of each is spent waiting for
 // something to die. What follows `--` goes to mocha; naming files there runs them in one lane.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
+import { setPriority } from "node:os";
 import { addTotals, readFailures, readTotals, totalsLine, type Totals } from "./support/totals.ts";
 
-/** Files by lane, balanced by what they take. */
-const LANES = {
-  "processes that fail": ["test/fault/**/*.test.ts"],
-  "everything else": ["test/{unit,simulation,integration,playbooks}/**/*.test.ts"],
-};
+interface Plan {
+  name: string;
+  files: string[];
+  /** What the environment does not say otherwise. */
+  env?: Record<string, string>;
+  /** Others go first when there is work for all: 0 to 19. */
+  nice?: number;
+}
+
+/** Balanced by what they take. The nemesis has its time, and asks for little of the machine. */
+const LANES: Plan[] = [
+  { name: "processes that fail", files: ["test/fault/!(nemesis).test.ts"] },
+  {
+    name: "everything else",
+    files: ["test/{unit,simulation,integration,playbooks}/**/*.test.ts"],
+  },
+  {
+    name: "five minutes of a nemesis",
+    files: ["test/fault/nemesis.test.ts"],
+    env: { NEMESIS_SECONDS: "300" },
+    nice: 5,
+  },
+];
 
 const MOCHA = createRequire(import.meta.url).resolve("mocha/bin/mocha.js");
 
@@ -19,11 +38,21 @@ function say(line: string): void {
 interface Ended {
   output: string;
   code: number;
+  seconds: number;
 }
 
 /** Runs mocha; its output is shown as it comes, or kept. */
-function run(args: string[], shown: boolean): Promise<Ended> {
-  const child = spawn(process.execPath, [MOCHA, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+function run(
+  args: string[],
+  shown: boolean,
+  { env, nice = 0 }: Partial<Plan> = {},
+): Promise<Ended> {
+  const begun = performance.now();
+  const child = spawn(process.execPath, [MOCHA, ...args], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...env, ...process.env },
+  });
+  if (nice > 0 && child.pid !== undefined) setPriority(child.pid, nice);
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     output += text;
@@ -31,21 +60,27 @@ function run(args: string[], shown: boolean): Promise<Ended> {
   });
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
   return new Promise(resolve => {
-    child.on("close", code => resolve({ output, code: code ?? 1 }));
+    child.on("close", code => {
+      const seconds = Math.round((performance.now() - begun) / 1_000);
+      resolve({ output, code: code ?? 1, seconds });
+    });
   });
 }
 
 async function inLanes(options: string[]): Promise<number> {
-  const [first, second] = Object.entries(LANES).map(([name, files], lane) => ({
-    name,
-    ended: run([...files, ...options], lane === 0),
-  })) as [Lane, Lane];
-  say(`first: ${first.name}`);
-  const totals = [await totalsOf(first)];
-  say(`\nmeanwhile: ${second.name}`);
-  process.stdout.write((await second.ended).output);
-  totals.push(await totalsOf(second));
-  for (const lane of [first, second]) await repeatFailures(lane);
+  const lanes = LANES.map((plan, place) => ({
+    name: plan.name,
+    ended: run([...plan.files, ...options], place === 0, plan),
+  }));
+  const totals: Totals[] = [];
+  for (const [place, lane] of lanes.entries()) {
+    say(`${place === 0 ? "first" : "\nmeanwhile"}: ${lane.name}`);
+    const { output } = await lane.ended;
+    if (place > 0) process.stdout.write(output);
+    totals.push(await totalsOf(lane));
+  }
+  for (const lane of lanes) await repeatFailures(lane);
+  for (const { name, ended } of lanes) say(`${name}: ${(await ended).seconds} s`);
   const sum = addTotals(totals);
   say(`\n${totalsLine(sum)}`);
   return sum.failed === 0 ? 0 : 1;

@@ -58,11 +58,12 @@ export async function listExecutions(
   return rows.map(toRow);
 }
 
-/** Descendants of an execution that have not ended, at most `limit`. */
+/** Descendants of an execution that have not ended: the first `limit` ids after `after`. */
 export async function listOpenDescendants(
   query: Query,
   executionId: string,
   limit: number,
+  after = "0",
 ): Promise<string[]> {
   const { rows } = await query.query<{ execution_id: string }>(
     `with recursive family as (
@@ -72,8 +73,9 @@ export async function listOpenDescendants(
        join family f on e.parent_execution_id = f.execution_id
      )
      select f.execution_id from family f
-     join noetl.stream s on s.stream_id = f.execution_id and s.status = 'open' limit $2`,
-    [executionId, limit],
+     join noetl.stream s on s.stream_id = f.execution_id and s.status = 'open'
+     where f.execution_id > $3 order by f.execution_id limit $2`,
+    [executionId, limit, after],
   );
   return rows.map(row => row.execution_id);
 }

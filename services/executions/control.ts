@@ -5,8 +5,8 @@ import { Unavailable, errorType } from "../../schemas/errors.ts";
 import type { ExecutionsCancel } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
 
-/** Children asked in one go; the rest follow when the message is repeated. */
-export const CHILDREN_MAX = 500;
+/** Descendants that are asked at once; the next ones when all of these have answered. */
+const DESCENDANTS_AT_ONCE = 100;
 
 /** Asks an execution to end. Its status is RUNNING until loops and children have acknowledged. */
 export async function cancelExecution(
@@ -21,15 +21,31 @@ export async function cancelExecution(
 /** Cancels the descendants of an execution; acknowledged, and told to it, when none is open. */
 export async function cancelChildren(runtime: Runtime, host: ExecutionHost, executionId: string) {
   const reason = `its parent ${executionId} was cancelled`;
-  const open = await runtime.rows.openDescendants(executionId, CHILDREN_MAX);
-  for (const child of open) {
-    await unlessOver(host.send(streamOf(child), { type: "cancel", reason }));
-  }
+  await eachDescendant(runtime, executionId, child =>
+    unlessOver(host.send(streamOf(child), { type: "cancel", reason })),
+  );
   const left = await runtime.rows.openDescendants(executionId, 1);
   if (left.length > 0)
     throw new Unavailable(`children of ${executionId} are still being cancelled`);
   await host.send(streamOf(executionId), { type: "children_gone" });
   return { changed: true };
+}
+
+/** Asks every open descendant of an execution, however many they are; gives their number. */
+export async function eachDescendant(
+  { rows }: Runtime,
+  executionId: string,
+  ask: (child: string) => Promise<unknown>,
+): Promise<number> {
+  let count = 0;
+  let last: string | undefined;
+  do {
+    const page = await rows.openDescendants(executionId, DESCENDANTS_AT_ONCE, last);
+    await Promise.all(page.map(ask));
+    count += page.length;
+    last = page.length < DESCENDANTS_AT_ONCE ? undefined : page.at(-1);
+  } while (last !== undefined);
+  return count;
 }
 
 /** A request to a child that has ended by itself in the meantime has nothing left to do. */

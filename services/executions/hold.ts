@@ -6,7 +6,7 @@ import type { Runtime } from "../../mixins/runtime.ts";
 import type { RequestedBy } from "../../schemas/caller.ts";
 import { Unavailable } from "../../schemas/errors.ts";
 import type { ExecutionsPause, ExecutionsResume } from "../../schemas/requests.ts";
-import { CHILDREN_MAX, unlessOver } from "./control.ts";
+import { eachDescendant, unlessOver } from "./control.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
 import type { PauseStand } from "./messages.ts";
 import { readExecution } from "./read.ts";
@@ -74,11 +74,16 @@ export async function pauseFamily(asking: Asking, executionId: string) {
   if (stand?.is !== "asked") return { changed: false };
   const by = stand.name;
   await tellLoops(asking, stand);
+  const holding = new Set<string>();
   const isWhole = await until(asking, FAMILY_MS, async () => {
-    const open = await runtime.rows.openDescendants(executionId, CHILDREN_MAX);
-    for (const child of open) await unlessOver(host.send(streamOf(child), { type: "pause", by }));
-    const stands = await Promise.all(open.map(child => standOf(host, child)));
-    return open.length < CHILDREN_MAX && stands.every(one => one?.is !== "asked");
+    let areAll = true;
+    await eachDescendant(runtime, executionId, async child => {
+      if (holding.has(child)) return;
+      await unlessOver(host.send(streamOf(child), { type: "pause", by }));
+      if ((await standOf(host, child))?.is === "asked") areAll = false;
+      else holding.add(child);
+    });
+    return areAll;
   });
   if (!isWhole) throw new Unavailable(`children of ${executionId} are still being paused`);
   await host.send(streamOf(executionId), { type: "family_paused", pause: stand.number });
@@ -87,9 +92,10 @@ export async function pauseFamily(asking: Asking, executionId: string) {
 
 /** Ends the pauses of descendants that were part of this one. */
 export async function resumeFamily(asking: Asking, executionId: string, by: string) {
-  const open = await asking.runtime.rows.openDescendants(executionId, CHILDREN_MAX);
-  for (const child of open) await unlessOver(endPause(asking, child, { by }));
-  return { changed: open.length > 0 };
+  const open = await eachDescendant(asking.runtime, executionId, child =>
+    unlessOver(endPause(asking, child, { by })),
+  );
+  return { changed: open > 0 };
 }
 
 /** Ends a pause, and answers when the loops know of it. */

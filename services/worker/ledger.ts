@@ -30,6 +30,10 @@ export class Ledger {
   /** Who waits, the longest first: whoever gets a slot and wants another goes to the end. */
   readonly #waiters: Waiter[] = [];
   readonly #idle = new Set<Idle>();
+  /** So many that have work are to run by themselves: nobody gets a slot. */
+  #closed = 0;
+  /** Called when no other slot has work. */
+  #whenQuiet: (() => void) | undefined;
 
   constructor(caps: SlotCaps) {
     this.caps = caps;
@@ -37,6 +41,7 @@ export class Ledger {
 
   /** Slots that a command of this class could have at this moment; without one, of any class. */
   free(workClass: WorkClass = "general"): number {
+    if (this.isClosed) return 0;
     const { all, database } = this.caps;
     const left = all - this.#taken.general - this.#taken.database;
     const ofClass = workClass === "database" ? database - this.#taken.database : left;
@@ -104,6 +109,11 @@ export class Ledger {
 
   give(workClass: WorkClass, count: number): void {
     this.#taken[workClass] -= count;
+    if (this.busy <= 1) this.#whenQuiet?.();
+    this.#grant();
+  }
+
+  #grant(): void {
     for (const waiter of [...this.#waiters]) {
       const free = this.free(waiter.workClass);
       if (free === 0) continue;
@@ -131,6 +141,31 @@ export class Ledger {
     } finally {
       this.#idle.delete(idle);
     }
+  }
+
+  get isClosed(): boolean {
+    return this.#closed > 0;
+  }
+
+  /** Until `open` nobody gets a slot, and those that only wait for work are given back. */
+  close(): void {
+    this.#closed += 1;
+    for (const idle of this.#idle) idle.yields.abort();
+  }
+
+  open(): void {
+    this.#closed -= 1;
+    this.#grant();
+  }
+
+  /** Resolves when no slot but one has work, or when `signal` aborts. */
+  async quiet(signal: AbortSignal): Promise<void> {
+    if (this.busy <= 1 || signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#whenQuiet = resolve;
+    signal.addEventListener("abort", () => resolve(), { once: true });
+    await promise;
+    this.#whenQuiet = undefined;
   }
 
   /** Waits without a slot, and has one again at the end, beyond the caps if it must. */

@@ -10,6 +10,7 @@ import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import { keepBeating } from "./beats.ts";
 import { Claims } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
 import { openGates, type Gates } from "./gate/open.ts";
@@ -22,6 +23,7 @@ import { LongWaits } from "./long-waits.ts";
 import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
+import { Seclusion } from "./seclusion.ts";
 
 /** Pause after a run that found the world away. */
 const PAUSE_MS = 1_000;
@@ -53,6 +55,7 @@ export class Worker {
   readonly #claims: Claims;
   readonly #reporter: Reporter;
   readonly #longWaits: LongWaits;
+  readonly #seclusion: Seclusion;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
@@ -71,6 +74,8 @@ export class Worker {
     const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
     this.slots = new Ledger({ all, database });
     this.#longWaits = new LongWaits(all);
+    const { maxAttempts } = runtime.settings.command;
+    this.#seclusion = new Seclusion({ ledger: this.slots, clock: runtime.clock, maxAttempts });
     const { incarnation } = this.me;
     this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
     this.#claims = new Claims({ broker: service.broker, clock: runtime.clock, link, me: this.me });
@@ -78,9 +83,15 @@ export class Worker {
   }
 
   async start(): Promise<void> {
-    await this.#beat();
     const { clock, workers } = this.#runtime;
     const { logger } = this.#service;
+    this.#cancelBeat = await keepBeating({
+      ...{ runtime: this.#runtime, logger, gates: this.gates, me: this.me },
+      isStopping: () => this.#stopping.signal.aborted,
+      capacity: () => this.#capacity(),
+      held: () => [...this.#held.keys()],
+      abort: ids => void this.abort(ids),
+    });
     this.#unwatch = await watchNeighbours({ clock, workers, logger }, this.me);
     const { limits, gate } = startRecord(this.#runtime.settings, this.gates);
     // One field a limit: a log cuts objects that are long.
@@ -127,16 +138,16 @@ export class Worker {
   async #pull(): Promise<void> {
     const { clock, doorbell } = this.#runtime;
     const { isAskingOthers: isGated } = this.gates;
+    const { signal } = this.#stopping;
     const ports = {
       ...{ clock, doorbell, link: this.#link, ledger: this.slots, isGated },
       take: (rings: Rung[], workClass: WorkClass) => {
-        for (const [actor, group] of Map.groupBy(rings, ring => ring.actor)) {
-          this.#track(this.#claim(actor, group, workClass));
-        }
+        const claim = (actor: ActorKind, some: Rung[]) => this.#claim(actor, some, workClass);
+        const ended = (count: number) => this.#ended(workClass, count);
+        this.#track(this.#seclusion.admit(rings, { claim, ended, signal }));
       },
       failed: (err: unknown) => this.#service.logger.warn({ err }, "worker.fetch_failed"),
     };
-    const { signal } = this.#stopping;
     await Promise.all(
       WORK_CLASSES.map(workClass => {
         const { gate } = this.gates.of[workClass];
@@ -150,7 +161,7 @@ export class Worker {
     void promise.finally(() => this.#work.delete(promise));
   }
 
-  /** Claims a batch; grants start at once, and the slots of the refused are free again. */
+  /** Claims a batch and runs what is granted; the slots of the refused are free again. */
   async #claim(actor: ActorKind, rung: Rung[], workClass: WorkClass): Promise<void> {
     const rings = rung.filter(ring => this.#hold(ring));
     this.#ended(workClass, rung.length - rings.length);
@@ -159,7 +170,7 @@ export class Worker {
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
     this.#ended(workClass, rings.length - grants.length);
-    for (const grant of grants) this.#track(this.#run(actor, grant, workClass));
+    await Promise.all(grants.map(grant => this.#run(actor, grant, workClass)));
   }
 
   /** False for a command that is held already: rung twice, a second claim would only be refused. */
@@ -218,12 +229,13 @@ export class Worker {
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
     const next = () => (takesNext ? this.#wantsNext(slot) : {});
+    const suspended = <T>(wait: Promise<T>) =>
+      this.slots.suspended(slot.workClass, this.#seclusion.waiting(command_id, wait));
     try {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
-        suspended: wait => this.slots.suspended(slot.workClass, wait),
-        waiting: wait =>
-          this.#longWaits.around(wait, waits => this.slots.suspended(slot.workClass, waits)),
+        suspended,
+        waiting: wait => this.#longWaits.around(wait, suspended),
       });
       if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);
@@ -270,6 +282,7 @@ export class Worker {
    * is one of the database class until the answer says what is to come, where there is room.
    */
   #wantsNext(slot: Slot): Pick<Outcome, "next"> {
+    if (this.slots.isClosed) return {};
     const { doorbell } = this.#runtime;
     const takesAll = this.slots.move(slot.workClass, "database", 1);
     if (takesAll) slot.workClass = "database";
@@ -298,23 +311,5 @@ export class Worker {
         this.#service.logger.warn({ err: error, command_id }, "worker.release_lost");
       });
     return undefined;
-  }
-
-  /** Liveness is this row: owners read it when a lease has passed. */
-  async #beat(): Promise<void> {
-    const { clock, store, workers, settings } = this.#runtime;
-    const status = this.#stopping.signal.aborted ? "draining" : "ready";
-    const capacity = this.#capacity();
-    try {
-      await workers.beat({ ...this.me, capacity }, status);
-      if (this.gates.isAskingOthers) {
-        this.gates.setWorkers(await workers.countReady(settings.command.leaseMs));
-      }
-      // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
-      if (this.#held.size > 0) this.abort(await store.findOver([...this.#held.keys()]));
-    } catch (error) {
-      this.#service.logger.warn({ err: error }, "worker.beat_failed");
-    }
-    this.#cancelBeat = clock.after(settings.worker.beatMs, () => void this.#beat());
   }
 }

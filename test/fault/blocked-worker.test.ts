@@ -4,7 +4,7 @@ import { strict as assert } from "node:assert";
 import { connect, type ConsumerInfo, type NatsConnection } from "nats";
 import { until } from "../support/actors.ts";
 import { block, BLOCKED, stands, type Block } from "../support/blocked.ts";
-import { needsNats, startCluster, type Cluster } from "../support/cluster.ts";
+import { needsNats, SHORT_LEASES, startCluster, type Cluster } from "../support/cluster.ts";
 import { assertSound } from "../support/log-checker.ts";
 import { endAll } from "../support/process.ts";
 import { ended, inFlight, submit } from "../support/submitted.ts";
@@ -29,7 +29,8 @@ describe("a blocked worker", function () {
     (await connection.jetstreamManager()).consumers.info("NOETL_COMMANDS", "noetl_worker_pool_db");
 
   it("that is killed leaves every waiting ring pending, and another does all of it", async () => {
-    cluster = await startCluster({ servers: 1, workers: 1, env: { NOETL_RERING_SECONDS: "60" } });
+    const env = { ...SHORT_LEASES, NOETL_RERING_SECONDS: "60" };
+    cluster = await startCluster({ servers: 1, workers: 1, env });
     connection = await connect({ servers: cluster.nats.url });
     gate = await block(cluster.target.direct);
     const [server] = cluster.servers;

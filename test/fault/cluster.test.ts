@@ -3,7 +3,13 @@ import { strict as assert } from "node:assert";
 import { setTimeout as pause } from "node:timers/promises";
 import { ask, until } from "../support/actors.ts";
 import { chance } from "../support/chance.ts";
-import { needsNats, startCluster, type Cluster, type ClusterOptions } from "../support/cluster.ts";
+import {
+  needsNats,
+  SHORT_LEASES,
+  startCluster,
+  type Cluster,
+  type ClusterOptions,
+} from "../support/cluster.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
 import { startServer as startPostgres } from "../support/postgres.ts";
@@ -51,7 +57,7 @@ describe("servers and workers over NATS", function () {
   });
 
   it("lose a worker, and another does what it held", async () => {
-    const id = await begin();
+    const id = await begin({ env: SHORT_LEASES });
     await middle("worker", id);
     const { worker } = await cluster.busiest(id);
     await worker.kill();

@@ -37,7 +37,7 @@ describe("a ring that is lost", function () {
     const { api, store, target } = stage;
     // The first ring is that of the first step; the loop rings its window, eight, one by one.
     const at = chance("killed before ring").between(1, 9);
-    const first = await startServer(env, ["die", String(at)]);
+    const first = await startServer(env, { doorbell: ["die", String(at)] });
     const payload = { api_url: api.url, n: 40 };
     const submitted = submit(first, COPY, payload).catch(() => undefined);
     await first.ended;
@@ -58,7 +58,7 @@ describe("a ring that is lost", function () {
   it("on its way: the same process rings again within the interval", async () => {
     const { api, store, target } = stage;
     const at = chance("rings lost from").between(1, 9);
-    const server = await startServer(env, ["lose", String(at)]);
+    const server = await startServer(env, { doorbell: ["lose", String(at)] });
     const id = await submit(server, COPY, { api_url: api.url, n: 40 });
     const { status } = await ended(store.url, id);
     assert.equal(status, "COMPLETED");

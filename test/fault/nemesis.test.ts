@@ -8,7 +8,7 @@ import { findViolations } from "../support/nemesis/checker.ts";
 import type { Evidence } from "../support/nemesis/evidence.ts";
 import { FAULT_KINDS, kindsNamed } from "../support/nemesis/faults.ts";
 import { FORGERIES } from "../support/nemesis/forgeries.ts";
-import { STEP_KINDS } from "../support/nemesis/kitchen-sink.ts";
+import { STEP_KINDS } from "../support/nemesis/step-kinds.ts";
 import { readMatrix } from "../support/nemesis/matrix.ts";
 import { runNemesis, type Verdict } from "../support/nemesis/nemesis.ts";
 import type { Scene } from "../support/nemesis/scene.ts";

@@ -64,8 +64,8 @@ describe("pausing an execution", function () {
   const post = (id: string, verb: string) => server.ask("POST", `/executions/${id}/${verb}`, {});
 
   /** Once what ran has finished, nothing is asked for. */
-  async function assertSilent(id: string): Promise<void> {
-    await until(async () => (await inFlight(stage.store.url, id)).length === 0);
+  async function assertSilent(id: string, limitMs?: number): Promise<void> {
+    await until(async () => (await inFlight(stage.store.url, id)).length === 0, limitMs);
     const before = calls();
     await watched(SILENCE_MS);
     assert.equal(calls(), before, "something has begun while it was paused");
@@ -92,6 +92,16 @@ describe("pausing an execution", function () {
     assert.equal(types.filter(type => type === "execution.pause_requested").length, 1);
     // Of the execution and of its loop.
     assert.equal(types.filter(type => type === "execution.paused").length, 2);
+  });
+
+  it("would be noticed to hold nothing, if its loop took no notice", async () => {
+    const { api, env } = stage;
+    await server.kill();
+    server = await startServer(env, { switchedOff: "pauses of loops" });
+    const id = await submit(server, LOOP, { api_url: api.url });
+    await asked(api, PROBE, 10);
+    assert.equal((await post(id, "pause")).body["status"], "PAUSED");
+    await assert.rejects(assertSilent(id, 2_000));
   });
 
   it("holds a fan-out, which does each shard once after it", async () => {

@@ -1,10 +1,10 @@
-// An item that kills the worker that runs it: charged each time before it runs, quarantined in the
-// end, and no obstacle to the others.
+// An item that kills the worker that runs it, and all beside it: charged each time before it runs,
+// quarantined in the end, and no obstacle to the others.
 import { strict as assert } from "node:assert";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { ask } from "../support/actors.ts";
-import { needsNats, startCluster, type Cluster } from "../support/cluster.ts";
+import { needsNats, SHORT_LEASES, startCluster, type Cluster } from "../support/cluster.ts";
 import { assertSound } from "../support/log-checker.ts";
 import { endAll, noetl } from "../support/process.ts";
 import { needsPython } from "../support/python.ts";
@@ -68,9 +68,7 @@ describe("an item that kills its worker", function () {
     return needsPython(this);
   });
   before(async () => {
-    // One item a worker: another one beside the poisonous would die as often as it does.
-    const env = { NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "1" };
-    cluster = await startCluster({ servers: 1, workers: 2, env });
+    cluster = await startCluster({ servers: 1, workers: 2, env: SHORT_LEASES });
     upstream = createServer((request, response) => {
       const kill = request.url === `/items/${POISON}`;
       const told = kill ? look() : Promise.resolve();

@@ -43,6 +43,9 @@ export interface ClusterOptions {
   isNatsAway?: boolean;
 }
 
+/** What a death costs is seen sooner: a lease of 30 seconds is nothing but longer. */
+export const SHORT_LEASES = { NOETL_COMMAND_LEASE_SECONDS: "5", NOETL_WORKER_BEAT_SECONDS: "1" };
+
 /** Postgres notices so soon that the client of a waiting statement is dead. */
 const NOTICE_MS = 50;
 

@@ -175,21 +175,26 @@ function terminate(replay: Replay, id: string, life: CommandLife, event: LogEven
   replay.accepted.set(index, type === "command.completed");
 }
 
-/** Of an attempt that is made again only what succeeded is accepted, and the rest comes again. */
-function endShard(
-  replay: Replay,
-  { ended }: NonNullable<Replay["shards"]>,
-  { event_type: type, meta }: LogEvent,
-): void {
-  const isDone = type === "loop.shard.done";
+/**
+ * Items that the end of a shard's attempt settles: of one that is made again only what succeeded,
+ * and the rest comes again.
+ */
+export function shardItems({ event_type: type, meta }: LogEvent, size = Infinity) {
   const single = String(meta["iter_index"] ?? "");
-  const ok = String(meta["ok"] ?? (isDone ? single : ""));
+  const ok = String(meta["ok"] ?? (type === "loop.shard.done" ? single : ""));
   const failed = type === "loop.shard.failed" ? String(meta["failed"] ?? single) : "";
-  for (const [ranges, isOk] of [
+  return { ok: fromRanges(ok, 0, size) ?? [], failed: fromRanges(failed, 0, size) ?? [] };
+}
+
+function endShard(replay: Replay, { ended }: NonNullable<Replay["shards"]>, event: LogEvent): void {
+  const { event_type: type, meta } = event;
+  const isDone = type === "loop.shard.done";
+  const { ok, failed } = shardItems(event, replay.size);
+  for (const [items, isOk] of [
     [ok, true],
     [failed, false],
   ] as const) {
-    for (const index of fromRanges(ranges, 0, replay.size ?? 0) ?? []) {
+    for (const index of items) {
       if (replay.accepted.has(index)) fault(replay, `iteration ${index} is accepted twice`);
       replay.accepted.set(index, isOk);
     }

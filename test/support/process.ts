@@ -173,10 +173,23 @@ export function noetl(args: string[], env: Env): Promise<Ended> {
   return begin(args, env).ended;
 }
 
-/** `noetl start` on a free port, or with `fault` the entry whose doorbell fails. */
-export function startServer(env: Env, fault: string[] = []): Promise<NoetlServer> {
-  const entry = fault.length > 0 ? { entry: "test/support/fault-entry.ts" } : {};
-  return beginServer(["start", ...fault], env, entry);
+/** What is broken on purpose in a process of a test. */
+export interface Broken {
+  /** Words for the entry whose doorbell fails. */
+  doorbell?: string[];
+  /** Rules of nemesis/switches.ts. */
+  switchedOff?: string;
+}
+
+/** `noetl start` on a free port, with what is broken in it. */
+export function startServer(env: Env, broken: Broken = {}): Promise<NoetlServer> {
+  const { doorbell = [], switchedOff } = broken;
+  if (switchedOff !== undefined) {
+    const entry = "test/support/nemesis/entry.ts";
+    return beginServer(["start"], { ...env, NEMESIS_SWITCH: switchedOff }, { entry });
+  }
+  const entry = doorbell.length > 0 ? { entry: "test/support/fault-entry.ts" } : {};
+  return beginServer(["start", ...doorbell], env, entry);
 }
 
 /** A program that serves the API, on a free port when none is named; resolves when it does. */

@@ -7,6 +7,7 @@ import type { Runtime } from "../../mixins/runtime.ts";
 import { callTool } from "../../mixins/tool.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
 import playbookTool from "../../services/tool.playbook/tool.playbook.service.ts";
+import { until } from "../support/actors.ts";
 import { TOOL_COMMAND } from "../support/tool-command.ts";
 
 const GONE = { action: "executions.start", nodeID: "server-1" };
@@ -23,15 +24,18 @@ describe("the playbook tool", () => {
   let broker: ServiceBroker;
   let asked: string[];
   /** What the next questions meet, before they are answered. */
-  let losses: Error[];
+  let losses: (Error | "silence")[];
+  let lost: AbortController;
 
   beforeEach(async () => {
     asked = [];
     losses = [];
+    lost = new AbortController();
     const answer = (name: string, value: object) => () => {
       asked.push(name);
-      const lost = losses.shift();
-      if (lost) throw lost;
+      const loss = losses.shift();
+      if (loss === "silence") return new Promise(() => undefined);
+      if (loss) throw loss;
       return value;
     };
     broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
@@ -45,7 +49,7 @@ describe("the playbook tool", () => {
     });
     const runtime = {
       settings: { http: {} },
-      doorbell: createLocalDoorbell(),
+      doorbell: { ...createLocalDoorbell(), lost: () => lost.signal },
       clock: createClock(),
     };
     broker.createService(playbookTool(runtime as unknown as Runtime));
@@ -68,6 +72,16 @@ describe("the playbook tool", () => {
       assert.equal(asked.filter(name => name === question).length, LOST.length + 1);
     });
   }
+
+  it("asks again at once when the connection is lost over which it waits", async () => {
+    losses = [undefined, "silence"] as never;
+    const running = run();
+    await until(() => asked.length === 2);
+    lost.abort();
+    lost = new AbortController();
+    assert.equal((await running).status, "ok");
+    assert.deepEqual(asked, ["start", "wait", "wait", "result"]);
+  });
 
   it("gives up when the servers are away for longer than it may take", async () => {
     losses = Array.from({ length: 1_000 }, () => new Unavailable("the database is away"));

@@ -4,7 +4,8 @@ import { findFaults, type LogEvent } from "../log-checker.ts";
 import { untoldItems } from "../lost-work.ts";
 import { acceptedOf, stepOf, type Accepted, type Evidence } from "./evidence.ts";
 import type { Run } from "./feeder.ts";
-import { CURSOR_ROWS, type PlannedStep } from "./kitchen-sink.ts";
+import type { PlannedStep } from "./kitchen-sink.ts";
+import { CURSOR_ROWS } from "./step-kinds.ts";
 import { valueOf, type Call } from "./upstream.ts";
 
 /** What is known of one execution, with its children. */
@@ -41,6 +42,7 @@ export function findViolations(evidence: Evidence): string[] {
 
 export const CASE_RULES: CaseRule[] = [
   { name: "end", check: checkEnd },
+  { name: "still", check: checkStill },
   { name: "items", check: one => one.run.plan.steps.flatMap(step => checkItems(one, step)) },
   { name: "effects", check: one => one.run.plan.steps.flatMap(step => checkEffects(one, step)) },
   { name: "invented", check: checkInvented },
@@ -69,9 +71,8 @@ export function casesOf({ runs, log, rows, told, calls }: Evidence): Case[] {
 
 /** Commands given up because each worker that ran them died: an allowed end of an item. */
 export function quarantinedOf(events: LogEvent[]): LogEvent[] {
-  return events.filter(
-    ({ event_type, code }) => event_type === "command.failed" && code === WORKER_LOST,
-  );
+  const ends = ["command.failed", "loop.shard.failed"];
+  return events.filter(({ event_type, code }) => ends.includes(event_type) && code === WORKER_LOST);
 }
 
 const NOTHING: Accepted = { ok: new Set(), failed: new Map() };
@@ -85,6 +86,30 @@ function checkEnd({ run, events, below }: Case): string[] {
   return quarantinedOf([...events, ...below]).length > 0
     ? []
     : ["it failed, and nothing was given up"];
+}
+
+/**
+ * Nothing is said of an execution for longer: it was stuck. A worker that is killed costs a lease
+ * and the begin of another process, and so do its server and Postgres, one after the other.
+ */
+const STILL_MAX_MS = 60_000;
+
+/** The longest time in which nothing was said of an execution, from its first fact to its last. */
+export function stillMs({ events, below }: Pick<Case, "events" | "below">) {
+  const sorted = [...events, ...below].sort((one, other) => one.at - other.at);
+  let still = { ms: 0, after: "" };
+  for (const [index, event] of sorted.entries()) {
+    const ms = ((sorted[index + 1]?.at ?? event.at) - event.at) * 1_000;
+    if (ms > still.ms) still = { ms, after: `${event.event_type} of ${nameOf(event)}` };
+  }
+  return still;
+}
+
+const nameOf = ({ meta, execution_id }: LogEvent) => String(meta["command_id"] ?? execution_id);
+
+function checkStill(one: Case): string[] {
+  const { ms, after } = stillMs(one);
+  return ms > STILL_MAX_MS ? [`nothing for ${Math.round(ms)} ms after ${after}`] : [];
 }
 
 /** In a completed execution every item is accepted, and only those fail that have to. */

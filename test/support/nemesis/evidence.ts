@@ -3,6 +3,7 @@
 import { fromRanges } from "../../../schemas/ranges.ts";
 import { ask } from "../actors.ts";
 import { provenFaults, readLog, type Log, type LogEvent } from "../log-checker.ts";
+import { shardItems } from "../log-stream.ts";
 import type { Run } from "./feeder.ts";
 import type { Scene } from "./scene.ts";
 import type { Call } from "./upstream.ts";
@@ -84,6 +85,9 @@ export interface Accepted {
   failed: Map<number, string | null>;
 }
 
+/** What ends an attempt of a shard. */
+const SHARD_ENDS = new Set(["loop.shard.done", "loop.shard.failed", "command.failed"]);
+
 /** Accepted items by step; a step without a loop has the item 0. */
 export function acceptedOf(events: LogEvent[]): Map<string, Accepted> {
   const steps = new Map<string, Accepted>();
@@ -101,6 +105,12 @@ export function acceptedOf(events: LogEvent[]): Map<string, Accepted> {
       const first = Number(meta["first"]);
       for (const index of indexes(meta["ok"], meta, first)) of(event).ok.add(index);
       for (const index of indexes(meta["failed"], meta, first)) of(event).failed.set(index, null);
+    }
+    if (meta["shard_id"] !== undefined && SHARD_ENDS.has(type)) {
+      const { ok, failed } = shardItems(event);
+      for (const index of ok) of(event).ok.add(index);
+      for (const index of failed) of(event).failed.set(index, event.code);
+      continue;
     }
     const index = Number(meta["iter_index"] ?? 0);
     const isCursor = meta["slot"] !== undefined;

@@ -4,7 +4,7 @@ import { connect } from "nats";
 import pg from "pg";
 import type { NoetlProcess } from "../process.ts";
 import { ask } from "../actors.ts";
-import type { Between } from "./kitchen-sink.ts";
+import type { Between } from "./step-kinds.ts";
 import type { Scene } from "./scene.ts";
 import type { Weather } from "./upstream.ts";
 

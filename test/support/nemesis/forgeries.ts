@@ -2,6 +2,7 @@
 import type { Evidence } from "./evidence.ts";
 
 const FRAMED = /framed$/;
+const LOST_SHARD = /^items: .*fanout accepted \d+ of/;
 const isFrame = ({ event_type }: { event_type: string }) => event_type === "frame.committed";
 
 /** Each changes one thing that is left, and what must be said of it. */
@@ -10,6 +11,7 @@ export const FORGERIES: [string, (evidence: Evidence) => void, RegExp][] = [
   ["the log's own proof fails", one => void one.proven.push("counts: loop 1"), /^verify: counts/],
   ["a secret is found", one => void one.leaks.push("the log of worker-1"), /^secret: the log of/],
   ["an execution runs on", one => void (one.runs[0]!.status = "RUNNING"), /^end: .*RUNNING/],
+  ["an execution stood still", one => void (one.log.events[0]!.at -= 90), /^still: .*nothing for/],
   [
     "it failed by itself",
     one => void (one.runs[0]!.status = "FAILED"),
@@ -32,6 +34,27 @@ export const FORGERIES: [string, (evidence: Evidence) => void, RegExp][] = [
   ],
   ["an item is not accepted", one => void dropFrame(one), /^items: .* accepted \d+ of/],
   ["an item failed for no reason", one => void failFrame(one), /^items: .* failed/],
+  [
+    "a shard is counted twice",
+    one => void again(one, "loop.shard.done"),
+    /^log: stream \d+: loop.shard.done of .* after its loop.shard.done/,
+  ],
+  [
+    "a fan-in counts a shard too many",
+    one => void countShard(one),
+    /^log: stream \d+: the fan-in says \d+ succeeded, not \d+/,
+  ],
+  [
+    "a fan-out is gathered twice",
+    one => void again(one, "loop.fanin.completed"),
+    /^log: execution \d+: loop \d+: 2 × loop.fanin.completed/,
+  ],
+  [
+    "a shard is lost",
+    one => void take(one, "loop.shard.done"),
+    /^log: stream \d+: .*fanout:.* has no terminal/,
+  ],
+  ["items of a lost shard are not accepted", one => void take(one, "loop.shard.done"), LOST_SHARD],
   ["a playbook is told wrong counts", one => void (one.told[0]!.counts["success"] = -1), /^told:/],
   ["a playbook's counts are missing", one => void (one.told = []), /^told: .*not written/],
   ["a call comes after its cancel", one => void callLate(one), /^cancel: .*1 calls long after/],
@@ -63,6 +86,35 @@ function dropFrame(evidence: Evidence): void {
 function failFrame(evidence: Evidence): void {
   const { meta } = frameOf(evidence);
   Object.assign(meta, { ok: "", failed: meta["ok"] });
+}
+
+const firstOf = (log: Evidence["log"], type: string) =>
+  log.events.find(event => event.event_type === type)!;
+
+/** The same fact once more, as the next one of its stream. */
+function again({ log }: Evidence, type: string): void {
+  const event = firstOf(log, type);
+  for (const one of log.events) {
+    if (one.stream_id === event.stream_id && one.version > event.version) one.version += 1;
+  }
+  const copy = { ...structuredClone(event), version: event.version + 1, event_id: "1" };
+  log.events.splice(log.events.indexOf(event) + 1, 0, copy);
+  log.heads.find(head => head.stream_id === event.stream_id)!.version += 1;
+}
+
+/** As if it had never been there. */
+function take({ log }: Evidence, type: string): void {
+  const event = firstOf(log, type);
+  log.events.splice(log.events.indexOf(event), 1);
+  for (const one of log.events) {
+    if (one.stream_id === event.stream_id && one.version > event.version) one.version -= 1;
+  }
+  log.heads.find(head => head.stream_id === event.stream_id)!.version -= 1;
+}
+
+function countShard(evidence: Evidence): void {
+  const { meta } = firstOf(evidence.log, "loop.fanin.completed");
+  for (const name of ["succeeded", "done"]) meta[name] = Number(meta[name]) + 1;
 }
 
 /** As if it had been cancelled when it ended. */

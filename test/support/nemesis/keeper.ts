@@ -12,7 +12,8 @@ export class Keeper {
   readonly #up = new Set<Member>();
   /** All that was ever begun: what they have said is evidence. */
   readonly members: Member[] = [];
-  restarts = 0;
+  /** How long each took that was begun again: from its end until it served or worked. */
+  readonly restartsMs: number[] = [];
   #isOver = false;
 
   constructor(cluster: Cluster) {
@@ -32,6 +33,7 @@ export class Keeper {
   async #again(one: Member): Promise<void> {
     const list: Member[] = "user" in one ? this.#cluster.workers : this.#cluster.servers;
     const place = list.indexOf(one);
+    const endedAt = performance.now();
     while (!this.#isOver) {
       await pause(RESTART_MS);
       // Without a database it does not start: it is begun again, as often as it takes.
@@ -40,9 +42,13 @@ export class Keeper {
         () => false,
       );
       if (!revived) continue;
-      this.restarts += 1;
+      this.restartsMs.push(performance.now() - endedAt);
       return this.#watch(list[place]!);
     }
+  }
+
+  get restarts(): number {
+    return this.restartsMs.length;
   }
 
   /** Those that run now. */

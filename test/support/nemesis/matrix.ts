@@ -40,7 +40,7 @@ export function matrixOf(verdict: Verdict): string {
   const given = rows.length === 0 ? 0 : sum(rows.map(row => row.givenUp));
   return [
     `${records.length} faults in ${minutes} minutes (seed ${verdict.seed}), ` +
-      `${restarts} processes begun again, ${evidence.runs.length} executions ` +
+      `${restarts.length} processes begun again, ${evidence.runs.length} executions ` +
       `(${[...ends].map(([end, list]) => `${list.length} ${end}`).join(", ")}) with ` +
       `${evidence.rows.length} items written: ${violations.length} violations, ` +
       `${given} items given up after three workers had died of them.`,

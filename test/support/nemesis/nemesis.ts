@@ -4,7 +4,7 @@ import { ask, until } from "../actors.ts";
 import { findViolations, quarantinedOf } from "./checker.ts";
 import { gather, type Evidence } from "./evidence.ts";
 import { FAULT_KINDS, type FaultKind } from "./faults.ts";
-import type { Between } from "./kitchen-sink.ts";
+import type { Between } from "./step-kinds.ts";
 import { betweenOf, setScene, type Scene, type SceneOptions } from "./scene.ts";
 
 export interface NemesisOptions {
@@ -43,7 +43,8 @@ export interface Verdict {
   seconds: number;
   records: FaultRecord[];
   evidence: Evidence;
-  restarts: number;
+  /** Of processes that were begun again, how long each was away, in milliseconds. */
+  restarts: number[];
   violations: string[];
   /** What somebody would look at who wonders about violations. */
   seen: string;
@@ -76,7 +77,7 @@ export async function runNemesis(options: NemesisOptions): Promise<Verdict> {
     const evidence = await settled(scene);
     const violations = [...stuck, ...findViolations(evidence)];
     const took = Math.round((performance.now() - begun) / 1_000);
-    const { restarts } = scene.keeper;
+    const { restartsMs: restarts } = scene.keeper;
     const seen = violations.length > 0 ? await scene.describe() : "";
     return { seed, seconds: took, records, evidence, restarts, violations, seen };
   } finally {

@@ -7,7 +7,7 @@ import type { Env } from "../process.ts";
 import { sight } from "../submitted.ts";
 import { Feeder } from "./feeder.ts";
 import { Keeper } from "./keeper.ts";
-import { TABLES, type Between } from "./kitchen-sink.ts";
+import { TABLES, type Between } from "./step-kinds.ts";
 import { startUpstream, type Upstream } from "./upstream.ts";
 import { layWires, type Wires } from "./wires.ts";
 

@@ -1,4 +1,5 @@
 // What a nemesis came to, for people.
+import { casesOf, stillMs } from "./checker.ts";
 import { quarantined, type FaultRecord, type Verdict } from "./nemesis.ts";
 
 const VIOLATIONS_SHOWN = 40;
@@ -6,6 +7,12 @@ const VIOLATIONS_SHOWN = 40;
 export function lineOf({ number, kind, what, recovered_ms, silence_ms }: FaultRecord): string {
   const times = `silence ${Math.round(silence_ms)} ms, next outcome ${Math.round(recovered_ms)} ms`;
   return `${String(number).padStart(4)}  ${kind}: ${what}; ${times}`;
+}
+
+function spread(numbers: number[]): string {
+  const sorted = numbers.toSorted((one, other) => one - other);
+  const [median = 0, most = 0] = [sorted[sorted.length >> 1], sorted.at(-1)];
+  return `${Math.round(median)} ms, at most ${Math.round(most)} ms`;
 }
 
 /** Faults by kind with their rates, what ran under them, and what is wrong. */
@@ -20,19 +27,21 @@ export function summaryOf(verdict: Verdict): string {
   const count = (type: string) =>
     evidence.log.events.filter(event => event.event_type === type).length;
   const items = evidence.rows.length;
+  const stills = casesOf(evidence).map(one => stillMs(one).ms);
   return [
     `${records.length} faults in ${seconds} s (${rate(records.length)}), seed ${seed}:`,
     ...kinds.map(([kind, list]) => {
-      const silences = list.map(record => record.silence_ms).sort((one, other) => one - other);
-      const [median = 0, most = 0] = [silences[silences.length >> 1], silences.at(-1)];
-      const times = `silence ${Math.round(median)} ms, at most ${Math.round(most)} ms`;
+      const times = `silence ${spread(list.map(record => record.silence_ms))}`;
       const many = String(list.length).padStart(4);
       return `  ${kind.padEnd(38)} ${many}  ${rate(list.length)}  ${times}`;
     }),
     `${evidence.runs.length} executions: ${ended}`,
     `${items} effects, ${evidence.calls.length} calls; ${count("command.issued")} commands, ` +
       `${count("command.expired")} expired, ${count("command.released")} given back, ` +
-      `${quarantined(verdict)} given up after their workers died; ${restarts} restarts`,
+      `${quarantined(verdict)} given up after their workers died`,
+    `${restarts.length} processes begun again, away for ${spread(restarts)}; still for ` +
+      `${spread(stills)}; ${count("loop.fanin.completed")} fan-ins of ` +
+      `${count("loop.shard.done") + count("loop.shard.failed")} shards`,
     `${violations.length} violations`,
     ...violations.slice(0, VIOLATIONS_SHOWN).map(violation => `  ${violation}`),
     ...(violations.length > 0

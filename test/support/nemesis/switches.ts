@@ -20,6 +20,18 @@ const SWITCHES: Record<string, Switch> = {
       if (!seen.has(state.loop_id)) seen.set(state.loop_id, doneCount);
       const success = doneCount - seen.get(state.loop_id);`,
   },
+  /** A loop takes no notice of a pause, which its execution shows all the same. */
+  "pauses of loops": {
+    file: "/schemas/loop-pause.ts",
+    find: "return number > (state.pauses ?? 0) ? [pausedBy(number, state)] : [];",
+    instead: "return [];",
+  },
+  /** What its budget would pay for fails. */
+  "retry budgets": {
+    file: "/schemas/loop-parked.ts",
+    find: "return throttle !== undefined && throttle.spent < (plan.retry_budget ?? 0);",
+    instead: "return false;",
+  },
   /** What a credential adds to a request is in the answer. */
   "secrets in results": {
     file: "/services/tool.http/exchange.ts",
