@@ -9,16 +9,18 @@ import { abandoned } from "../../schemas/command-failures.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import { WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import { Beats } from "./beats.ts";
 import { claimAll } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
 import { openGates, type Gates } from "./gate/open.ts";
-import { Ledger } from "./ledger.ts";
+import { Ledger, reclass, type Slot } from "./ledger.ts";
 import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
 import { LongWaits } from "./long-waits.ts";
+import { Readiness } from "./readiness.ts";
 import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
@@ -38,10 +40,6 @@ interface Work {
   slot: Slot;
 }
 
-interface Slot {
-  workClass: WorkClass;
-}
-
 /** One worker of a process: from `start` to `drain`. */
 export class Worker {
   readonly me: WorkerIdentity;
@@ -56,7 +54,8 @@ export class Worker {
   readonly #work = new Set<Promise<void>>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
   readonly #held = new Map<string, AbortController>();
-  #cancelBeat = () => {};
+  readonly #beats: Beats;
+  readonly #readiness: Readiness;
   #unwatch = () => {};
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
@@ -73,10 +72,18 @@ export class Worker {
     const { incarnation } = this.me;
     this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
+    this.#readiness = new Readiness(reason => this.#readyOrNot(reason));
+    this.#beats = new Beats({
+      ...{ runtime, me: this.me, gates: this.gates },
+      told: () => this.#told(),
+      held: () => [...this.#held.keys()],
+      abort: ids => void this.abort(ids),
+      failed: err => service.logger.warn({ err }, "worker.beat_failed"),
+    });
   }
 
   async start(): Promise<void> {
-    await this.#beat();
+    await this.#beats.begin();
     const { clock, workers } = this.#runtime;
     const { logger } = this.#service;
     this.#unwatch = await watchNeighbours({ clock, workers, logger }, this.me);
@@ -99,8 +106,10 @@ export class Worker {
     return commandIds.filter(id => this.#held.has(id));
   }
 
+  /** `reason`: why its pulls bring nothing; undefined while it is ready for work. */
   info() {
-    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters };
+    const { reason } = this.#readiness;
+    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters, reason };
   }
 
   async #drain(): Promise<void> {
@@ -112,7 +121,7 @@ export class Worker {
     });
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
-    this.#cancelBeat();
+    this.#beats.end();
     this.#unwatch();
     await this.gates.close();
     this.#unsubscribe();
@@ -132,6 +141,7 @@ export class Worker {
           this.#track(this.#claim(actor, group, workClass));
         }
       },
+      pulled: (workClass: WorkClass, why?: string) => this.#readiness.pulled(workClass, why),
       failed: (err: unknown) => this.#service.logger.warn({ err }, "worker.fetch_failed"),
     };
     const { signal } = this.#stopping;
@@ -181,7 +191,7 @@ export class Worker {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
-        this.#reclass(slot, grant);
+        reclass(this.slots, slot, grant.kind);
         const takesNext = handed < HANDED_MAX;
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
@@ -197,16 +207,6 @@ export class Worker {
     if (count === 0) return;
     this.slots.give(workClass, count);
     this.gates.ended(count);
-  }
-
-  /** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
-  #reclass(slot: Slot, { kind }: Grant): void {
-    const workClass = kind === undefined ? slot.workClass : classOf(kind);
-    if (!this.slots.move(slot.workClass, workClass, 1)) {
-      this.slots.take(workClass, 1);
-      this.slots.give(slot.workClass, 1);
-    }
-    slot.workClass = workClass;
   }
 
   async #runOne(
@@ -286,6 +286,20 @@ export class Worker {
     return { slots: caps.all, free: Math.max(0, caps.all - busy) };
   }
 
+  /** What its row says; `unready` tells why no work can come. */
+  #told() {
+    const { reason } = this.#readiness;
+    const capacity = { ...this.#capacity(), ...(reason !== undefined && { unready: reason }) };
+    return { status: this.#stopping.signal.aborted ? "draining" : "ready", capacity } as const;
+  }
+
+  #readyOrNot(reason: string | undefined): void {
+    const { logger } = this.#service;
+    if (reason === undefined) logger.info({}, "worker.ready");
+    else logger.warn({ reason }, "worker.unready");
+    void this.#beats.now();
+  }
+
   async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {
     const { execution_id, stream_id, command_id, delivery } = grant;
     const { worker_id } = this.me;
@@ -298,23 +312,5 @@ export class Worker {
         this.#service.logger.warn({ err: error, command_id }, "worker.release_lost");
       });
     return undefined;
-  }
-
-  /** Liveness is this row: owners read it when a lease has passed. */
-  async #beat(): Promise<void> {
-    const { clock, store, workers, settings } = this.#runtime;
-    const status = this.#stopping.signal.aborted ? "draining" : "ready";
-    const capacity = this.#capacity();
-    try {
-      await workers.beat({ ...this.me, capacity }, status);
-      if (this.gates.isAskingOthers) {
-        this.gates.setWorkers(await workers.countReady(settings.command.leaseMs));
-      }
-      // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
-      if (this.#held.size > 0) this.abort(await store.findOver([...this.#held.keys()]));
-    } catch (error) {
-      this.#service.logger.warn({ err: error }, "worker.beat_failed");
-    }
-    this.#cancelBeat = clock.after(settings.worker.beatMs, () => void this.#beat());
   }
 }

@@ -137,7 +137,7 @@ async function holdsPause(buckets: Buckets): Promise<void> {
   assert.ok(left > 4_000 && left <= 5_000, `${left}`);
 }
 
-/** Four processes ask 200 times for turns of one bucket; throws when they get more than there are. */
+/** Four processes ask 200 times for turns of a bucket; throws when they get more than it has. */
 async function meetings(make: () => Buckets): Promise<void> {
   const all = Array.from({ length: 4 }, make);
   const startedAt = performance.now();
