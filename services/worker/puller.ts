@@ -44,6 +44,7 @@ export async function pullClass(
     let hold: Hold | undefined;
     try {
       hold = new Hold(ports, workClass, await gate.acquire(signal));
+      signal.throwIfAborted();
       const found = await pullInto(hold, ports, signal);
       empty = found ? 0 : empty + 1;
       if (found === undefined) pause = ports.isGated ? gatedMs(empty) : LOOK_MS;
