@@ -14,7 +14,7 @@ import {
 import type { CheckpointFacts, ServerFacts } from "../mixins/postgres/doctor.ts";
 import type { Database } from "../mixins/postgres/index.ts";
 import { migrationState } from "../mixins/postgres/migrate.ts";
-import { listWorkers } from "../mixins/postgres/runtime.ts";
+import { listWorkers, unreadyWhy, type SeenWorker } from "../mixins/postgres/runtime.ts";
 import { listParked } from "../mixins/postgres/stream.ts";
 import { databaseUrl } from "../schemas/env.ts";
 import type { Settings } from "../schemas/env.ts";
@@ -263,6 +263,16 @@ async function checkProjection(look: Look, checkpoint: CheckpointFacts): Promise
   return judge("projection", `${long}, kept by ${holders.join(", ")}`, remedy);
 }
 
+/** Workers that live and get no work. */
+function unreadyOf(alive: SeenWorker[]): Check[] {
+  return alive.flatMap(worker => {
+    const why = unreadyWhy(worker);
+    if (why === undefined) return [];
+    const remedy = "see nats, stream and consumer below, and what NATS lets its user do";
+    return [fail("workers", `${worker.worker_id} gets no work: ${why}`, remedy)];
+  });
+}
+
 async function checkWorkers({ database, limits, settings }: Look): Promise<Check[]> {
   const known = await listWorkers(database, limits.workersMax);
   const workers = known.filter(worker => worker.status !== "gone");
@@ -275,7 +285,8 @@ async function checkWorkers({ database, limits, settings }: Look): Promise<Check
   });
   const { open } = await readStreams(database, limits.overdueMs);
   if (alive.length > 0) {
-    return [ok("workers", `${alive.length} alive, ${counted(slots, "slot")}`), ...silent];
+    const found = ok("workers", `${alive.length} alive, ${counted(slots, "slot")}`);
+    return [found, ...unreadyOf(alive), ...silent];
   }
   if (open === 0) return [ok("workers", "none runs, and nothing is left to do"), ...silent];
   const remedy = "noetl start, or noetl worker beside a server";

@@ -70,7 +70,11 @@ export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntim
   const store = await openStore(settings, choice.broker?.getLogger("noetl"));
   try {
     const broker = choice.broker ?? new ServiceBroker(brokerOptions(named(settings)));
-    const bell = await openDoorbell(choice, broker);
+    const bell = await openDoorbell(choice, broker).catch(async (error: unknown) => {
+      // A broker that never starts is never stopped either, and its cache is open from the first.
+      if (!choice.broker) await broker.cacher?.close();
+      throw error;
+    });
     // Closed in this order at the end, and when the start fails half-way.
     const close = () => Promise.resolve(bell?.close()).finally(() => store.close());
     try {

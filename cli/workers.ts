@@ -13,6 +13,7 @@ export interface WorkerRow {
   seen_at: string;
   capacity: { slots: number; free: number } | null;
   in_flight: number | null;
+  reason?: string;
 }
 
 export interface WorkersOptions extends GlobalOptions {
@@ -39,5 +40,8 @@ export function workerTable(rows: WorkerRow[]): string {
     localTime(seen_at),
     host,
   ]);
-  return table([["WORKER", "STATUS", "BUSY", "LAST SEEN", "HOST"], ...lines]);
+  const shown = table([["WORKER", "STATUS", "BUSY", "LAST SEEN", "HOST"], ...lines]);
+  const unready = rows.filter(({ reason }) => reason !== undefined);
+  const reasons = unready.map(({ worker_id, reason }) => `${worker_id} gets no work: ${reason}`);
+  return reasons.length === 0 ? shown : [shown, "", ...reasons].join("\n");
 }

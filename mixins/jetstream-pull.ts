@@ -25,24 +25,35 @@ export interface Pulled {
   nak(delayMs: number): void;
 }
 
+/** What a pull came to. */
+export interface PullEnd {
+  messages: Pulled[];
+  /** The server has said something: a message, that it still waits, or that there is nothing. */
+  isAnswered: boolean;
+}
+
 /** What is there comes at once, unless too many are taken already: that gets no answer at all. */
 const LOOK_MS = 250;
 /** Between two messages of one answer. */
 const GAP_MS = 50;
+/** A pull that the server could not take now is not repeated at once. */
+const CONFLICT_MS = 500;
 /** The server ends a pull by itself; this is for one whose end was lost. */
 const LATE_MS = 1_000;
 
 /**
  * Pulls until the batch is full, nothing more is there, the time is up or one of `ends` aborts;
- * gives what came, then or on its way. Throws Unavailable when the consumer does not answer.
+ * gives what came, then or on its way. Throws Unavailable when the consumer does not answer, or
+ * answers that it gives nothing.
  */
 export async function pullOnce(
   connection: NatsConnection,
   wish: PullWish,
   ends: AbortSignal[],
-): Promise<Pulled[]> {
+): Promise<PullEnd> {
   const { stream, consumer, batch, wait } = wish;
-  const pulled: Pulled[] = [];
+  const messages: Pulled[] = [];
+  let isAnswered = false;
   const over = Promise.withResolvers<void>();
   over.promise.catch(() => undefined);
   const timer = new Deadline(() => over.resolve());
@@ -53,11 +64,15 @@ export async function pullOnce(
       if (error) return over.reject(error);
       if (wait) silence.set(2 * wait.heartbeatMs);
       const status = statusOf(message);
-      if (status === BEAT) return;
-      if (status !== undefined) return ended(status, consumer, over);
+      const refusal = status && refusalOf(status, consumer);
+      // What has come by then has come.
+      if (refusal) return messages.length > 0 ? over.resolve() : over.reject(refusal);
+      isAnswered = true;
+      if (status?.code === BEAT) return;
+      if (status) return status.code === CONFLICT ? timer.set(CONFLICT_MS) : over.resolve();
       const { redelivered, pending } = deliveryOf(message);
-      pulled.push(toPulled(message, redelivered));
-      if (pulled.length >= batch || pending === 0) over.resolve();
+      messages.push(toPulled(message, redelivered));
+      if (messages.length >= batch || pending === 0) over.resolve();
       else timer.set(GAP_MS);
     },
   });
@@ -80,7 +95,7 @@ export async function pullOnce(
     // The server hears that nobody listens, and what it has sent until then arrives.
     await subscription.drain().catch(() => undefined);
   }
-  return pulled;
+  return { messages, isAnswered };
 }
 
 function bodyOf({ batch, wait }: PullWish): string {
@@ -89,20 +104,28 @@ function bodyOf({ batch, wait }: PullWish): string {
   return JSON.stringify({ batch, expires: expiresMs * 1e6, idle_heartbeat: heartbeatMs * 1e6 });
 }
 
+interface Status {
+  code: number;
+  description: string;
+}
+
 /** Status codes of an answer that is no message. */
 const BEAT = 100;
 /** Nothing is there, or the time is up. */
 const USUAL_ENDS: ReadonlySet<number> = new Set([404, 408]);
 const CONFLICT = 409;
+/** Conflicts after which another pull is answered; after others (deleted, push based) none is. */
+const PASSING = /^(Exceeded MaxWaiting|Leadership Change|Server Shutdown|Batch Completed)/;
 
-function statusOf({ headers, data }: Msg): number | undefined {
-  return headers && headers.code > 0 && data.length === 0 ? headers.code : undefined;
+function statusOf({ headers, data }: Msg): Status | undefined {
+  if (!headers || headers.code === 0 || data.length > 0) return undefined;
+  return { code: headers.code, description: headers.description };
 }
-
-/** A pull that the server ended: usual when its time is up, and not when the consumer is gone. */
-function ended(status: number, consumer: string, over: PromiseWithResolvers<void>): void {
-  if (USUAL_ENDS.has(status)) return over.resolve();
-  over.reject(gone(consumer, status === CONFLICT ? "ended the pull" : `answers ${status}`));
+/** Why the server gives nothing, unless that is usual. */
+function refusalOf({ code, description }: Status, consumer: string): Unavailable | undefined {
+  if (code === BEAT || USUAL_ENDS.has(code)) return undefined;
+  if (code !== CONFLICT) return gone(consumer, `answers ${code}`);
+  return PASSING.test(description) ? undefined : gone(consumer, `ended the pull: ${description}`);
 }
 
 function gone(consumer: string, what: string): Unavailable {

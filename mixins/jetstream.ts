@@ -16,7 +16,8 @@ import {
 } from "./jetstream-config.ts";
 import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
-import type { Doorbell, Pull, Rung } from "./notifications.ts";
+import type { Doorbell, LaneCounts, Pull, Rung } from "./notifications.ts";
+import { countLanes, PullAnswers } from "./pull-answers.ts";
 import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
@@ -42,6 +43,7 @@ interface Line {
   restore(): Promise<boolean>;
   /** Rings of a class that wait in the stream. */
   backlog(workClass: WorkClass): Promise<number>;
+  lanes(): Promise<LaneCounts[]>;
 }
 
 /**
@@ -75,7 +77,8 @@ async function openLine(settings: Settings, log: Log): Promise<Line> {
       const { consumer } = laneOf(settings, workClass);
       return (await manager.consumers.info(settings.nats.stream, consumer)).num_pending;
     };
-    return { connection, client: connection.jetstream(), restore, backlog };
+    const lanes = () => countLanes(manager, settings);
+    return { connection, client: connection.jetstream(), restore, backlog, lanes };
   } catch (error) {
     await connection.close();
     throw error;
@@ -96,7 +99,8 @@ class PullDoorbell implements JetStreamDoorbell {
   /** Aborted while there is no connection. */
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
-  #repairing: Promise<void> | undefined;
+  #repairing: Promise<boolean> | undefined;
+  readonly #answers = new PullAnswers();
 
   constructor(settings: Settings, log: Log) {
     this.#settings = settings;
@@ -109,6 +113,7 @@ class PullDoorbell implements JetStreamDoorbell {
       this.#use(await openLine(this.#settings, this.#log));
     } catch (error) {
       if (!isNatsAway(error)) throw error;
+      this.#answers.because(error);
       this.#log({ err: error }, "doorbell.away");
       this.#opening = this.#openLater();
     }
@@ -116,7 +121,6 @@ class PullDoorbell implements JetStreamDoorbell {
 
   async #openLater(): Promise<void> {
     const { signal } = this.#closing;
-    let said: string | undefined;
     for (let tries = 0; ; tries += 1) {
       await pause(backoffMs(tries, 250, RETRY_MS), undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
@@ -124,15 +128,15 @@ class PullDoorbell implements JetStreamDoorbell {
         this.#use(await openLine(this.#settings, this.#log));
         return this.#log({ type: "connect" }, "doorbell.connection");
       } catch (error) {
-        const message = String(error);
-        if (!isNatsAway(error) && message !== said) this.#log({ err: error }, "doorbell.refused");
-        said = message;
+        const isNew = this.#answers.because(error);
+        if (!isNatsAway(error) && isNew) this.#log({ err: error }, "doorbell.refused");
       }
     }
   }
 
   #use(line: Line): void {
     this.#line = line;
+    this.#answers.because(undefined);
     this.#lost = new AbortController();
     void this.#follow(line.connection);
   }
@@ -146,8 +150,10 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   async #follow(connection: NatsConnection): Promise<void> {
-    for await (const { type } of connection.status()) {
+    for await (const { type, permissionContext: refused } of connection.status()) {
+      if (refused?.operation === "publish") this.#answers.refused(refused.subject);
       if (type === Events.Disconnect) this.#lost.abort();
+      if (type === Events.Disconnect) this.#answers.because(undefined);
       if (type === Events.Reconnect) this.#lost = new AbortController();
       if (type === Events.Disconnect || type === Events.Reconnect) {
         this.#log({ type }, "doorbell.connection");
@@ -217,15 +223,34 @@ class PullDoorbell implements JetStreamDoorbell {
     return { stream: this.#settings.nats.stream, consumer };
   }
 
-  async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
+  unanswered(workClass: WorkClass): string | undefined {
+    return this.#answers.why(this.#lane(workClass).consumer);
+  }
+
+  async lanes(): Promise<LaneCounts[]> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return [];
+    return unlessLost(this.#line.lanes(), lost);
+  }
+
+  async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
+    const lost = this.lost();
+    const { consumer } = wish;
+    if (!this.#line || lost.aborted) {
+      this.#answers.failed(consumer, "NATS cannot be reached");
+      return [];
+    }
     try {
-      const pulled = await pullOnce(this.#line.connection, wish, [...ends, lost]);
-      return pulled.flatMap(message => this.#rungOf(message));
+      const { messages, isAnswered } = await pullOnce(this.#line.connection, wish, [...ends, lost]);
+      if (isAnswered) this.#answers.answered(consumer);
+      return messages.flatMap(message => this.#rungOf(message));
     } catch (error) {
-      if (!lost.aborted) this.#log({ err: error }, "doorbell.pull_failed");
-      await this.#repair();
+      const isRestored = await this.#repair();
+      // What was made again, or comes back with its connection, is judged by the next pull.
+      if (isRestored || lost.aborted) return [];
+      if (this.#answers.failed(consumer, error)) {
+        this.#log({ err: error }, "doorbell.pull_failed");
+      }
       return [];
     }
   }
@@ -260,17 +285,21 @@ class PullDoorbell implements JetStreamDoorbell {
 
   /**
    * A vanished stream or consumer is made again; what it held is rung again from Postgres. Ends at
-   * once when the connection is lost: nobody is there to ask.
+   * once when the connection is lost: nobody is there to ask. Says whether anything was missing.
    */
-  #repair(): Promise<void> {
+  #repair(): Promise<boolean> {
     const lost = this.lost();
-    if (!this.#line || lost.aborted) return Promise.resolve();
+    if (!this.#line || lost.aborted) return Promise.resolve(false);
     this.#repairing ??= unlessLost(this.#line.restore(), lost)
       .then(isMissing => {
+        this.#answers.because(undefined);
         if (isMissing) this.#log({}, "doorbell.restored");
+        return isMissing;
       })
       .catch((error: unknown) => {
-        if (!lost.aborted) this.#log({ err: error }, "doorbell.absent");
+        const isNew = !lost.aborted && this.#answers.because(error);
+        if (isNew) this.#log({ err: error }, "doorbell.absent");
+        return false;
       })
       .finally(() => {
         this.#repairing = undefined;

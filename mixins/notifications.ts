@@ -1,6 +1,6 @@
 // The doorbell port: rings say that a command waits. Losing one costs time, never work.
 import type { Ring } from "../schemas/decider.ts";
-import { classOf, type WorkClass } from "../schemas/work-class.ts";
+import { classOf, WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
 
 /** A ring that reached this worker. */
 export type Rung = Ring & {
@@ -42,6 +42,23 @@ export interface Doorbell {
   connected(): boolean;
   /** Aborts when the connection of this moment is lost; aborted while there is none. */
   lost(): AbortSignal;
+  /** Why the last pull of a class was not answered; undefined when it was, or none was made. */
+  unanswered(workClass: WorkClass): string | undefined;
+  /** What waits, as the broker counts it; nothing while there is none to ask. */
+  lanes(): Promise<LaneCounts[]>;
+}
+
+/** Rings of one class at this moment. */
+export interface LaneCounts {
+  work_class: WorkClass;
+  /** By which workers take them. */
+  consumer: string;
+  /** Not taken yet. */
+  pending: number;
+  /** Taken by a worker, and their claims not decided. */
+  ack_pending: number;
+  /** Of those, offered before. */
+  redelivered: number;
 }
 
 /** Rings kept at most; a ring lost here is rung again from its stream's row. */
@@ -58,6 +75,14 @@ export function createLocalDoorbell(): Doorbell {
     waiting: workClass => lanes[workClass].size(),
     connected: () => true,
     lost: () => never,
+    unanswered: () => undefined,
+    lanes: () =>
+      Promise.resolve(
+        WORK_CLASSES.map(work_class => {
+          const pending = lanes[work_class].size();
+          return { work_class, consumer: "local", pending, ack_pending: 0, redelivered: 0 };
+        }),
+      ),
     ring(ring) {
       if (lanes[classOf(ring.kind)].put(ring)) counters.rung += 1;
       else counters.lost += 1;

@@ -14,6 +14,15 @@ const PARKED_MAX = 10_000;
 /** Several scrapers, or a quick one, cost the database one look in this time. */
 const PARKED_KEPT_MS = 5_000;
 
+/** The same for the broker that has the rings. */
+const LANES_KEPT_MS = 1_000;
+/** Rings of each class; no series while NATS is away. */
+const LANE_GAUGES = [
+  ["noetl_consumer_num_pending", "Rings that no worker has taken", "pending"],
+  ["noetl_consumer_num_ack_pending", "Rings taken and not yet decided", "ack_pending"],
+  ["noetl_consumer_num_redelivered", "Of those, rings offered before", "redelivered"],
+] as const;
+
 /** Memory, time and the event loop. */
 export function countProcess(metrics: Metrics, nodeId: string): void {
   metrics.gauge({ name: "noetl_build_info", help: "Version and node; always 1" }, () => [
@@ -125,14 +134,23 @@ function countDoorbell(metrics: Metrics, doorbell: Doorbell): void {
     { name: "noetl_rings_given_up_total", help: "Rings that nobody took; each comes again" },
     () => counters.given_up,
   );
+  const lanes = kept(LANES_KEPT_MS, () => doorbell.lanes());
+  for (const [name, help, key] of LANE_GAUGES) {
+    metrics.gauge({ name, help }, async () =>
+      (await lanes()).map(lane => {
+        const { consumer, work_class } = lane;
+        return { labels: { consumer, work_class }, value: lane[key] };
+      }),
+    );
+  }
   metrics.gauge({ name: "noetl_doorbell_connected", help: "0 while rings reach nobody" }, () =>
     doorbell.connected() ? 1 : 0,
   );
 }
 
-/** A number that costs something, looked up again when it is older. */
-function kept(ms: number, look: () => Promise<number>): () => Promise<number> {
-  let value: Promise<number> | undefined;
+/** What costs something, looked up again when it is older. */
+function kept<T>(ms: number, look: () => Promise<T>): () => Promise<T> {
+  let value: Promise<T> | undefined;
   let until = 0;
   return () => {
     const now = performance.now();

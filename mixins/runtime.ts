@@ -114,5 +114,7 @@ function offering(doorbell: Doorbell, offers: Offers): Doorbell {
     waiting: workClass => doorbell.waiting(workClass),
     connected: () => doorbell.connected(),
     lost: () => doorbell.lost(),
+    unanswered: workClass => doorbell.unanswered(workClass),
+    lanes: () => doorbell.lanes(),
   };
 }

@@ -35,6 +35,7 @@ export class ServerLink {
   readonly #broker: ServiceBroker;
   readonly #doorbell: LinkOptions["doorbell"];
   readonly #clients: ServerClient[];
+  #isHeardOverHttp = false;
 
   constructor({ broker, http, doorbell }: LinkOptions) {
     this.#broker = broker;
@@ -77,6 +78,11 @@ export class ServerLink {
       return unlessLost(this.#askNodes(pull), this.#doorbell.lost()).catch(() => []);
     }
     return this.#clients.length > 0 ? this.#askHttp(pull, signal) : [];
+  }
+
+  /** A server answered over HTTP when it was asked last what waits. */
+  get isHeardOverHttp(): boolean {
+    return this.#isHeardOverHttp;
   }
 
   /** Any action of a server that the API offers, on whichever node hosts it. */
@@ -152,12 +158,16 @@ export class ServerLink {
   async #askHttp({ max, work_class }: Pull, signal: AbortSignal): Promise<Ring[]> {
     const params = { max, work_class, wait_ms: POLL_MS };
     const options = { timeoutMs: POLL_MS + ASK_MS, signal };
+    let isHeard = false;
     const answers = this.#clients.map(async client => {
       const { rings } = await client.call<{ rings: Ring[] }>("commands.waiting", params, options);
+      isHeard = true;
       if (rings.length === 0) throw new Unavailable("nothing waits there");
       return rings.slice(0, max);
     });
-    return Promise.any(answers).catch(() => []);
+    const rings = await Promise.any(answers).catch(() => []);
+    if (!signal.aborted) this.#isHeardOverHttp = isHeard;
+    return rings;
   }
 }
 

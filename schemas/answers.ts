@@ -80,8 +80,9 @@ const worker = z.object({
   incarnation: z.string().describe("New with every start of the worker"),
   host: z.string(),
   status: z
-    .enum(["ready", "draining", "gone", "lost"])
-    .describe("lost: it said nothing for longer than a lease"),
+    .enum(["ready", "unready", "draining", "gone", "lost"])
+    .describe("lost: it said nothing for longer than a lease; unready: its pulls bring nothing"),
+  reason: z.string().optional().describe("Why it is unready"),
   seen_at: time,
   capacity: z.object({ slots: z.int(), free: z.int() }).nullable(),
   in_flight: z.int().nullable().describe("Items that ran when it was last seen"),

@@ -85,6 +85,12 @@ export interface SeenWorker extends Omit<WorkerRow, "pid"> {
   silent_ms: number;
 }
 
+/** Why a worker said, when it was last seen, that no work can come to it; undefined when it can. */
+export function unreadyWhy({ capacity }: SeenWorker): string | undefined {
+  const { unready } = capacity;
+  return typeof unready === "string" ? unready : undefined;
+}
+
 /** Workers by name, those that are gone last, at most `limit`. */
 export async function listWorkers(query: Query, limit: number): Promise<SeenWorker[]> {
   const { rows } = await query.query(

@@ -1,4 +1,5 @@
 /** What probes ask: is the process alive, and can it do its work. */
+import type { CallingOptions } from "moleculer";
 import { ping } from "../../mixins/postgres/database.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { packageVersion } from "../../mixins/version.ts";
@@ -26,36 +27,54 @@ export function liveness(): Health {
 export interface Checked extends Partial<Pick<Runtime, "database" | "doorbell">> {
   /** Whether NATS is configured: without it there is nothing to check. */
   nats: boolean;
-  call(action: string, params: object, options: { timeout: number }): Promise<unknown>;
+  /** This node, and which of the services that count here it has. */
+  own: { nodeID: string; worker: boolean; executions: boolean };
+  call(action: string, params: object, options: CallingOptions): Promise<unknown>;
 }
 
 /**
  * Ready: the database answers, and executions answer a small read, the way of any request. Without
  * NATS it is still ready: workers find their commands over HTTP, and that must stay open to them.
+ * A worker that gets no work makes its process unready, unless that decides for others as well.
  */
-export async function readiness({ database, doorbell, nats, call }: Checked): Promise<Health> {
-  const [stored, read] = await Promise.all([
+export async function readiness(checked: Checked): Promise<Health> {
+  const { database, doorbell, nats, own, call } = checked;
+  const [stored, read, worker] = await Promise.all([
     database && outcome(inTime(ping(database))),
     outcome(call("executions.list", { limit: 1 }, { timeout: CHECK_TIMEOUT_MS })),
+    own.worker ? outcome(ownWorker(checked)) : "ok",
   ]);
   const isRinging = !nats || !doorbell || doorbell.connected();
   const isServing = read === "ok" && (stored ?? "ok") === "ok";
+  const isUseful = own.executions || worker === "ok";
+  const isWhole = isRinging && worker === "ok";
   return {
     ...liveness(),
-    status: !isServing ? "unavailable" : isRinging ? "ok" : "degraded",
+    status: !isServing || !isUseful ? "unavailable" : isWhole ? "ok" : "degraded",
     checks: {
       ...(stored !== undefined && { database: stored }),
       ...(nats && doorbell && { nats: isRinging ? "ok" : "UNAVAILABLE" }),
       executions: read,
+      ...(own.worker && { worker }),
     },
   };
 }
+
+/** Throws why its pulls bring nothing. */
+async function ownWorker({ own: { nodeID }, call }: Checked): Promise<void> {
+  const info = await call("worker.info", {}, { timeout: CHECK_TIMEOUT_MS, nodeID });
+  const { reason } = info as { reason?: string };
+  if (reason !== undefined) throw new NoWork(reason);
+}
+
+class NoWork extends Error {}
 
 async function outcome(check: Promise<unknown>): Promise<string> {
   try {
     await check;
     return "ok";
   } catch (error) {
+    if (error instanceof NoWork) return error.message;
     return errorType(error) || "INTERNAL";
   }
 }

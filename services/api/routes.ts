@@ -43,7 +43,7 @@ export interface Gateway extends Omit<Service, "settings"> {
 export interface Shared {
   metrics: Metrics;
   /** What /health looks at, beside asking for executions. */
-  parts: Omit<Checked, "call">;
+  parts: Omit<Checked, "call" | "own">;
   gate: Pick<Gate, "recheck">;
   live: LiveStreams;
 }
@@ -139,8 +139,11 @@ function healthAliases(parts: Shared["parts"]): Record<string, unknown> {
     sendHealth(this, req, res, liveness());
   }
   function ready(this: Gateway, req: WebRequest, res: ServerResponse, next: Next): void {
-    const call: Checked["call"] = (...asked) => this.broker.call(...asked);
-    readiness({ ...parts, call })
+    const { broker } = this;
+    const has = (name: string) => broker.services.some(service => service.name === name);
+    const own = { nodeID: broker.nodeID, worker: has("worker"), executions: has("executions") };
+    const call: Checked["call"] = (...asked) => broker.call(...asked);
+    readiness({ ...parts, own, call })
       .then(health => sendHealth(this, req, res, health))
       .catch(next);
   }

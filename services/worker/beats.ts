@@ -1,49 +1,57 @@
-// Signs of life: a worker's row in `noetl.runtime`, which owners read when a lease has passed.
-import type { Service } from "moleculer";
+// A worker's signs of life. Liveness is its row: owners read it when a lease has passed.
 import type { Runtime } from "../../mixins/runtime.ts";
+import type { JsonObject } from "../../schemas/json.ts";
 import type { Gates } from "./gate/open.ts";
 import type { WorkerIdentity } from "./identity.ts";
 
-export interface BeatPorts {
+export interface BeatParts {
   runtime: Pick<Runtime, "clock" | "store" | "workers" | "settings">;
-  logger: Service["logger"];
-  gates: Gates;
   me: WorkerIdentity;
-  isStopping(): boolean;
-  capacity(): { slots: number; free: number };
+  gates: Pick<Gates, "isAskingOthers" | "setWorkers">;
+  /** What the row says at this moment. */
+  told(): { status: "ready" | "draining"; capacity: JsonObject };
+  /** Commands that this worker has, and what ends those that are over. */
   held(): string[];
-  /** Ends work that is of no use to anybody. */
   abort(commandIds: string[]): void;
+  failed(error: unknown): void;
 }
 
-/** Beats at once, and then again and again until the returned function is called. */
-export async function keepBeating(ports: BeatPorts): Promise<() => void> {
-  const { clock, settings } = ports.runtime;
-  let stopped = false;
-  let cancel = () => {};
-  const again = async () => {
-    await beat(ports);
-    if (!stopped) cancel = clock.after(settings.worker.beatMs, () => void again());
-  };
-  await again();
-  return () => {
-    stopped = true;
-    cancel();
-  };
-}
+export class Beats {
+  readonly #parts: BeatParts;
+  #cancel = () => {};
+  #isOver = false;
 
-async function beat({ runtime, logger, gates, me, ...worker }: BeatPorts): Promise<void> {
-  const { store, workers, settings } = runtime;
-  const status = worker.isStopping() ? "draining" : "ready";
-  try {
-    await workers.beat({ ...me, capacity: worker.capacity() }, status);
-    if (gates.isAskingOthers) {
-      gates.setWorkers(await workers.countReady(settings.command.leaseMs));
+  constructor(parts: BeatParts) {
+    this.#parts = parts;
+  }
+
+  /** Beats now, and from then on at its pace. */
+  async begin(): Promise<void> {
+    await this.now();
+    if (this.#isOver) return;
+    const { clock, settings } = this.#parts.runtime;
+    this.#cancel = clock.after(settings.worker.beatMs, () => void this.begin());
+  }
+
+  /** Once more, out of turn. Never throws. */
+  async now(): Promise<void> {
+    const { runtime, me, gates, told, held, abort, failed } = this.#parts;
+    const { store, workers, settings } = runtime;
+    const { status, capacity } = told();
+    try {
+      await workers.beat({ ...me, capacity }, status);
+      if (gates.isAskingOthers)
+        gates.setWorkers(await workers.countReady(settings.command.leaseMs));
+      // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
+      const ids = held();
+      if (ids.length > 0) abort(await store.findOver(ids));
+    } catch (error) {
+      failed(error);
     }
-    // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
-    const held = worker.held();
-    if (held.length > 0) worker.abort(await store.findOver(held));
-  } catch (error) {
-    logger.warn({ err: error }, "worker.beat_failed");
+  }
+
+  end(): void {
+    this.#isOver = true;
+    this.#cancel();
   }
 }

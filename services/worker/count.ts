@@ -10,6 +10,9 @@ export function countWork(metrics: Metrics, worker: Pick<Worker, "info">): void 
       { labels: { state: "free" }, value: free },
     ];
   });
+  metrics.gauge({ name: "noetl_worker_ready", help: "0 while its pulls are not answered" }, () =>
+    worker.info().reason === undefined ? 1 : 0,
+  );
   metrics.counter(
     {
       name: "noetl_worker_outcomes_total",

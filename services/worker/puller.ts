@@ -27,6 +27,8 @@ export interface PullPorts {
   isGated: boolean;
   /** Takes these over, each with a slot of its class. */
   take(rings: Rung[], workClass: WorkClass): void;
+  /** Whether a pull was answered: `why` not, or undefined. */
+  pulled(workClass: WorkClass, why: string | undefined): void;
   failed(error: unknown): void;
 }
 
@@ -42,6 +44,7 @@ export async function pullClass(
     let hold: Hold | undefined;
     try {
       hold = new Hold(ports, workClass, await gate.acquire(signal));
+      signal.throwIfAborted();
       const found = await pullInto(hold, ports, signal);
       empty = found ? 0 : empty + 1;
       if (found === undefined) pause = ports.isGated ? gatedMs(empty) : LOOK_MS;
@@ -103,6 +106,7 @@ async function pullInto(
   const { doorbell, ledger, isGated } = ports;
   const { workClass: work_class } = hold;
   const there = await doorbell.look({ work_class, max: hold.count });
+  if (doorbell.connected()) ports.pulled(work_class, doorbell.unanswered(work_class));
   if (there.length > 0) return admit(there, hold, ports, signal);
   const isHeard = doorbell.connected();
   if (isGated && isHeard) return undefined;
@@ -119,13 +123,21 @@ async function pullInto(
 /** What the doorbell brings; when it is silent, what the servers know to wait. */
 async function wait(
   work_class: WorkClass,
-  { doorbell, link, clock }: PullPorts,
+  { doorbell, link, clock, pulled }: PullPorts,
   signal: AbortSignal,
 ): Promise<Rung[]> {
   const rung = await doorbell.fetch({ work_class, max: 1 }, signal);
   if (rung.length > 0 || signal.aborted) return rung;
   const asked = await link.waiting({ work_class, max: 1 }, signal);
-  if (asked.length === 0 && !signal.aborted && !doorbell.connected()) await clock.sleep(QUIET_MS);
+  if (!signal.aborted) {
+    const isOverHttp = !doorbell.connected() && link.isHeardOverHttp;
+    const why = isOverHttp ? undefined : doorbell.unanswered(work_class);
+    pulled(work_class, why);
+    // Nobody is there to wait with: the next question would be asked at once.
+    if (asked.length === 0 && (why !== undefined || !doorbell.connected())) {
+      await clock.sleep(QUIET_MS);
+    }
+  }
   return asked.map(ring => ({ ...ring, ack: () => undefined, giveBack: () => undefined }));
 }
 

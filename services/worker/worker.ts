@@ -1,6 +1,5 @@
 // The worker: fetches rings for its free slots, claims, runs and reports. It never decides what
 // comes next.
-import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
@@ -9,17 +8,19 @@ import { abandoned } from "../../schemas/command-failures.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
-import { keepBeating } from "./beats.ts";
+import { WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import { Beats } from "./beats.ts";
 import { Claims } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
 import { openGates, type Gates } from "./gate/open.ts";
-import { Ledger } from "./ledger.ts";
+import { Ledger, reclass, type Slot } from "./ledger.ts";
 import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
+import { HANDED_MAX, nextClaim } from "./next-claim.ts";
 import { LongWaits } from "./long-waits.ts";
+import { Readiness } from "./readiness.ts";
 import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
@@ -27,8 +28,6 @@ import { Seclusion } from "./seclusion.ts";
 
 /** Pause after a run that found the world away. */
 const PAUSE_MS = 1_000;
-/** Commands one slot takes from hand to hand before it looks what else waits. */
-const HANDED_MAX = 32;
 
 class CommandAbandoned extends Error {}
 
@@ -38,10 +37,6 @@ interface Work {
   grant: Grant;
   takesNext: boolean;
   slot: Slot;
-}
-
-interface Slot {
-  workClass: WorkClass;
 }
 
 /** One worker of a process: from `start` to `drain`. */
@@ -60,7 +55,8 @@ export class Worker {
   readonly #work = new Set<Promise<void>>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
   readonly #held = new Map<string, AbortController>();
-  #cancelBeat = () => {};
+  readonly #beats: Beats;
+  readonly #readiness: Readiness;
   #unwatch = () => {};
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
@@ -71,29 +67,32 @@ export class Worker {
     this.#service = service;
     this.#link = link;
     this.me = identify(runtime.nodeId);
-    const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
-    this.slots = new Ledger({ all, database });
+    const { me } = this;
+    const { clock, settings } = runtime;
+    const { broker } = service;
+    const { maxInflight: all, maxInflightDb: database } = settings.worker;
+    const ledger = (this.slots = new Ledger({ all, database }));
     this.#longWaits = new LongWaits(all);
-    const { maxAttempts } = runtime.settings.command;
-    this.#seclusion = new Seclusion({ ledger: this.slots, clock: runtime.clock, maxAttempts });
-    const { incarnation } = this.me;
-    this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
-    this.#claims = new Claims({ broker: service.broker, clock: runtime.clock, link, me: this.me });
-    this.#reporter = new Reporter(service.broker, runtime.clock, link);
+    this.#seclusion = new Seclusion({ ledger, clock, ...settings.command });
+    this.gates = openGates({ runtime, service, ledger, incarnation: me.incarnation });
+    this.#claims = new Claims({ broker, clock, link, me });
+    this.#reporter = new Reporter(broker, clock, link);
+    this.#readiness = new Readiness(reason => this.#readyOrNot(reason));
+    this.#beats = new Beats({
+      ...{ runtime, me, gates: this.gates },
+      told: () => this.#told(),
+      held: () => [...this.#held.keys()],
+      abort: ids => void this.abort(ids),
+      failed: err => service.logger.warn({ err }, "worker.beat_failed"),
+    });
   }
 
   async start(): Promise<void> {
-    const { clock, workers } = this.#runtime;
+    await this.#beats.begin();
+    const { clock, workers, settings } = this.#runtime;
     const { logger } = this.#service;
-    this.#cancelBeat = await keepBeating({
-      ...{ runtime: this.#runtime, logger, gates: this.gates, me: this.me },
-      isStopping: () => this.#stopping.signal.aborted,
-      capacity: () => this.#capacity(),
-      held: () => [...this.#held.keys()],
-      abort: ids => void this.abort(ids),
-    });
     this.#unwatch = await watchNeighbours({ clock, workers, logger }, this.me);
-    const { limits, gate } = startRecord(this.#runtime.settings, this.gates);
+    const { limits, gate } = startRecord(settings, this.gates);
     // One field a limit: a log cuts objects that are long.
     logger.info({ ...this.me, gate, ...limits }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
@@ -112,8 +111,10 @@ export class Worker {
     return commandIds.filter(id => this.#held.has(id));
   }
 
+  /** `reason`: why its pulls bring nothing; undefined while it is ready for work. */
   info() {
-    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters };
+    const { reason } = this.#readiness;
+    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters, reason };
   }
 
   async #drain(): Promise<void> {
@@ -125,7 +126,7 @@ export class Worker {
     });
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
-    this.#cancelBeat();
+    this.#beats.end();
     this.#unwatch();
     await this.gates.close();
     this.#unsubscribe();
@@ -146,6 +147,7 @@ export class Worker {
         const ended = (count: number) => this.#ended(workClass, count);
         this.#track(this.#seclusion.admit(rings, { claim, ended, signal }));
       },
+      pulled: (workClass: WorkClass, why?: string) => this.#readiness.pulled(workClass, why),
       failed: (err: unknown) => this.#service.logger.warn({ err }, "worker.fetch_failed"),
     };
     await Promise.all(
@@ -192,7 +194,7 @@ export class Worker {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
-        this.#reclass(slot, grant);
+        reclass(this.slots, slot, grant.kind);
         const takesNext = handed < HANDED_MAX;
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
@@ -208,16 +210,6 @@ export class Worker {
     if (count === 0) return;
     this.slots.give(workClass, count);
     this.gates.ended(count);
-  }
-
-  /** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
-  #reclass(slot: Slot, { kind }: Grant): void {
-    const workClass = kind === undefined ? slot.workClass : classOf(kind);
-    if (!this.slots.move(slot.workClass, workClass, 1)) {
-      this.slots.take(workClass, 1);
-      this.slots.give(slot.workClass, 1);
-    }
-    slot.workClass = workClass;
   }
 
   async #runOne(
@@ -277,26 +269,30 @@ export class Worker {
     }
   }
 
-  /**
-   * Whoever waits for this slot goes first: a long loop must not keep a short run waiting. The slot
-   * is one of the database class until the answer says what is to come, where there is room.
-   */
   #wantsNext(slot: Slot): Pick<Outcome, "next"> {
-    if (this.slots.isClosed) return {};
-    const { doorbell } = this.#runtime;
-    const takesAll = this.slots.move(slot.workClass, "database", 1);
-    if (takesAll) slot.workClass = "database";
-    const classes = takesAll ? WORK_CLASSES : (["general"] as const);
-    const isAwaited = classes.some(one => doorbell.waiting(one) > 0);
-    if (this.#stopping.signal.aborted || isAwaited) return {};
-    const { worker_id, incarnation } = this.me;
-    const claim = { worker_id, incarnation, claim_id: randomUUID() };
-    return { next: { ...claim, ...(!takesAll && { only: "general" }) } };
+    if (this.#stopping.signal.aborted) return {};
+    const { me, slots } = this;
+    const next = nextClaim(slot, { doorbell: this.#runtime.doorbell, slots, me });
+    return next ? { next } : {};
   }
 
   #capacity() {
     const { caps, busy } = this.slots;
     return { slots: caps.all, free: Math.max(0, caps.all - busy) };
+  }
+
+  /** What its row says; `unready` tells why no work can come. */
+  #told() {
+    const { reason } = this.#readiness;
+    const capacity = { ...this.#capacity(), ...(reason !== undefined && { unready: reason }) };
+    return { status: this.#stopping.signal.aborted ? "draining" : "ready", capacity } as const;
+  }
+
+  #readyOrNot(reason: string | undefined): void {
+    const { logger } = this.#service;
+    if (reason === undefined) logger.info({}, "worker.ready");
+    else logger.warn({ reason }, "worker.unready");
+    void this.#beats.now();
   }
 
   async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {

@@ -1,6 +1,6 @@
 // Workers as people see them: the rows that they write about themselves.
 import type { Context, ServiceSchema } from "moleculer";
-import { listWorkers, type SeenWorker } from "../../mixins/postgres/runtime.ts";
+import { listWorkers, unreadyWhy, type SeenWorker } from "../../mixins/postgres/runtime.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { validated, workersList } from "../../schemas/requests.ts";
 
@@ -9,8 +9,13 @@ export interface WorkerView {
   /** New with every start of the worker. */
   incarnation: string;
   host: string;
-  /** `lost`: it said nothing for longer than a lease, so its commands are given to others. */
-  status: "ready" | "draining" | "gone" | "lost";
+  /**
+   * `lost`: it said nothing for longer than a lease, so its commands are given to others;
+   * `unready`: it lives, and its pulls are not answered.
+   */
+  status: "ready" | "unready" | "draining" | "gone" | "lost";
+  /** Why it is unready. */
+  reason?: string;
   seen_at: string;
   /** As the worker said when it was last seen; null when it never did. */
   capacity: { slots: number; free: number } | null;
@@ -40,16 +45,24 @@ type WorkersNeed = Pick<Runtime, "database" | "settings">;
 function toView(row: SeenWorker, leaseMs: number): WorkerView {
   const { worker_id, incarnation, seen_at } = row;
   const capacity = capacityOf(row);
+  const status = statusOf(row, leaseMs);
   return {
     worker_id,
     incarnation,
     // After it come the boot and the pid namespace, which are nobody's business.
     host: row.machine.split("|")[0] ?? "",
-    status: row.status !== "gone" && row.silent_ms > leaseMs ? "lost" : row.status,
+    status,
+    ...(status === "unready" && { reason: unreadyWhy(row) }),
     seen_at,
     capacity,
     in_flight: capacity && Math.max(0, capacity.slots - capacity.free),
   };
+}
+
+function statusOf(row: SeenWorker, leaseMs: number): WorkerView["status"] {
+  if (row.status === "gone") return "gone";
+  if (row.silent_ms > leaseMs) return "lost";
+  return row.status === "ready" && unreadyWhy(row) !== undefined ? "unready" : row.status;
 }
 
 function capacityOf({ capacity }: SeenWorker): WorkerView["capacity"] {

@@ -6,6 +6,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import pg from "pg";
 import { parse } from "yaml";
+import { loadSettings } from "../../schemas/env.ts";
+import { showRate } from "../../schemas/rate-limit.ts";
 import { ask } from "../support/actors.ts";
 import {
   complaint,
@@ -105,6 +107,54 @@ describe("the chart", function () {
     assert.equal(settingsOf(all, "worker")["NOETL_LOG_LEVEL"], "debug");
   });
 
+  it("hands limits and whom a gate asks to the settings, and what these refuse is refused", () => {
+    const rates = "limits.rates.http:host:api\\.example\\.com=200/s";
+    const set = [
+      ...["limits.worker_slots=16", "limits.worker_db_slots=6", "limits.nats_max_ack_pending=128"],
+      ...[rates, "limits.rates.http:host:*=50/s burst 5", "gate.ratio=0.8"],
+      ...["gate.reserved.limit=40", "gate.http_url=http://probe/", "gate.on_error=open"],
+      ...["gate.k8s_quota.name=work", "gate.k8s_quota.namespace=jobs", "gate.poll_seconds=2"],
+    ];
+    const all = made({ values: KIND, set });
+    const plain = { KUBERNETES_SERVICE_HOST: "10.0.0.1", ...settingsOf(all, "worker") };
+    const { worker, prefetch, limits } = loadSettings(plain);
+    assert.deepEqual(
+      [worker.maxInflight, worker.maxInflightDb, worker.maxAckPending],
+      [16, 6, 128],
+    );
+    assert.deepEqual(prefetch.gate, ["quota", "http", "k8s"]);
+    assert.deepEqual([prefetch.ratio, prefetch.pollMs, prefetch.onError], [0.8, 2_000, "open"]);
+    assert.deepEqual([prefetch.reservedLimit, prefetch.httpUrl], [40, "http://probe/"]);
+    assert.deepEqual([prefetch.quotaName, prefetch.quotaNamespace], ["work", "jobs"]);
+    const targets = limits.rates.map(({ target, rate }) => `${target} ${showRate(rate)}`);
+    const shown = ["http:host:* 50/s burst 5", "http:host:api.example.com 200/s burst 4"];
+    assert.deepEqual(targets, shown);
+    assert.equal(loadSettings(settingsOf(all)).worker.maxAckPending, 128, "servers make it so");
+    assert.throws(() =>
+      loadSettings(settingsOf(made({ values: KIND, set: ["limits.worker_db_slots=8"] }), "worker")),
+    );
+  });
+
+  it("lets workers read the one quota that they ask for, and gives nobody else a token", () => {
+    const set = ["gate.k8s_quota.name=work", "gate.k8s_quota.namespace=jobs"];
+    const all = made({ values: KIND, set });
+    const pod = podOf(the(all, "Deployment", "noetl-worker"))!;
+    const seen = [pod["serviceAccountName"], pod["automountServiceAccountToken"]];
+    assert.deepEqual(seen, ["noetl-worker", true]);
+    const role = the(all, "Role", "noetl-worker-quota") as Manifest & { rules: object[] };
+    assert.equal(role.metadata.namespace, "jobs");
+    const allowed = { apiGroups: [""], resources: ["resourcequotas"], resourceNames: ["work"] };
+    assert.deepEqual(role.rules, [{ ...allowed, verbs: ["get"] }]);
+    const binding = the(all, "RoleBinding", "noetl-worker-quota") as Manifest & {
+      subjects: object[];
+    };
+    const subject = { kind: "ServiceAccount", name: "noetl-worker", namespace: "noetl" };
+    assert.deepEqual(binding.subjects, [subject]);
+    const others = all.filter(one => podOf(one) && one.metadata.name !== "noetl-worker");
+    for (const one of others) assert.equal(podOf(one)?.["automountServiceAccountToken"], false);
+    assert.ok(!named(made({ values: KIND })).some(name => /Role|ServiceAccount/.test(name)));
+  });
+
   it("takes a NATS and a Postgres of yours", () => {
     const set = [
       ...["nats.enabled=false", "nats.url=nats://bus:4222", "nats.user="],
@@ -122,6 +172,9 @@ describe("the chart", function () {
       [["worker.replicas=two"], /got string, want integer/],
       [["postgres.enabled=false"], /postgres\.host: name a Postgres, or set postgres\.enabled/],
       [["nats.enabled=false"], /nats\.url: name a NATS, or set nats\.enabled/],
+      [["gate.ratio=1.5"], /gate.ratio/],
+      [["gate.on_error=ajar"], /must be one of/],
+      [["limits.slots=9"], /additional properties 'slots' not allowed/],
       [["ingress.enabled=true"], /ingress\.host: the name that people use/],
       [["nats.jetstream_file_size=5G"], /does not match pattern/],
     ];

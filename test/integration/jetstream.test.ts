@@ -139,6 +139,17 @@ describe("the stream of rings", function () {
     assert.equal((await infoOf()).config.max_ack_pending, 512);
   });
 
+  it("that pushes from now on gives nothing, and it is said why", async () => {
+    const bell = await open();
+    await manager.consumers.delete(STREAM, POOL);
+    const pushing = { durable_name: POOL, ack_policy: "explicit", deliver_subject: "x" };
+    await manager.consumers.add(STREAM, pushing as object);
+    const { signal } = new AbortController();
+    await bell.fetch({ work_class: "general", max: 1 }, signal);
+    assert.match(bell.unanswered("general") ?? "", /noetl_worker_pool .*(push based|503)/);
+    assert.equal(bell.unanswered("database"), undefined);
+  });
+
   it("that vanishes is made again by whoever pulls, and takes rings again", async () => {
     const bell = await open();
     await ring(bell, 0, 5);

@@ -11,6 +11,7 @@ import {
   type Grant,
 } from "../../mixins/postgres/rate.ts";
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
+import { countsInMemory, forgetsPauses, forgetsTurns } from "../support/sabotage.ts";
 
 /** Turns of one bucket. */
 async function lease(
@@ -73,37 +74,23 @@ describe("buckets of rates", () => {
       assert.ok(again.wait_ms <= refused.wait_ms && again.wait_ms > HORIZON_MS, "it comes nearer");
     });
 
-    it(`${which}: a pause holds for its time, and a shorter one does not end it`, async () => {
-      const buckets = make();
-      await buckets.pause("b", 5_000);
-      await buckets.pause("b", 10);
-      const { granted, wait_ms } = await lease(buckets, 1, { perSecond: 100 });
-      assert.equal(granted, 0);
-      assert.ok(wait_ms > 4_000 && wait_ms <= 5_000, `${wait_ms}`);
-      const left = (await buckets.paused()).get("b") ?? 0;
-      assert.ok(left > 4_000 && left <= 5_000, `${left}`);
-    });
+    it(`${which}: a pause holds for its time, and a shorter one does not end it`, () =>
+      holdsPause(make()));
   }
 
-  it("never gives two processes the same moment, however they meet", async () => {
-    const all = Array.from({ length: 4 }, () => sharedBuckets(open()));
-    const startedAt = performance.now();
-    const times: number[] = [];
-    let refused = 0;
-    await Promise.all(
-      Array.from({ length: 200 }, async (_, n) => {
-        const grant = await lease(all[n % 4] as Buckets, 1 + (n % 3), { perSecond: 100 });
-        refused += grant.granted < 1 + (n % 3) ? 1 : 0;
-        const at = performance.now() + grant.wait_ms;
-        times.push(...Array.from({ length: grant.granted }, (_, place) => at + place * 10));
-      }),
-    );
-    const spanMs = performance.now() - startedAt;
-    const most = 1 + (spanMs + HORIZON_MS) / 10;
-    assert.ok(times.length <= most, `${times.length} turns in ${spanMs} ms, ${most} are allowed`);
-    assert.ok(times.length > 40, "the horizon is given out");
-    assert.ok(refused > 0, "more was asked for than there is");
-  });
+  it("never gives two processes the same moment, however they meet", () =>
+    meetings(() => sharedBuckets(open())));
+
+  for (const [what, make] of [
+    ["counted by each process for itself", countsInMemory],
+    ["that forget what they gave", () => forgetsTurns(sharedBuckets(open()))],
+  ] as const) {
+    it(`${what}: that is found out`, () =>
+      assert.rejects(meetings(make), { code: "ERR_ASSERTION" }));
+  }
+
+  it("that forget a pause are found out", () =>
+    assert.rejects(holdsPause(forgetsPauses(localBuckets())), { code: "ERR_ASSERTION" }));
 
   it("takes turns of many buckets in one round trip, in any order", async () => {
     const [one, other] = [sharedBuckets(open()), sharedBuckets(open())];
@@ -138,3 +125,35 @@ describe("buckets of rates", () => {
     assert.deepEqual([kept.rowCount, gone.rowCount], [1, 0]);
   });
 });
+
+/** Throws when a pause does not hold. */
+async function holdsPause(buckets: Buckets): Promise<void> {
+  await buckets.pause("b", 5_000);
+  await buckets.pause("b", 10);
+  const { granted, wait_ms } = await lease(buckets, 1, { perSecond: 100 });
+  assert.equal(granted, 0);
+  assert.ok(wait_ms > 4_000 && wait_ms <= 5_000, `${wait_ms}`);
+  const left = (await buckets.paused()).get("b") ?? 0;
+  assert.ok(left > 4_000 && left <= 5_000, `${left}`);
+}
+
+/** Four processes ask 200 times for turns of a bucket; throws when they get more than it has. */
+async function meetings(make: () => Buckets): Promise<void> {
+  const all = Array.from({ length: 4 }, make);
+  const startedAt = performance.now();
+  const times: number[] = [];
+  let refused = 0;
+  await Promise.all(
+    Array.from({ length: 200 }, async (_, n) => {
+      const grant = await lease(all[n % 4] as Buckets, 1 + (n % 3), { perSecond: 100 });
+      refused += grant.granted < 1 + (n % 3) ? 1 : 0;
+      const at = performance.now() + grant.wait_ms;
+      times.push(...Array.from({ length: grant.granted }, (_, place) => at + place * 10));
+    }),
+  );
+  const spanMs = performance.now() - startedAt;
+  const most = 1 + (spanMs + HORIZON_MS) / 10;
+  assert.ok(times.length <= most, `${times.length} turns in ${spanMs} ms, ${most} are allowed`);
+  assert.ok(times.length > 40, "the horizon is given out");
+  assert.ok(refused > 0, "more was asked for than there is");
+}

@@ -67,6 +67,8 @@ export class Bell {
       waiting: () => 0,
       connected: () => !weather.isNatsAway,
       lost: () => never,
+      unanswered: () => undefined,
+      lanes: () => Promise.resolve([]),
     };
   }
 

@@ -15,6 +15,12 @@ export interface TestNats {
   stop(): Promise<void>;
 }
 
+export interface NatsOptions {
+  jetStream?: boolean;
+  maxPayload?: number;
+  config?: string;
+}
+
 const READY_MS = 10_000;
 
 /** `NATS_SERVER_BIN`, the pinned npm package, or the PATH; undefined where there is none. */
@@ -39,11 +45,11 @@ function onPath(): string[] {
 
 /**
  * Starts a server, by default with JetStream, on a free loopback port, which it keeps. `maxPayload`
- * bytes may be in one message; 1 MB when absent.
+ * bytes may be in one message; 1 MB when absent. `config` is more of its configuration.
  */
 export async function startNats(
   binary: string,
-  { jetStream = true, maxPayload }: { jetStream?: boolean; maxPayload?: number } = {},
+  { jetStream = true, maxPayload, config = "" }: NatsOptions = {},
 ): Promise<TestNats> {
   const folder = await mkdtemp(join(tmpdir(), "noetl-nats-"));
   let child: ChildProcess | undefined;
@@ -51,11 +57,12 @@ export async function startNats(
 
   async function start(): Promise<void> {
     const kept = jetStream ? ["-js", "-sd", folder] : [];
-    if (maxPayload !== undefined) {
-      const config = join(folder, "nats.conf");
+    const lines = maxPayload === undefined ? config : `max_payload: ${maxPayload}\n${config}`;
+    if (lines !== "") {
+      const file = join(folder, "nats.conf");
       await mkdir(folder, { recursive: true });
-      await writeFile(config, `max_payload: ${maxPayload}\n`);
-      kept.push("-c", config);
+      await writeFile(file, lines);
+      kept.push("-c", file);
     }
     const args = [...kept, "-a", "127.0.0.1", "-p", String(port)];
     const begun = spawn(binary, args, { stdio: ["ignore", "ignore", "pipe"] });

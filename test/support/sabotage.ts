@@ -1,7 +1,9 @@
 // Rules that are switched off on purpose: with each of them a check must fail.
+import { localBuckets, type Buckets } from "../../mixins/rate-limit/buckets.ts";
 import type { EventStore } from "../../mixins/event-store.ts";
 import type { LoopOptions } from "./loop-scene.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
+import { Ledger } from "../../services/worker/ledger.ts";
 
 export type StoreWrap = (store: EventStore) => EventStore;
 
@@ -51,3 +53,34 @@ export function forgetsClaims(): LoopOptions["machine"] {
     },
   };
 }
+
+/** The database class has no cap of its own. */
+export class UncappedLedger extends Ledger {
+  override free(): number {
+    return super.free("general");
+  }
+}
+
+/** Slots are not taken before a pull: two pulls see the same ones free. */
+export class LateLedger extends Ledger {
+  override take(): void {
+    // What was reserved is not noted.
+  }
+}
+
+/** Each process counts for itself. */
+export const countsInMemory = (): Buckets => localBuckets();
+
+/** A turn is not noted: whoever asks next is given the same one. */
+export function forgetsTurns(buckets: Buckets): Buckets {
+  return {
+    ...buckets,
+    lease: async leases => new Map([...(await localBuckets().lease(leases))]),
+  };
+}
+
+/** A pause that an upstream asked for is known to nobody. */
+export const forgetsPauses = (buckets: Buckets): Buckets => ({
+  ...buckets,
+  pause: () => Promise.resolve(),
+});

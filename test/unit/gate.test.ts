@@ -1,8 +1,11 @@
 /** The capacity gate: thresholds, blocking, waking, aborts, faults of providers, reservations. */
 import { strict as assert } from "node:assert";
+import { setImmediate as turn } from "node:timers/promises";
 import { createClock } from "../../mixins/clock.ts";
 import { parseQuantity } from "../../mixins/kubernetes.ts";
 import { createMetrics } from "../../mixins/metrics.ts";
+import { createLocalDoorbell } from "../../mixins/notifications.ts";
+import type { ServerLink } from "../../mixins/server-link.ts";
 import { Asked } from "../../services/worker/gate/asked.ts";
 import { countGates } from "../../services/worker/gate/count.ts";
 import { CapacityGate } from "../../services/worker/gate/gate.ts";
@@ -10,6 +13,7 @@ import type { Gates } from "../../services/worker/gate/open.ts";
 import type { CapacityProvider } from "../../services/worker/gate/provider.ts";
 import { Watched } from "../../services/worker/gate/watched.ts";
 import { Ledger } from "../../services/worker/ledger.ts";
+import { pullClass } from "../../services/worker/puller.ts";
 import { startRecord } from "../../services/worker/start-record.ts";
 import { freeOf, usable } from "../../schemas/capacity.ts";
 import { loadSettings } from "../../schemas/env.ts";
@@ -17,6 +21,8 @@ import { until } from "../support/actors.ts";
 import { chance } from "../support/chance.ts";
 
 const clock = createClock();
+/** SOAK_ROUNDS=1000000 is an hour or so of it. */
+const SOAK_ROUNDS = Number(process.env["SOAK_ROUNDS"] ?? 2_000);
 const { signal: never } = new AbortController();
 
 interface World {
@@ -186,8 +192,10 @@ describe("a gate", () => {
     const { gate, said } = gateOver([full.provider]);
     const acquired = gate.acquire(never);
     await until(() => full.asked > 4);
+    const begun = performance.now();
     full.set(0);
     assert.equal((await acquired).budget, 4);
+    assert.ok(performance.now() - begun < 500, "a poll of 40 ms, its jitter, and a slow machine");
     assert.equal(said.filter(line => line.startsWith("prefetch.blocked")).length, 1);
   });
 
@@ -223,6 +231,81 @@ describe("a gate", () => {
       assert.deepEqual([full.listeners, ledger.free()], [0, 8]);
     });
   }
+
+  it("aborted between its leave and the pull lets nobody pull, and keeps nothing", async () => {
+    const shared = target(4, 0);
+    let released = 0;
+    const provider: CapacityProvider = {
+      ...shared.provider,
+      reserve: count => Promise.resolve(count),
+      release: count => void (released += count),
+    };
+    const { gate, ledger } = gateOver([provider]);
+    const ends = new AbortController();
+    const { acquire } = gate;
+    gate.acquire = async signal => {
+      const admission = await acquire.call(gate, signal);
+      ends.abort();
+      return admission;
+    };
+    let pulls = 0;
+    const pull = () => {
+      pulls += 1;
+      return Promise.resolve([]);
+    };
+    const doorbell = { ...createLocalDoorbell(), look: pull, fetch: pull };
+    const ports = { clock, doorbell, ledger, gate, link: {} as ServerLink, isGated: true };
+    const nothing = () => assert.fail("nothing was pulled");
+    await pullClass(
+      "general",
+      { ...ports, take: nothing, pulled: nothing, failed: nothing },
+      ends.signal,
+    );
+    assert.deepEqual([pulls, ledger.free(), released], [0, 8, 4]);
+  });
+
+  it("whose provider never answers is closed after five seconds, and says so", async () => {
+    const timers: (() => void)[] = [];
+    const provider = { name: "mute", snapshot: () => new Promise<never>(() => undefined) };
+    const settings = { staleMs: 0, onError: "closed" as const };
+    const patient = {
+      now: () => 0,
+      after(_ms: number, work: () => void) {
+        timers.push(work);
+        return () => undefined;
+      },
+    };
+    const asked = new Asked(provider, { clock: patient, settings, peers: () => 1 });
+    const answer = asked.ask(never);
+    await until(() => timers.length === 1);
+    timers[0]!();
+    const { free, result, reason } = await answer;
+    assert.deepEqual([free, result, reason], [0, "error", "no answer in 5 s"]);
+  });
+
+  it("of capacity that comes and goes leaves no timer and no listener behind", async () => {
+    const { between } = chance("soak");
+    const shared = target(10, 0, { isTelling: true });
+    const { gate, ledger } = gateOver([shared.provider], { slots: 4 });
+    const timers = () => process.getActiveResourcesInfo().filter(one => one === "Timeout").length;
+    const before = timers();
+    for (let round = 0; round < SOAK_ROUNDS; round += 1) {
+      const ends = new AbortController();
+      shared.set(between(0, 1) === 1 ? 10 : between(0, 9));
+      let isOver = false;
+      const acquired = gate.acquire(ends.signal).catch(() => undefined);
+      void acquired.finally(() => (isOver = true));
+      await Promise.resolve();
+      shared.set(between(0, 12));
+      if (between(0, 1) === 1) ends.abort();
+      for (; !isOver; await turn()) shared.set(0);
+      const admission = await acquired;
+      admission?.release(admission.budget);
+      assert.equal(ledger.free(), 4, `round ${round}`);
+    }
+    assert.equal(shared.listeners, 0);
+    await until(() => timers() <= before + 1);
+  });
 
   it("aborted while a provider thinks ends at once; what comes later is given back", async () => {
     const answer = Promise.withResolvers<number>();

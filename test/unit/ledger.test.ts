@@ -4,8 +4,10 @@ import { setImmediate as turn } from "node:timers/promises";
 import { Ledger } from "../../services/worker/ledger.ts";
 import type { WorkClass } from "../../schemas/work-class.ts";
 import { chance } from "../support/chance.ts";
+import { LateLedger, UncappedLedger } from "../support/sabotage.ts";
 
 const { signal: never } = new AbortController();
+const CAPS = { all: 10, database: 3 };
 
 /** A reservation that has not been answered yet, and its answer. */
 function asking(ledger: Ledger, workClass: WorkClass, signal = never) {
@@ -89,30 +91,40 @@ describe("the slot ledger", () => {
     assert.equal(ledger.free("database"), 1);
   });
 
-  it("never grants more than its caps, whatever happens in which order", async () => {
-    const { between } = chance("ledger");
-    const below = (limit: number) => between(0, limit - 1);
-    const caps = { all: 10, database: 3 };
-    const ledger = new Ledger(caps);
-    const held: WorkClass[] = [];
-    for (let step = 0; step < 10_000; step += 1) {
-      const workClass = below(2) === 0 ? "general" : "database";
-      if (below(2) === 0 || held.length === 0) {
-        const ends = new AbortController();
-        const asked = ledger.reserve(workClass, ends.signal);
-        ends.abort();
-        const count = await asked;
-        const used = Math.min(count, 1 + below(3));
-        ledger.use(used);
-        ledger.unreserve(workClass, count - used);
-        for (let one = 0; one < used; one += 1) held.push(workClass);
-      } else {
-        const [ended] = held.splice(below(held.length), 1);
-        ledger.give(ended as WorkClass, 1);
-      }
-      const database = held.filter(one => one === "database").length;
-      assert.equal(ledger.busy, held.length);
-      assert.ok(held.length <= caps.all && database <= caps.database, `step ${step}`);
-    }
-  });
+  it("never grants more than its caps, whatever happens in which order", () =>
+    randomLife(new Ledger(CAPS)));
+
+  for (const [what, ledger] of [
+    ["forgets the cap of the database class", new UncappedLedger(CAPS)],
+    ["counts slots only when work has come", new LateLedger(CAPS)],
+  ] as const) {
+    it(`one that ${what} is found out by that`, () =>
+      assert.rejects(randomLife(ledger), { code: "ERR_ASSERTION" }));
+  }
 });
+
+/** 10,000 random pulls and ends; throws when more runs, or is said to run, than may. */
+async function randomLife(ledger: Ledger): Promise<void> {
+  const { between } = chance("ledger");
+  const below = (limit: number) => between(0, limit - 1);
+  const held: WorkClass[] = [];
+  for (let step = 0; step < 10_000; step += 1) {
+    const workClass = below(2) === 0 ? "general" : "database";
+    if (below(2) === 0 || held.length === 0) {
+      const ends = new AbortController();
+      const asked = ledger.reserve(workClass, ends.signal);
+      ends.abort();
+      const count = await asked;
+      const used = Math.min(count, 1 + below(3));
+      ledger.use(used);
+      ledger.unreserve(workClass, count - used);
+      for (let one = 0; one < used; one += 1) held.push(workClass);
+    } else {
+      const [ended] = held.splice(below(held.length), 1);
+      ledger.give(ended as WorkClass, 1);
+    }
+    const database = held.filter(one => one === "database").length;
+    assert.equal(ledger.busy, held.length);
+    assert.ok(held.length <= CAPS.all && database <= CAPS.database, `step ${step}`);
+  }
+}

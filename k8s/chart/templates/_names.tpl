@@ -43,6 +43,47 @@ NATS_URL: {{ required "nats.url: name a NATS, or set nats.enabled" .Values.nats.
 NATS_USER: {{ .Values.nats.user }}
 {{- end }}
 NOETL_LOG_FORMAT: json
+NOETL_WORKER_MAX_INFLIGHT_COMMANDS: {{ .Values.limits.worker_slots }}
+NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: {{ .Values.limits.worker_db_slots }}
+NOETL_WORKER_NATS_MAX_ACK_PENDING: {{ .Values.limits.nats_max_ack_pending }}
+{{- with .Values.limits.rates }}
+NOETL_RATE_LIMITS: {{ include "noetl.rates" . | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* target=rate with commas, in the order of their names. */ -}}
+{{- define "noetl.rates" -}}
+{{- $pairs := list -}}
+{{- range $target, $rate := . -}}{{- $pairs = append $pairs (printf "%s=%v" $target $rate) -}}{{- end -}}
+{{- join "," $pairs -}}
+{{- end }}
+
+{{- /* What only workers are told: whom they ask before a fetch. */ -}}
+{{- define "noetl.gate" -}}
+{{- $asked := list }}
+{{- with .Values.gate }}
+NOETL_PREFETCH_CAPACITY_RATIO: {{ .ratio }}
+NOETL_PREFETCH_POLL_INTERVAL_SECONDS: {{ .poll_seconds }}
+NOETL_PREFETCH_ON_ERROR: {{ .on_error }}
+{{- if .reserved.limit }}
+{{- $asked = append $asked "quota" }}
+NOETL_PREFETCH_RESERVED_NAME: {{ .reserved.name }}
+NOETL_PREFETCH_RESERVED_LIMIT: {{ .reserved.limit }}
+{{- end }}
+{{- if .http_url }}
+{{- $asked = append $asked "http" }}
+NOETL_PREFETCH_HTTP_URL: {{ .http_url }}
+{{- end }}
+{{- if .k8s_quota.name }}
+{{- $asked = append $asked "k8s" }}
+NOETL_PREFETCH_QUOTA_NAME: {{ .k8s_quota.name }}
+NOETL_PREFETCH_QUOTA_NAMESPACE: {{ .k8s_quota.namespace | default $.Release.Namespace }}
+NOETL_PREFETCH_QUOTA_RESOURCE: {{ .k8s_quota.resource }}
+{{- end }}
+{{- end }}
+{{- if $asked }}
+NOETL_PREFETCH_GATE: {{ join "," $asked | quote }}
+{{- end }}
 {{- end }}
 
 {{- /* Secrets and the pod's name, which no ConfigMap can say. */ -}}
@@ -62,7 +103,7 @@ NOETL_LOG_FORMAT: json
 {{- /* Of a pod. Kubernetes' own variables for services, such as NATS_PORT, would be read as ours. */ -}}
 {{- define "noetl.pod" -}}
 enableServiceLinks: false
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .token | default false }}
 securityContext:
   runAsNonRoot: true
   runAsUser: {{ .user }}
