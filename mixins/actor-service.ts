@@ -43,7 +43,7 @@ export interface ClaimBatch {
 export type Reply<T = object> =
   | ({ command_id: string; status: "ok" } & T)
   | { command_id: string; status: "refused"; reason: string; message: string }
-  | { command_id: string; status: "failed"; error: string };
+  | { command_id: string; status: "failed"; error: string; retry_after_ms?: number };
 
 /** A worker that does not say in this time what it holds has said nothing. */
 const HOLDS_MS = 2_000;
@@ -151,7 +151,10 @@ export function fitting(replies: Reply<{ grant?: Grant }>[]): Reply<{ grant?: Gr
 }
 
 /** The actions by which workers, other actors and the reaper reach the streams of one kind. */
-export function actorActions(host: () => unknown): Record<string, ActionSchema> {
+export function actorActions(
+  host: () => unknown,
+  { ingest }: Pick<Runtime, "ingest">,
+): Record<string, ActionSchema> {
   /** The meta of a request says whether another node has sent its inputs on. */
   function sender({ meta }: Context): Send {
     const { forwarded } = meta as { forwarded?: unknown };
@@ -179,10 +182,9 @@ export function actorActions(host: () => unknown): Record<string, ActionSchema> 
       visibility: "public",
       tracing: false,
       handler: validated(reportBatch, async (ctx: Context, { outcomes }) => {
-        const replies = await each(sender(ctx), outcomes, outcomeEntry, outcome => {
-          return { ...outcome, type: "outcome" };
-        });
-        return answered(ctx, replies);
+        const decided = () =>
+          each(sender(ctx), outcomes, outcomeEntry, outcome => ({ ...outcome, type: "outcome" }));
+        return answered(ctx, await ingest.run(outcomes.length, decided));
       }),
     },
     release: {
@@ -208,9 +210,18 @@ export function actorActions(host: () => unknown): Record<string, ActionSchema> 
 }
 
 function toReply(command_id: string, error: unknown): Reply {
+  if (errorType(error) !== "REJECTED") return failedReply(command_id, error);
   const message = error instanceof Error ? error.message : String(error);
-  if (errorType(error) !== "REJECTED") return { command_id, status: "failed", error: message };
   const { data, code } = error as { data?: { reason?: string }; code?: number };
   const reason = data?.reason ?? (code === 422 ? "malformed" : "refused");
   return { command_id, status: "refused", reason, message };
+}
+
+/** Nobody has settled it: it may come again, of a Busy one not before the time it says. */
+export function failedReply(command_id: string, error: unknown): Reply {
+  const message = error instanceof Error ? error.message : String(error);
+  const { data } = error as { data?: { retry_after_ms?: unknown } };
+  const after = errorType(error) === "BUSY" ? data?.retry_after_ms : undefined;
+  const retry = typeof after === "number" && { retry_after_ms: after };
+  return { command_id, status: "failed", error: message, ...retry };
 }

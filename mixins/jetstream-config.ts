@@ -110,7 +110,7 @@ export function absent(error: unknown): undefined {
 }
 
 /** Another process made it first: then it must be there now. */
-function raced<T>(look: () => Promise<T>): (error: unknown) => Promise<T> {
+export function raced<T>(look: () => Promise<T>): (error: unknown) => Promise<T> {
   return async error => {
     try {
       return await look();

@@ -22,7 +22,15 @@ import { unlessLost } from "./unless-lost.ts";
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
 
-export interface JetStreamDoorbell extends Doorbell {
+/** The connection of this process to NATS, for whoever has more to say there than rings. */
+export interface NatsPort {
+  /** undefined while there is no connection. */
+  line(): { connection: NatsConnection; client: JetStreamClient } | undefined;
+  /** Aborts when the connection of this moment is lost; aborted while there is none. */
+  lost(): AbortSignal;
+}
+
+export interface JetStreamDoorbell extends Doorbell, NatsPort {
   close(): Promise<void>;
 }
 
@@ -131,6 +139,10 @@ class PullDoorbell implements JetStreamDoorbell {
 
   lost(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  line(): Line | undefined {
+    return this.connected() ? this.#line : undefined;
   }
 
   async #follow(connection: NatsConnection): Promise<void> {

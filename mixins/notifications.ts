@@ -74,3 +74,17 @@ export function createLocalDoorbell(): Doorbell {
     },
   };
 }
+
+/** Of a worker that NATS does not reach: it asks the servers, over HTTP, what waits. */
+export function createSilentDoorbell(): Doorbell {
+  const counters = { rung: 0, lost: 0, malformed: 0 };
+  const lost = AbortSignal.abort();
+  return {
+    counters,
+    ring: () => void (counters.lost += 1),
+    fetch: () => Promise.resolve([]),
+    waiting: () => 0,
+    connected: () => false,
+    lost: () => lost,
+  };
+}

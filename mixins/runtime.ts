@@ -4,6 +4,8 @@ import type { Settings } from "../schemas/env.ts";
 import { createIds, type IdSource } from "../schemas/ids.ts";
 import { createClock, type Clock } from "./clock.ts";
 import { createEventStore, type PostgresStore } from "./event-store.ts";
+import type { NatsPort } from "./jetstream.ts";
+import { createIngest, type Ingest } from "./ingest.ts";
 import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createOffers, type Offers } from "./offers.ts";
@@ -24,6 +26,10 @@ export interface Runtime {
   /** Rings that it is given are remembered in `offers` until their commands are claimed. */
   doorbell: Doorbell;
   offers: Offers;
+  /** Bounds the outcomes that are decided here at a time. */
+  ingest: Ingest;
+  /** Absent where everything is in one process. */
+  nats?: NatsPort;
   results: ResultStore;
   values: ValueStore;
   feed: Feed<StoredEvent[]>;
@@ -56,6 +62,7 @@ export interface RuntimeOptions {
   database: Database;
   results: ResultStore;
   doorbell?: Doorbell;
+  nats?: NatsPort;
 }
 
 /** Builds the shared parts over an already migrated database. */
@@ -70,7 +77,8 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   const doorbell = offering(options.doorbell ?? createLocalDoorbell(), offers);
   const metrics = createMetrics();
   countProcess(metrics, options.nodeId);
-  countShared(metrics, { database: options.database, store, doorbell });
+  const ingest = createIngest(options.settings.events.ingestMax);
+  countShared(metrics, { database: options.database, store, doorbell, ingest });
   return {
     ...options,
     clock,
@@ -79,6 +87,7 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     ids: createIds(node, () => clock.now()),
     doorbell,
     offers,
+    ingest,
     values: createValues({ database: options.database, results: options.results }),
     feed,
     shown: createFeed(),

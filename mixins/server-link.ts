@@ -5,11 +5,13 @@ import type { ActorKind, Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { errorType, Unavailable } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
-import type { ClaimBatch, OutcomeRequest, ReleaseRequest, Reply } from "./actor-service.ts";
+import type { ClaimBatch, OutcomeRequest, ReleaseRequest } from "./actor-service.ts";
+import type { EventSender } from "./event-sender.ts";
 import type { Doorbell } from "./notifications.ts";
 import { callOwner, hostsOf, isUnreachable } from "./routing.ts";
 import { createServerClient, type ServerClient } from "./server-client.ts";
 import { unlessLost } from "./unless-lost.ts";
+import { eventOf, type Granted } from "./worker-events.ts";
 
 /** An owner that does not answer is asked again: a claim and a release take no longer. */
 const CLAIM_MS = 20_000;
@@ -21,24 +23,26 @@ const ASK_MS = 2_000;
 /** One long poll over HTTP. */
 const POLL_MS = 5_000;
 
-export type Granted = Reply<{ grant?: Grant }>;
-
 export interface LinkOptions {
   broker: ServiceBroker;
   http: Settings["http"];
   /** While NATS is away HTTP is tried first, and what waits for an answer over it waits no more. */
   doorbell: Pick<Doorbell, "connected" | "lost">;
+  /** How outcomes go; by calls when absent. */
+  events?: { transport: Settings["events"]["transport"]; sender: EventSender | undefined };
 }
 
 /** The way of one process; `close` gives its connections back. */
 export class ServerLink {
   readonly #broker: ServiceBroker;
   readonly #doorbell: LinkOptions["doorbell"];
+  readonly #events: NonNullable<LinkOptions["events"]>;
   readonly #clients: ServerClient[];
 
-  constructor({ broker, http, doorbell }: LinkOptions) {
+  constructor({ broker, http, doorbell, events }: LinkOptions) {
     this.#broker = broker;
     this.#doorbell = doorbell;
+    this.#events = events ?? { transport: "call", sender: undefined };
     const urls = (http.serverUrl ?? "").split(",").map(url => url.trim());
     const { apiKey, clientTimeoutMs: timeoutMs } = http;
     this.#clients = urls
@@ -53,11 +57,22 @@ export class ServerLink {
     );
   }
 
-  report(actor: ActorKind, outcomes: OutcomeRequest[]): Promise<Granted[]> {
-    return this.#either(
-      () => this.#owner(actor, "report", outcomes, { outcomes }, REPORT_MS),
-      client => reportOverHttp(client, outcomes),
-    );
+  /** By the transport that is configured; where that reaches nobody, by calls, and by HTTP. */
+  async report(actor: ActorKind, outcomes: OutcomeRequest[]): Promise<Granted[]> {
+    const { transport, sender } = this.#events;
+    const called = (some: OutcomeRequest[]) =>
+      this.#either(
+        () => this.#owner(actor, "report", some, { outcomes: some }, REPORT_MS),
+        client => reportOverHttp(client, some),
+      );
+    if (transport === "nats" && sender?.isUp()) return sender.report(outcomes, called);
+    if (transport !== "http" || this.#clients.length === 0) return called(outcomes);
+    try {
+      return await this.#firstReachable(client => reportOverHttp(client, outcomes));
+    } catch (error) {
+      if (errorType(error) !== "UNAVAILABLE" || !this.#doorbell.connected()) throw error;
+      return called(outcomes);
+    }
   }
 
   async release(actor: ActorKind, release: ReleaseRequest): Promise<void> {
@@ -177,10 +192,7 @@ async function reportOverHttp(
   client: ServerClient,
   outcomes: OutcomeRequest[],
 ): Promise<Granted[]> {
-  const events = outcomes.map(({ execution_id: _in, ...outcome }) => ({
-    event_type: outcome.result.status === "ok" ? "command.completed" : "command.failed",
-    ...outcome,
-  }));
+  const events = outcomes.map(eventOf);
   const options = { timeoutMs: REPORT_MS };
   const answer = await client.call<{ results: Granted[] }>("commands.report", { events }, options);
   return answer.results;

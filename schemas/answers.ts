@@ -138,6 +138,7 @@ const reply = named(
     reason: z.string().optional(),
     message: z.string().optional(),
     error: z.string().optional(),
+    retry_after_ms: z.int().optional().describe("failed for want of room: not before this"),
     grant: grant.optional().describe("The next command, when the outcome asked for one"),
     over: z.array(z.string()).optional().describe("To a heartbeat: commands it named that ended"),
   }),

@@ -1,5 +1,6 @@
 /** Every setting of the runtime: one row each, grouped by who reads it. `env.ts` fills it in. */
 import { AUTH_MODES } from "./access.ts";
+import { EVENT_SETTINGS } from "./event-settings.ts";
 import { PYTHON_SETTINGS } from "./python-settings.ts";
 import { choice, count, flag, list, optional, pairs, seconds, text } from "./setting.ts";
 
@@ -55,18 +56,9 @@ export const SETTINGS = {
       1000,
       "Rings of one message before it is counted as lost",
     ),
-    eventTransport: choice(
-      "NOETL_EVENT_TRANSPORT",
-      "http",
-      ["http", "nats"],
-      "How workers report outcomes: http is the Moleculer call or HTTP, nats is JetStream",
-    ),
-    eventSubjectPrefix: text(
-      "NOETL_EVENT_NATS_SUBJECT_PREFIX",
-      "noetl.events",
-      "With nats reports",
-    ),
   },
+  /** Workers' events on their way to their owners. */
+  events: EVENT_SETTINGS,
   /** The front door. */
   http: {
     host: text("NOETL_HOST", "127.0.0.1", "Address the API listens on"),

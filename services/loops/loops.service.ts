@@ -17,7 +17,7 @@ export default function loopsService(runtime: Runtime): ServiceSchema {
   return {
     name: "loops",
     actions: {
-      ...actorActions(() => host),
+      ...actorActions(() => host, runtime),
       /** A message of another actor (`start`, `cancel`), acknowledged by the answer. */
       deliver: {
         visibility: "public",
