@@ -1,6 +1,6 @@
 /** What `noetl doctor` says about NATS: the server, the stream of rings, and its consumer. */
 import { inspectJetStream } from "../mixins/jetstream-inspect.ts";
-import type { JetStreamReport } from "../mixins/jetstream-inspect.ts";
+import type { InspectedConsumer, JetStreamReport } from "../mixins/jetstream-inspect.ts";
 import type { Settings } from "../schemas/env.ts";
 import { errorType } from "../schemas/errors.ts";
 import { fail, ok, warn } from "./check.ts";
@@ -19,7 +19,7 @@ const RECONCILE = "start a server or worker with these settings: it corrects thi
 
 /** One check where there is no NATS; else the server, the stream and the consumer. */
 export async function checkNats(settings: Settings): Promise<Check[]> {
-  const { url, stream, consumer } = settings.nats;
+  const { url, stream } = settings.nats;
   if (!url) return [ok("nats", "not used: everything is in one process")];
   let report: JetStreamReport;
   try {
@@ -30,7 +30,7 @@ export async function checkNats(settings: Settings): Promise<Check[]> {
   }
   const checks = [judgeServer(report)];
   if (report.stream) checks.push(...judgeStream(report.stream, stream));
-  if (report.consumer) checks.push(...judgeConsumer(report.consumer, consumer));
+  for (const consumer of report.consumers) checks.push(...judgeConsumer(consumer));
   return checks;
 }
 
@@ -60,8 +60,8 @@ function judgeStream(
     const said = `${name} has retention ${config.retention}, expected ${wanted.retention}`;
     checks.push(fail("stream", said, remake));
   }
-  const subject = wanted.subjects?.[0] ?? "";
-  if (!config.subjects.includes(subject)) {
+  const subjects = wanted.subjects ?? [];
+  for (const subject of subjects.filter(one => !config.subjects.includes(one))) {
     const said = `${name} does not take ${subject}: rings are lost`;
     checks.push(fail("stream", said, RECONCILE));
   }
@@ -79,7 +79,9 @@ function judgeStream(
   }
   if (checks.length > 0) return checks;
   const size = `${(state.bytes / 1_048_576).toFixed(1)} MiB`;
-  return [ok("stream", `${name}: ${config.retention}, ${config.storage}, ${subject}, ${size}`)];
+  return [
+    ok("stream", `${name}: ${config.retention}, ${config.storage}, ${subjects.join(" ")}, ${size}`),
+  ];
 }
 
 /** A stream without limits of its own is never full. */
@@ -87,10 +89,7 @@ function hasLimit({ max_msgs, max_bytes }: { max_msgs: number; max_bytes: number
   return max_msgs > 0 || max_bytes > 0;
 }
 
-function judgeConsumer(
-  { wanted, found }: NonNullable<JetStreamReport["consumer"]>,
-  name: string,
-): Check[] {
+function judgeConsumer({ name, wanted, found }: InspectedConsumer): Check[] {
   if (!found) {
     return [warn("consumer", `there is no ${name}`, "the first server or worker makes it")];
   }
@@ -100,14 +99,14 @@ function judgeConsumer(
   if (config.deliver_subject !== undefined) {
     checks.push(fail("consumer", `${name} pushes, workers pull`, remake));
   }
-  for (const key of ["ack_policy", "filter_subject"] as const) {
-    if (config[key] === wanted[key]) continue;
-    const said = `${name} has ${key} ${config[key] ?? "none"}, expected ${wanted[key]}`;
+  if (config.ack_policy !== wanted.ack_policy) {
+    const said = `${name} has ack_policy ${config.ack_policy}, expected ${wanted.ack_policy}`;
     checks.push(fail("consumer", said, remake));
   }
-  for (const key of ["max_ack_pending", "ack_wait", "max_deliver"] as const) {
+  for (const key of ["max_ack_pending", "ack_wait", "max_deliver", "filter_subject"] as const) {
     if (config[key] === wanted[key]) continue;
-    const said = `${name} has ${key} ${config[key]} in effect, configured is ${wanted[key]}`;
+    const inEffect = config[key] ?? "none";
+    const said = `${name} has ${key} ${inEffect} in effect, configured is ${wanted[key]}`;
     checks.push(fail("consumer", said, RECONCILE));
   }
   const counts =

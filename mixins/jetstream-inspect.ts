@@ -10,7 +10,8 @@ import {
 } from "nats";
 import { Unavailable } from "../schemas/errors.ts";
 import type { Settings } from "../schemas/env.ts";
-import { absent, wantedConsumer, wantedStream } from "./jetstream-config.ts";
+import { WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
+import { absent, laneOf, wantedConsumer, wantedStream } from "./jetstream-config.ts";
 
 export interface Inspected<Config, State> {
   /** As the settings want it. */
@@ -25,7 +26,12 @@ export interface JetStreamReport {
   rtt_ms: number;
   /** undefined when the server runs without JetStream. */
   stream: Inspected<StreamConfig, StreamInfo["state"]> | undefined;
-  consumer: Inspected<ConsumerConfig, ConsumerCounts> | undefined;
+  /** One for each class of work. */
+  consumers: InspectedConsumer[];
+}
+
+export interface InspectedConsumer extends Inspected<ConsumerConfig, ConsumerCounts> {
+  name: string;
 }
 
 export type ConsumerCounts = Pick<
@@ -46,12 +52,12 @@ export async function inspectJetStream(settings: Settings): Promise<JetStreamRep
     const rtt_ms = await connection.rtt();
     const manager = await connection.jetstreamManager({ checkAPI: false, timeout: ANSWER_MS });
     const there = await hasJetStream(manager);
-    if (!there) return { version, rtt_ms, stream: undefined, consumer: undefined };
-    const [stream, consumer] = await Promise.all([
+    if (!there) return { version, rtt_ms, stream: undefined, consumers: [] };
+    const [stream, ...consumers] = await Promise.all([
       inspectStream(manager, settings),
-      inspectConsumer(manager, settings),
+      ...WORK_CLASSES.map(workClass => inspectConsumer(manager, settings, workClass)),
     ]);
-    return { version, rtt_ms, stream, consumer };
+    return { version, rtt_ms, stream, consumers };
   } finally {
     await connection.close();
   }
@@ -107,11 +113,17 @@ async function inspectStream(manager: JetStreamManager, settings: Settings) {
   return { wanted: wantedStream(settings), found };
 }
 
-async function inspectConsumer(manager: JetStreamManager, settings: Settings) {
-  const { stream, consumer } = settings.nats;
-  const info = await manager.consumers.info(stream, consumer).catch(absent);
-  if (!info) return { wanted: wantedConsumer(settings), found: undefined };
+async function inspectConsumer(
+  manager: JetStreamManager,
+  settings: Settings,
+  workClass: WorkClass,
+): Promise<InspectedConsumer> {
+  const { stream } = settings.nats;
+  const { consumer: name } = laneOf(settings, workClass);
+  const wanted = wantedConsumer(settings, workClass);
+  const info = await manager.consumers.info(stream, name).catch(absent);
+  if (!info) return { name, wanted, found: undefined };
   const { num_pending, num_ack_pending, num_redelivered, num_waiting } = info;
   const state = { num_pending, num_ack_pending, num_redelivered, num_waiting };
-  return { wanted: wantedConsumer(settings), found: { config: info.config, state } };
+  return { name, wanted, found: { config: info.config, state } };
 }

@@ -1,26 +1,29 @@
-// The doorbell over JetStream: one stream of rings, one durable pull consumer for the pool of
-// workers.
+// The doorbell over JetStream: one stream of rings, and for each class of work one durable pull
+// consumer for the pool of workers.
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  connect,
-  Events,
-  JSONCodec,
-  type JetStreamClient,
-  type JsMsg,
-  type NatsConnection,
-  type PullOptions,
-} from "nats";
+import { connect, Events, JSONCodec, type JetStreamClient, type NatsConnection } from "nats";
 import type { Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
+import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
-import { reconcileJetStream, RING_BYTES_MAX } from "./jetstream-config.ts";
+import {
+  laneOf,
+  reconcileJetStream,
+  restoreJetStream,
+  RING_BYTES_MAX,
+} from "./jetstream-config.ts";
+import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
-import type { Doorbell, Rung } from "./notifications.ts";
+import type { Doorbell, Pull, Rung } from "./notifications.ts";
 import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
+/** A ring that was given back is not offered to the same worker again at once. */
+const GIVEN_BACK_MS = 250;
+
+type Log = (fields: object, message: string) => void;
 
 /** The connection of this process to NATS, for whoever has more to say there than rings. */
 export interface NatsPort {
@@ -40,7 +43,8 @@ const codec = JSONCodec<Ring>();
 interface Line {
   connection: NatsConnection;
   client: JetStreamClient;
-  reconcile(): Promise<void>;
+  /** Makes what has vanished. */
+  restore(): Promise<boolean>;
 }
 
 /**
@@ -48,16 +52,13 @@ interface Line {
  * A NATS that is away is waited for in the background. Throws what waiting does not cure: Rejected
  * with the remedy for a stream whose retention cannot serve, NATS' own error for a refused login.
  */
-export async function openJetStream(
-  settings: Settings,
-  log: (fields: object, message: string) => void,
-): Promise<JetStreamDoorbell> {
+export async function openJetStream(settings: Settings, log: Log): Promise<JetStreamDoorbell> {
   const doorbell = new PullDoorbell(settings, log);
   await doorbell.open();
   return doorbell;
 }
 
-async function openLine(settings: Settings): Promise<Line> {
+async function openLine(settings: Settings, log: Log): Promise<Line> {
   const { nats } = settings;
   const connection = await connect({
     servers: (nats.url ?? "").split(","),
@@ -71,9 +72,9 @@ async function openLine(settings: Settings): Promise<Line> {
   });
   try {
     const manager = await connection.jetstreamManager();
-    const reconcile = () => reconcileJetStream(manager, settings);
-    await reconcile();
-    return { connection, client: connection.jetstream(), reconcile };
+    await reconcileJetStream(manager, settings, log);
+    const restore = () => restoreJetStream(manager, settings);
+    return { connection, client: connection.jetstream(), restore };
   } catch (error) {
     await connection.close();
     throw error;
@@ -81,9 +82,9 @@ async function openLine(settings: Settings): Promise<Line> {
 }
 
 class PullDoorbell implements JetStreamDoorbell {
-  readonly counters = { rung: 0, lost: 0, malformed: 0 };
+  readonly counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
   readonly #settings: Settings;
-  readonly #log: (fields: object, message: string) => void;
+  readonly #log: Log;
   /** Tells this process's rings from every other's: none is taken for a duplicate of another. */
   readonly #bell = randomUUID();
   readonly #closing = new AbortController();
@@ -94,7 +95,7 @@ class PullDoorbell implements JetStreamDoorbell {
   #opening: Promise<void> = Promise.resolve();
   #repairing: Promise<void> | undefined;
 
-  constructor(settings: Settings, log: (fields: object, message: string) => void) {
+  constructor(settings: Settings, log: Log) {
     this.#settings = settings;
     this.#log = log;
     this.#lost.abort();
@@ -102,7 +103,7 @@ class PullDoorbell implements JetStreamDoorbell {
 
   async open(): Promise<void> {
     try {
-      this.#use(await openLine(this.#settings));
+      this.#use(await openLine(this.#settings, this.#log));
     } catch (error) {
       if (!isNatsAway(error)) throw error;
       this.#log({ err: error }, "doorbell.away");
@@ -117,7 +118,7 @@ class PullDoorbell implements JetStreamDoorbell {
       await pause(backoffMs(tries, 250, RETRY_MS), undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
       try {
-        this.#use(await openLine(this.#settings));
+        this.#use(await openLine(this.#settings, this.#log));
         return this.#log({ type: "connect" }, "doorbell.connection");
       } catch (error) {
         const message = String(error);
@@ -166,7 +167,8 @@ class PullDoorbell implements JetStreamDoorbell {
     if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
     this.#rings += 1;
     const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
-    this.#line.client.publish(this.#settings.nats.subject, codec.encode(ring), { msgID }).then(
+    const { subject } = laneOf(this.#settings, classOf(ring.kind));
+    this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
       },
@@ -181,19 +183,29 @@ class PullDoorbell implements JetStreamDoorbell {
     void this.#repair();
   }
 
-  async fetch(max: number, signal: AbortSignal): Promise<Rung[]> {
+  look({ work_class, max }: Pull): Promise<Rung[]> {
+    return this.#asked({ ...this.#lane(work_class), batch: max }, []);
+  }
+
+  async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
+    const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
+    const wish = { ...this.#lane(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
+    const rungs = await this.#asked(wish, [signal]);
+    if (rungs.length === 0 && !signal.aborted) await this.#repair();
+    return rungs;
+  }
+
+  #lane(workClass: WorkClass) {
+    const { consumer } = laneOf(this.#settings, workClass);
+    return { stream: this.#settings.nats.stream, consumer };
+  }
+
+  async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return [];
-    const { client } = this.#line;
-    const { fetchTimeoutMs: expires, fetchHeartbeatMs: idle_heartbeat } = this.#settings.worker;
-    const ends = [signal, lost];
     try {
-      const there = await this.#pull(client, { batch: max, no_wait: true }, ends);
-      if (there.length > 0) return there;
-      // Two beats that do not come end it: a consumer that is gone is only silent.
-      const first = await this.#pull(client, { batch: 1, expires, idle_heartbeat }, ends);
-      if (first.length === 0 && !signal.aborted) await this.#repair();
-      return first;
+      const pulled = await pullOnce(this.#line.connection, wish, [...ends, lost]);
+      return pulled.flatMap(message => this.#rungOf(message));
     } catch (error) {
       if (!lost.aborted) this.#log({ err: error }, "doorbell.pull_failed");
       await this.#repair();
@@ -201,29 +213,21 @@ class PullDoorbell implements JetStreamDoorbell {
     }
   }
 
-  async #pull(
-    client: JetStreamClient,
-    options: Partial<PullOptions>,
-    ends: AbortSignal[],
-  ): Promise<Rung[]> {
-    const { stream, consumer } = this.#settings.nats;
-    const rungs: Rung[] = [];
-    const messages = client.fetch(stream, consumer, options);
-    const stop = () => messages.stop();
-    for (const end of ends) end.addEventListener("abort", stop, { once: true });
-    try {
-      for await (const message of messages) {
-        const ring = this.#read(message);
-        if (ring) rungs.push({ ...ring, ack: () => message.ack() });
-        else message.ack();
-      }
-    } finally {
-      for (const end of ends) end.removeEventListener("abort", stop);
+  #rungOf(message: Pulled): Rung[] {
+    const ring = this.#read(message);
+    if (ring) {
+      return [{ ...ring, ack: message.ack, giveBack: () => message.nak(GIVEN_BACK_MS) }];
     }
-    return rungs;
+    message.ack();
+    return [];
   }
 
-  #read(message: JsMsg): Ring | undefined {
+  /** The ring of a message; nothing for one that is none, or that nobody has taken for so long. */
+  #read(message: Pulled): Ring | undefined {
+    if (message.redelivered >= this.#settings.nats.maxDeliver) {
+      this.counters.given_up += 1;
+      return undefined;
+    }
     try {
       if (message.data.length > RING_BYTES_MAX) throw new Error("too large");
       const ring = codec.decode(message.data);
@@ -245,7 +249,10 @@ class PullDoorbell implements JetStreamDoorbell {
   #repair(): Promise<void> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return Promise.resolve();
-    this.#repairing ??= unlessLost(this.#line.reconcile(), lost)
+    this.#repairing ??= unlessLost(this.#line.restore(), lost)
+      .then(isMissing => {
+        if (isMissing) this.#log({}, "doorbell.restored");
+      })
       .catch((error: unknown) => {
         if (!lost.aborted) this.#log({ err: error }, "doorbell.absent");
       })

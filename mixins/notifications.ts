@@ -1,8 +1,20 @@
 // The doorbell port: rings say that a command waits. Losing one costs time, never work.
 import type { Ring } from "../schemas/decider.ts";
+import { classOf, type WorkClass } from "../schemas/work-class.ts";
 
-/** A ring that reached this worker; `ack` says that its claim is committed or refused. */
-export type Rung = Ring & { ack(): void };
+/** A ring that reached this worker. */
+export type Rung = Ring & {
+  /** Its claim is committed or refused. */
+  ack(): void;
+  /** It is not taken: there was no room for it after all. It is offered anew. */
+  giveBack(): void;
+};
+
+/** What a worker has room for. */
+export interface Pull {
+  work_class: WorkClass;
+  max: number;
+}
 
 export interface DoorbellCounters {
   rung: number;
@@ -10,19 +22,22 @@ export interface DoorbellCounters {
   lost: number;
   /** Messages that are no rings: acknowledged and dropped. */
   malformed: number;
+  /** Rings that nobody took, however often they were offered: dropped, and rung again. */
+  given_up: number;
 }
 
 export interface Doorbell {
   readonly counters: DoorbellCounters;
   ring(ring: Ring): void;
+  /** Rings of a class that wait now, up to `max`: at once, and perhaps none. */
+  look(pull: Pull): Promise<Rung[]>;
   /**
-   * Up to `max` rings; waits until there is one. None when `signal` aborts, and from a doorbell
-   * over the network also after a silence or while it cannot be reached: then a worker asks the
-   * servers.
+   * As `look`, and waits until there is one. None when `signal` aborts, and from a doorbell over
+   * the network also after a silence or while it cannot be reached: then a worker asks the servers.
    */
-  fetch(max: number, signal: AbortSignal): Promise<Rung[]>;
-  /** Rings known to wait for a slot. */
-  waiting(): number;
+  fetch(pull: Pull, signal: AbortSignal): Promise<Rung[]>;
+  /** Rings of a class known to wait for a slot. */
+  waiting(workClass: WorkClass): number;
   /** false while rings reach nobody. */
   connected(): boolean;
   /** Aborts when the connection of this moment is lost; aborted while there is none. */
@@ -34,54 +49,81 @@ const RINGS_MAX = 100_000;
 
 /** The doorbell inside one process. A command already waiting here is not queued twice. */
 export function createLocalDoorbell(): Doorbell {
-  const waiting = new Map<string, Ring>();
-  const callers: (() => void)[] = [];
-  const counters = { rung: 0, lost: 0, malformed: 0 };
+  const lanes = { general: createLane(), database: createLane() };
+  const counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
   const { signal: never } = new AbortController();
-
-  function take(max: number): Rung[] {
-    const rings: Rung[] = [];
-    for (const [key, ring] of waiting) {
-      if (rings.length >= max) break;
-      waiting.delete(key);
-      rings.push({ ...ring, ack: () => undefined });
-    }
-    return rings;
-  }
 
   return {
     counters,
-    waiting: () => waiting.size,
+    waiting: workClass => lanes[workClass].size(),
     connected: () => true,
     lost: () => never,
     ring(ring) {
-      if (waiting.size >= RINGS_MAX) return void (counters.lost += 1);
-      counters.rung += 1;
-      waiting.set(`${ring.command_id}:${ring.delivery}`, ring);
-      callers.shift()?.();
+      if (lanes[classOf(ring.kind)].put(ring)) counters.rung += 1;
+      else counters.lost += 1;
     },
-    async fetch(max, signal) {
-      while (waiting.size === 0) {
+    look: ({ work_class, max }) => Promise.resolve(lanes[work_class].take(max)),
+    async fetch({ work_class, max }, signal) {
+      const lane = lanes[work_class];
+      while (lane.size() === 0) {
         if (signal.aborted) return [];
-        await new Promise<void>(resolve => {
-          callers.push(resolve);
-          signal.addEventListener("abort", () => resolve(), { once: true });
-        });
+        await lane.rung(signal);
       }
       // Rings of one commit arrive one by one; take them together.
       await Promise.resolve();
-      return take(max);
+      return lane.take(max);
     },
+  };
+}
+
+/** Rings of one class, in the order in which they came. */
+function createLane() {
+  const waiting = new Map<string, Ring>();
+  const callers = new Set<() => void>();
+
+  /** false when there is no room for another one. */
+  function put(ring: Ring): boolean {
+    if (waiting.size >= RINGS_MAX) return false;
+    waiting.set(`${ring.command_id}:${ring.delivery}`, ring);
+    const [caller] = callers;
+    caller?.();
+    return true;
+  }
+
+  return {
+    put,
+    size: () => waiting.size,
+    take(max: number): Rung[] {
+      const rings: Rung[] = [];
+      for (const [key, ring] of waiting) {
+        if (rings.length >= max) break;
+        waiting.delete(key);
+        rings.push({ ...ring, ack: () => undefined, giveBack: () => void put(ring) });
+      }
+      return rings;
+    },
+    /** Resolves with the next ring, or when `signal` aborts. */
+    rung: (signal: AbortSignal) =>
+      new Promise<void>(resolve => {
+        const finish = () => {
+          callers.delete(finish);
+          signal.removeEventListener("abort", finish);
+          resolve();
+        };
+        callers.add(finish);
+        signal.addEventListener("abort", finish, { once: true });
+      }),
   };
 }
 
 /** Of a worker that NATS does not reach: it asks the servers, over HTTP, what waits. */
 export function createSilentDoorbell(): Doorbell {
-  const counters = { rung: 0, lost: 0, malformed: 0 };
+  const counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
   const lost = AbortSignal.abort();
   return {
     counters,
     ring: () => void (counters.lost += 1),
+    look: () => Promise.resolve([]),
     fetch: () => Promise.resolve([]),
     waiting: () => 0,
     connected: () => false,

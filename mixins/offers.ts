@@ -2,6 +2,7 @@
 // to a worker whom the doorbell does not reach. A hint like every ring; one lost is rung again.
 import type { Ring } from "../schemas/decider.ts";
 import type { StoredEvent } from "../schemas/events.ts";
+import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import type { Clock } from "./clock.ts";
 
 /** Commands remembered at most; the oldest go first, and are rung again from their streams. */
@@ -13,8 +14,8 @@ export interface Offers {
   add(ring: Ring): void;
   /** Forgets what these events say is claimed or over. */
   settle(events: readonly StoredEvent[]): void;
-  /** Up to `max` that have waited so long, the longest waiting first. */
-  take(max: number, waitedMs: number): Ring[];
+  /** Up to `max` of a class that have waited so long, the longest waiting first. */
+  take(max: number, waitedMs: number, workClass?: WorkClass): Ring[];
   /** Resolves at the next `add`, or after `ms`. */
   next(ms: number): Promise<void>;
 }
@@ -52,12 +53,13 @@ export function createOffers(clock: Clock): Offers {
         }
       }
     },
-    take(max, waitedMs) {
+    take(max, waitedMs, workClass) {
       const now = clock.now();
       const rings: Ring[] = [];
       for (const offer of offers.values()) {
         if (rings.length >= max || now - offer.since < waitedMs) break;
         if (now - offer.toldAt < TOLD_MS) continue;
+        if (workClass && classOf(offer.ring.kind) !== workClass) continue;
         offer.toldAt = now;
         rings.push(offer.ring);
       }

@@ -132,6 +132,10 @@ function countDoorbell(metrics: Metrics, doorbell: Doorbell): void {
     { name: "noetl_rings_malformed_total", help: "Messages that are no rings" },
     () => counters.malformed,
   );
+  metrics.counter(
+    { name: "noetl_rings_given_up_total", help: "Rings that nobody took; each comes again" },
+    () => counters.given_up,
+  );
   metrics.gauge({ name: "noetl_doorbell_connected", help: "0 while rings reach nobody" }, () =>
     doorbell.connected() ? 1 : 0,
   );

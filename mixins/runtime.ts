@@ -102,8 +102,9 @@ function offering(doorbell: Doorbell, offers: Offers): Doorbell {
       offers.add(ring);
       doorbell.ring(ring);
     },
-    fetch: (max, signal) => doorbell.fetch(max, signal),
-    waiting: () => doorbell.waiting(),
+    look: pull => doorbell.look(pull),
+    fetch: (pull, signal) => doorbell.fetch(pull, signal),
+    waiting: workClass => doorbell.waiting(workClass),
     connected: () => doorbell.connected(),
     lost: () => doorbell.lost(),
   };

@@ -7,7 +7,7 @@ import { errorType, Unavailable } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
 import type { ClaimBatch, OutcomeRequest, ReleaseRequest } from "./actor-service.ts";
 import type { EventSender } from "./event-sender.ts";
-import type { Doorbell } from "./notifications.ts";
+import type { Doorbell, Pull } from "./notifications.ts";
 import { callOwner, hostsOf, isUnreachable } from "./routing.ts";
 import { createServerClient, type ServerClient } from "./server-client.ts";
 import { unlessLost } from "./unless-lost.ts";
@@ -87,11 +87,11 @@ export class ServerLink {
    * What the servers know to wait for a worker, when the doorbell is silent. Over HTTP it waits for
    * a while, until `signal` aborts, else it answers at once; never throws.
    */
-  async waiting(max: number, signal: AbortSignal): Promise<Ring[]> {
+  async waiting(pull: Pull, signal: AbortSignal): Promise<Ring[]> {
     if (this.#doorbell.connected()) {
-      return unlessLost(this.#askNodes(max), this.#doorbell.lost()).catch(() => []);
+      return unlessLost(this.#askNodes(pull), this.#doorbell.lost()).catch(() => []);
     }
-    return this.#clients.length > 0 ? this.#askHttp(max, signal) : [];
+    return this.#clients.length > 0 ? this.#askHttp(pull, signal) : [];
   }
 
   /** Any action of a server that the API offers, on whichever node hosts it. */
@@ -147,11 +147,15 @@ export class ServerLink {
     return callOwner(this.#broker, entries[0]?.stream_id ?? "", call);
   }
 
-  async #askNodes(max: number): Promise<Ring[]> {
+  async #askNodes({ max, work_class }: Pull): Promise<Ring[]> {
     const options = { timeout: ASK_MS };
     const answers = hostsOf(this.#broker, "commands").map(nodeID =>
       this.#broker
-        .call<{ rings: Ring[] }, object>("commands.waiting", { max }, { ...options, nodeID })
+        .call<{ rings: Ring[] }, object>(
+          "commands.waiting",
+          { max, work_class },
+          { ...options, nodeID },
+        )
         .then(({ rings }) => rings)
         .catch(() => []),
     );
@@ -159,8 +163,8 @@ export class ServerLink {
   }
 
   /** Of the first server that knows of something; the others tell theirs again. */
-  async #askHttp(max: number, signal: AbortSignal): Promise<Ring[]> {
-    const params = { max, wait_ms: POLL_MS };
+  async #askHttp({ max, work_class }: Pull, signal: AbortSignal): Promise<Ring[]> {
+    const params = { max, work_class, wait_ms: POLL_MS };
     const options = { timeoutMs: POLL_MS + ASK_MS, signal };
     const answers = this.#clients.map(async client => {
       const { rings } = await client.call<{ rings: Ring[] }>("commands.waiting", params, options);

@@ -11,6 +11,7 @@ import type { FrozenScope } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { LoopReport } from "./loop-report.ts";
 import { checked, id } from "./requests.ts";
+import { WORK_CLASSES } from "./work-class.ts";
 
 /** Entries of one batch, and commands of one question to a worker. */
 export const BATCH_MAX = 1_000;
@@ -54,7 +55,7 @@ const outcome = {
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
   frame: z.object(frameReport(json)).optional(),
-  next: z.object(claimant).optional(),
+  next: z.object({ ...claimant, only: z.enum(WORK_CLASSES).optional() }).optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });
 

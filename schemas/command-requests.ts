@@ -3,6 +3,7 @@ import { z } from "zod";
 import { outcomeResult, resultReference } from "./events.ts";
 import { frameReport } from "./frame-report.ts";
 import { LIMITS, id } from "./requests.ts";
+import { WORK_CLASSES } from "./work-class.ts";
 
 /** Rings told in one answer, and outcomes taken in one batch. */
 export const RINGS_MAX = 1_000;
@@ -22,6 +23,8 @@ const command_id = z
   .regex(/^[1-9]\d{0,18}:[^:]+(:[\w-]+){2,3}$/, "a command_id as it was issued");
 
 const worker_id = name("the name of the worker");
+/** The commands meant, when not all: `database` ones need a free database slot of the worker. */
+const work_class = z.enum(WORK_CLASSES, { error: WORK_CLASSES.join(" or ") }).optional();
 /** The stream that issued the command, when the asker was told it; else it is looked up. */
 const stream_id = id.optional();
 
@@ -29,6 +32,7 @@ const nextClaim = z.strictObject({
   worker_id,
   incarnation: name("the incarnation of the worker"),
   claim_id: name("a text that names this claim"),
+  only: work_class,
 });
 
 export const commandsWaiting = z.strictObject({
@@ -45,6 +49,7 @@ export const commandsWaiting = z.strictObject({
     .min(0, `milliseconds, at most ${LIMITS.waitMaxMs}`)
     .max(LIMITS.waitMaxMs, `milliseconds, at most ${LIMITS.waitMaxMs}`)
     .default(0),
+  work_class,
 });
 
 /** A value that the grant of a command names, as `scope_ref`, `collection_ref` or a mark does. */

@@ -8,6 +8,7 @@ import type { EventOf, NewEvent, OutcomeResult, ResultReference } from "./events
 import type { CursorRound } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
 import type { Effect, HeldCommand, Ring } from "./decider.ts";
+import { classOf, type WorkClass } from "./work-class.ts";
 
 export interface Command {
   command_id: string;
@@ -57,7 +58,12 @@ export interface OutcomeInput {
   /**
    * The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once.
    */
-  next?: Omit<ClaimInput, "type" | "command_id">;
+  next?: NextClaim;
+}
+
+export interface NextClaim extends Omit<ClaimInput, "type" | "command_id"> {
+  /** The slot takes only commands of this class: the other one is full. */
+  only?: WorkClass;
 }
 
 /**
@@ -144,14 +150,19 @@ function claimOf(
 }
 
 /**
- * Facts of an outcome; the first command among them is issued as held by its worker, when that one
- * asks for the next.
+ * Facts of an outcome; the first command among them that its worker has room for is issued as held
+ * by it, when it asks for the next.
  */
 export function handOff(events: NewEvent[], { next }: OutcomeInput): NewEvent[] {
-  const place = events.findIndex(event => event.event_type === "command.issued");
+  if (!next) return events;
+  const { only, ...claim } = next;
+  const place = events.findIndex(
+    ({ event_type, meta }) =>
+      event_type === "command.issued" && (!only || classOf(meta.kind) === only),
+  );
   const issued = events[place];
-  if (!next || issued?.event_type !== "command.issued") return events;
-  return events.with(place, { ...issued, meta: { ...issued.meta, delivery: 1, ...next } });
+  if (issued?.event_type !== "command.issued") return events;
+  return events.with(place, { ...issued, meta: { ...issued.meta, delivery: 1, ...claim } });
 }
 
 /** A command as it is issued: waiting, or held by the worker that it was handed to. */

@@ -40,6 +40,8 @@ export interface Grant {
   activation: number;
   attempt: number;
   delivery: number;
+  /** Tool kind of the command; absent from older servers. */
+  kind?: string;
   /** The activation that names its idempotency keys, when that is an earlier one (a redrive). */
   keyed?: number;
   playbook: PlaybookPin;

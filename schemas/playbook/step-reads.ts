@@ -2,14 +2,13 @@
 import type { OutcomeResult } from "../events.ts";
 import type { FrozenScope } from "../frozen-scope.ts";
 import type { JsonObject } from "../json.ts";
+import { classOf } from "../work-class.ts";
 import type { Playbook, Step } from "./model.ts";
 import { readPaths, readTaskPaths } from "./render.ts";
 
-const DATABASE_KINDS = ["postgres", "transfer", "snowflake", "snowflake_transfer"];
-
 /** The tool kind that decides where a step's command may run: its heaviest one. */
 export function commandKind(step: Step): string {
-  const heavy = step.tasks.find(task => DATABASE_KINDS.includes(task.kind));
+  const heavy = step.tasks.find(task => classOf(task.kind) === "database");
   return (heavy ?? step.tasks[0])?.kind ?? "noop";
 }
 

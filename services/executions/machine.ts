@@ -184,6 +184,7 @@ function answer(
       activation: command.activation,
       attempt: command.attempt,
       delivery: command.delivery,
+      kind: command.kind,
       playbook: state.playbook,
       ...(token?.redrive && { keyed: token.redrive.keyed }),
       scope: cutScope(playbook, command.step, wholeScope(state, token?.upstream)),

@@ -23,6 +23,7 @@ export function grantOf(command: Command, state: Running): Grant {
     activation,
     attempt: command.attempt,
     delivery: command.delivery,
+    kind: command.kind,
     playbook,
     ...scopeOf(state),
   };

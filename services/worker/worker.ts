@@ -6,36 +6,45 @@ import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import { findOver } from "../../mixins/postgres/command.ts";
-import { releaseShardsOf } from "../../mixins/postgres/execution.ts";
-import { beat, listOnMachine, markGone } from "../../mixins/postgres/runtime.ts";
-import { wakeStreamsOf } from "../../mixins/postgres/stream.ts";
+import { beat, markGone } from "../../mixins/postgres/runtime.ts";
 import { abandoned } from "../../schemas/command.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
+import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
 import { claimAll } from "./claims.ts";
-import { identify, isAlive, type WorkerIdentity } from "./identity.ts";
+import { identify, type WorkerIdentity } from "./identity.ts";
+import { Ledger } from "./ledger.ts";
+import { watchNeighbours } from "./neighbours.ts";
+import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
-import { Slots } from "./slots.ts";
 
-/** Pause after a fetch that failed, or a run that found the world away. */
+/** Pause after a run that found the world away. */
 const PAUSE_MS = 1_000;
-/** Between two looks while neither the doorbell nor a server can be reached. */
-const QUIET_MS = 500;
 /** Commands one slot takes from hand to hand before it looks what else waits. */
 const HANDED_MAX = 32;
-/** How often a worker looks whether its neighbours on the machine still live. */
-const WATCH_MS = 1_000;
 
 class CommandAbandoned extends Error {}
+
+/** A command in a slot of its class. */
+interface Work {
+  actor: ActorKind;
+  grant: Grant;
+  takesNext: boolean;
+  slot: Slot;
+}
+
+interface Slot {
+  workClass: WorkClass;
+}
 
 /** One worker of a process: from `start` to `drain`. */
 export class Worker {
   readonly me: WorkerIdentity;
-  readonly slots: Slots;
+  readonly slots: Ledger;
   readonly #runtime: Runtime;
   readonly #service: Service;
   readonly #link: ServerLink;
@@ -45,7 +54,7 @@ export class Worker {
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
   readonly #held = new Map<string, AbortController>();
   #cancelBeat = () => {};
-  #cancelWatch = () => {};
+  #unwatch = () => {};
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
   #draining: Promise<void> | undefined;
@@ -55,16 +64,19 @@ export class Worker {
     this.#service = service;
     this.#link = link;
     this.me = identify(runtime.nodeId);
-    this.slots = new Slots(runtime.settings.worker.maxInflight);
+    const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
+    this.slots = new Ledger({ all, database });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
   async start(): Promise<void> {
     await this.#beat();
-    await this.#watchMachine();
-    this.#service.logger.info({ ...this.me, slots: this.slots.size }, "worker.started");
+    const { clock, database } = this.#runtime;
+    const { logger } = this.#service;
+    this.#unwatch = await watchNeighbours({ clock, database, logger }, this.me);
+    this.#service.logger.info({ ...this.me, slots: this.slots.caps.all }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
-    this.#fetching = this.#fetch();
+    this.#fetching = this.#pull();
   }
 
   /** No new claims; running work ends or, after the limit, is given back uncharged. Repeatable. */
@@ -80,7 +92,7 @@ export class Worker {
   }
 
   info() {
-    return { ...this.me, slots: this.slots.size, free: this.slots.now, ...this.#reporter.counters };
+    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters };
   }
 
   async #drain(): Promise<void> {
@@ -93,39 +105,27 @@ export class Worker {
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
     this.#cancelBeat();
-    this.#cancelWatch();
+    this.#unwatch();
     this.#unsubscribe();
     await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
     });
   }
 
-  async #fetch(): Promise<void> {
+  /** Each class by itself, until the worker stops. */
+  async #pull(): Promise<void> {
+    const { clock, doorbell } = this.#runtime;
+    const ports = {
+      ...{ clock, doorbell, link: this.#link, ledger: this.slots },
+      take: (rings: Rung[], workClass: WorkClass) => {
+        for (const [actor, group] of Map.groupBy(rings, ring => ring.actor)) {
+          this.#track(this.#claim(actor, group, workClass));
+        }
+      },
+      failed: (err: unknown) => this.#service.logger.warn({ err }, "worker.fetch_failed"),
+    };
     const { signal } = this.#stopping;
-    while (!signal.aborted) {
-      const free = await this.slots.free(signal);
-      if (free === 0) break;
-      const rings = await this.#rings(free, signal);
-      for (const [actor, group] of Map.groupBy(rings, ring => ring.actor)) {
-        this.slots.take(group.length);
-        this.#track(this.#claim(actor, group));
-      }
-    }
-  }
-
-  /** What the doorbell brings; when it is silent, what the servers know to wait. */
-  async #rings(free: number, signal: AbortSignal): Promise<Rung[]> {
-    const { doorbell, clock } = this.#runtime;
-    try {
-      const rung = await doorbell.fetch(free, signal);
-      if (rung.length > 0 || signal.aborted) return rung;
-    } catch (error) {
-      this.#service.logger.warn({ err: error }, "worker.fetch_failed");
-      await clock.sleep(PAUSE_MS);
-    }
-    const asked = await this.#link.waiting(free, signal);
-    if (asked.length === 0 && !signal.aborted && !doorbell.connected()) await clock.sleep(QUIET_MS);
-    return asked.map(ring => ({ ...ring, ack: () => undefined }));
+    await Promise.all(WORK_CLASSES.map(workClass => pullClass(workClass, ports, signal)));
   }
 
   #track(promise: Promise<void>): void {
@@ -134,17 +134,17 @@ export class Worker {
   }
 
   /** Claims a batch; grants start at once, and the slots of the refused are free again. */
-  async #claim(actor: ActorKind, rung: Rung[]): Promise<void> {
+  async #claim(actor: ActorKind, rung: Rung[], workClass: WorkClass): Promise<void> {
     const { broker } = this.#service;
     const claimer = { broker, clock: this.#runtime.clock, link: this.#link, me: this.me };
     const rings = rung.filter(ring => this.#hold(ring));
-    this.slots.give(rung.length - rings.length);
+    this.slots.give(workClass, rung.length - rings.length);
     const grants = await claimAll(claimer, { actor, rings });
     for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
-    this.slots.give(rings.length - grants.length);
-    for (const grant of grants) this.#track(this.#run(actor, grant));
+    this.slots.give(workClass, rings.length - grants.length);
+    for (const grant of grants) this.#track(this.#run(actor, grant, workClass));
   }
 
   /** False for a command that is held already: rung twice, a second claim would only be refused. */
@@ -158,37 +158,49 @@ export class Worker {
   }
 
   /** Runs a command, and then each one that the owner hands over with the answer to its outcome. */
-  async #run(actor: ActorKind, first: Grant): Promise<void> {
+  async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
+    const slot = { workClass };
     try {
       for (let handed = 0; grant; handed += 1) {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
+        this.#reclass(slot, grant);
         const takesNext = handed < HANDED_MAX;
-        const work = { actor, grant, takesNext };
+        const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);
         grant = next;
       }
     } finally {
-      this.slots.give(1);
+      this.slots.give(slot.workClass, 1);
     }
   }
 
+  /** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
+  #reclass(slot: Slot, { kind }: Grant): void {
+    const workClass = kind === undefined ? slot.workClass : classOf(kind);
+    if (!this.slots.move(slot.workClass, workClass, 1)) {
+      this.slots.take(workClass, 1);
+      this.slots.give(slot.workClass, 1);
+    }
+    slot.workClass = workClass;
+  }
+
   async #runOne(
-    { actor, grant, takesNext }: { actor: ActorKind; grant: Grant; takesNext: boolean },
+    { actor, grant, takesNext, slot }: Work,
     signal: AbortSignal,
   ): Promise<Grant | undefined> {
     if (this.#stopping.signal.aborted) return this.#giveBack(actor, grant);
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-    const next = () => (takesNext ? this.#wantsNext() : {});
+    const next = () => (takesNext ? this.#wantsNext(slot) : {});
     try {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
-        suspended: wait => this.slots.suspended(wait),
+        suspended: wait => this.slots.suspended(slot.workClass, wait),
       });
       if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);
@@ -230,11 +242,25 @@ export class Worker {
     }
   }
 
-  /** Whoever waits for a slot goes first: a long loop must not keep a short run waiting. */
-  #wantsNext(): Pick<Outcome, "next"> {
-    if (this.#stopping.signal.aborted || this.#runtime.doorbell.waiting() > 0) return {};
+  /**
+   * Whoever waits for this slot goes first: a long loop must not keep a short run waiting. The slot
+   * is one of the database class until the answer says what is to come, where there is room.
+   */
+  #wantsNext(slot: Slot): Pick<Outcome, "next"> {
+    const { doorbell } = this.#runtime;
+    const takesAll = this.slots.move(slot.workClass, "database", 1);
+    if (takesAll) slot.workClass = "database";
+    const classes = takesAll ? WORK_CLASSES : (["general"] as const);
+    const isAwaited = classes.some(one => doorbell.waiting(one) > 0);
+    if (this.#stopping.signal.aborted || isAwaited) return {};
     const { worker_id, incarnation } = this.me;
-    return { next: { worker_id, incarnation, claim_id: randomUUID() } };
+    const claim = { worker_id, incarnation, claim_id: randomUUID() };
+    return { next: { ...claim, ...(!takesAll && { only: "general" }) } };
+  }
+
+  #capacity() {
+    const { caps, busy } = this.slots;
+    return { slots: caps.all, free: Math.max(0, caps.all - busy) };
   }
 
   async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {
@@ -255,7 +281,7 @@ export class Worker {
   async #beat(): Promise<void> {
     const { clock, database, settings } = this.#runtime;
     const status = this.#stopping.signal.aborted ? "draining" : "ready";
-    const capacity = { slots: this.slots.size, free: this.slots.now };
+    const capacity = this.#capacity();
     try {
       await beat(database, { ...this.me, capacity }, status);
       // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
@@ -264,35 +290,5 @@ export class Worker {
       this.#service.logger.warn({ err: error }, "worker.beat_failed");
     }
     this.#cancelBeat = clock.after(settings.worker.beatMs, () => void this.#beat());
-  }
-
-  async #watchMachine(): Promise<void> {
-    const { clock } = this.#runtime;
-    try {
-      await this.#buryDead();
-    } catch (error) {
-      this.#service.logger.warn({ err: error }, "worker.watch_failed");
-    }
-    if (this.#stopping.signal.aborted) return;
-    this.#cancelWatch = clock.after(WATCH_MS, () => void this.#watchMachine());
-  }
-
-  /**
-   * Workers of this machine whose process is gone will not report: their commands need not wait for
-   * a lease, nor the projection for theirs.
-   */
-  async #buryDead(): Promise<void> {
-    const { database } = this.#runtime;
-    const others = await listOnMachine(database, this.me.machine);
-    const dead = others.filter(one => one.incarnation !== this.me.incarnation && !isAlive(one.pid));
-    if (dead.length === 0) return;
-    const names = dead.map(one => one.worker_id);
-    const incarnations = dead.map(one => one.incarnation);
-    this.#service.logger.info({ workers: names }, "worker.buried");
-    await database.transaction(async query => {
-      await markGone(query, incarnations);
-      await wakeStreamsOf(query, names);
-      await releaseShardsOf(query, names);
-    });
   }
 }

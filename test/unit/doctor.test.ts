@@ -68,7 +68,7 @@ describe("doctor: NATS", () => {
       version,
       rtt_ms: 1,
       stream: { wanted: {}, found: undefined },
-      consumer: undefined,
+      consumers: [],
     });
 
   it("refuses a server that is too old, and says what one that is older lacks", () => {

@@ -410,3 +410,30 @@ describe("given(machine, past)", () => {
     assert.throws(() => when(start).then(), { name: "Needs" });
   });
 });
+
+describe("a command that is handed over", () => {
+  const FLOW = `
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: store}, {step: fetch}]}
+- {step: store, tool: [{name: get, kind: http, url: u}, {name: put, kind: postgres, query: q}]}
+- {step: fetch, tool: {kind: http, url: u}}
+`;
+  const handed = (only?: "general") => {
+    const play = Play.of(FLOW);
+    const { command_id, delivery } = play.claim("start");
+    const next = { worker_id: "w1", incarnation: "w1", claim_id: "n", ...(only && { only }) };
+    const outcome = { type: "outcome", command_id, delivery, worker_id: "w1", next } as const;
+    play.send(EXECUTION_ID, { ...outcome, ...ok() });
+    const issued = play.log.filter(event => event.event_type === "command.issued").slice(1);
+    return issued.map(({ meta }) => `${meta["step"]} ${meta["kind"]} ${meta["claim_id"]}`);
+  };
+
+  it("is the first one, and a pipeline with a database task is of that kind", () => {
+    assert.deepEqual(handed(), ["store postgres n", "fetch http undefined"]);
+  });
+
+  it("is the first one of the class that the worker still has room for", () => {
+    assert.deepEqual(handed("general"), ["store postgres undefined", "fetch http n"]);
+  });
+});

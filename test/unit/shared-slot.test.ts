@@ -2,13 +2,13 @@
 import { strict as assert } from "node:assert";
 import { setImmediate as turn } from "node:timers/promises";
 import { SharedSlot } from "../../services/worker/shared-slot.ts";
-import { Slots } from "../../services/worker/slots.ts";
+import { Ledger } from "../../services/worker/ledger.ts";
 
 /** Rows of one frame, each of which waits until it is told to go on, then until it may end. */
 function frameOf(count: number) {
-  const slots = new Slots(1);
-  slots.take(1);
-  const shared = new SharedSlot(wait => slots.suspended(wait));
+  const slots = new Ledger({ all: 1, database: 1 });
+  slots.take("general", 1);
+  const shared = new SharedSlot(wait => slots.suspended("general", wait));
   const rows = Array.from({ length: count }, () => {
     const child = Promise.withResolvers<void>();
     const rest = Promise.withResolvers<void>();
@@ -30,22 +30,22 @@ describe("the slot of a frame whose rows run at once", () => {
     one.begin();
     two.begin();
     await turn();
-    assert.equal(slots.now, 0, "the third one works");
+    assert.equal(slots.free(), 0, "the third one works");
     three.begin();
     await turn();
-    assert.equal(slots.now, 1);
+    assert.equal(slots.free(), 1);
     two.goOn();
     await turn();
-    assert.equal(slots.now, 0);
+    assert.equal(slots.free(), 0);
     two.end();
     await turn();
-    assert.equal(slots.now, 1, "those that are left wait");
+    assert.equal(slots.free(), 1, "those that are left wait");
     one.goOn();
     one.end();
     three.goOn();
     three.end();
     await Promise.all(rows.map(row => row.ended));
     await turn();
-    assert.equal(slots.now, 0, "the frame has its slot again");
+    assert.equal(slots.free(), 0, "the frame has its slot again");
   });
 });

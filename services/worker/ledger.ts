@@ -1,0 +1,159 @@
+// The slot ledger of a worker: the one place that says how much may run here. A slot is one running
+// item; one of the database class counts in two ways, among all and among its own. Every pull, of
+// whatever source, takes its slots here before it asks for work, so that no more comes than fits.
+import type { WorkClass } from "../../schemas/work-class.ts";
+
+export interface SlotCaps {
+  /** Items running at once. */
+  all: number;
+  /** Of these, items of the database class. */
+  database: number;
+}
+
+interface Waiter {
+  workClass: WorkClass;
+  /** It has as many slots as are free for it, at least one; 0 when it waits no more. */
+  resolve: (count: number) => void;
+}
+
+/** Slots that wait for work, and would rather be given to somebody who has some. */
+interface Idle {
+  workClass: WorkClass;
+  yields: AbortController;
+}
+
+export class Ledger {
+  readonly caps: SlotCaps;
+  readonly #taken: Record<WorkClass, number> = { general: 0, database: 0 };
+  /** Of those, the ones that wait for work. */
+  #held = 0;
+  /** Who waits, the longest first: whoever gets a slot and wants another goes to the end. */
+  readonly #waiters: Waiter[] = [];
+  readonly #idle = new Set<Idle>();
+
+  constructor(caps: SlotCaps) {
+    this.caps = caps;
+  }
+
+  /** Slots that a command of this class could have at this moment; without one, of any class. */
+  free(workClass: WorkClass = "general"): number {
+    const { all, database } = this.caps;
+    const left = all - this.#taken.general - this.#taken.database;
+    const ofClass = workClass === "database" ? database - this.#taken.database : left;
+    return Math.max(0, Math.min(left, ofClass));
+  }
+
+  /** Slots that have work. */
+  get busy(): number {
+    return this.#taken.general + this.#taken.database - this.#held;
+  }
+
+  /** Waits for slots of a class, and takes all that are free then; 0 when `signal` aborts first. */
+  reserve(workClass: WorkClass, signal: AbortSignal): Promise<number> {
+    if (signal.aborted) return Promise.resolve(0);
+    const free = this.free(workClass);
+    if (free > 0) {
+      this.#hold(workClass, free);
+      return Promise.resolve(free);
+    }
+    return new Promise(done => {
+      const resolve = (count: number) => {
+        signal.removeEventListener("abort", onAbort);
+        done(count);
+      };
+      const waiter: Waiter = { workClass, resolve };
+      const onAbort = () => {
+        this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+        resolve(0);
+      };
+      signal.addEventListener("abort", onAbort, { once: true });
+      this.#waiters.push(waiter);
+      this.#askIdle();
+    });
+  }
+
+  /** So many slots that were reserved have work now: who ends it gives them. */
+  use(count: number): void {
+    this.#held -= count;
+  }
+
+  /** So many slots that were reserved are not needed. */
+  unreserve(workClass: WorkClass, count: number): void {
+    this.#held -= count;
+    this.give(workClass, count);
+  }
+
+  #hold(workClass: WorkClass, count: number): void {
+    this.#held += count;
+    this.take(workClass, count);
+  }
+
+  /** Takes slots, beyond the caps if it must. */
+  take(workClass: WorkClass, count: number): void {
+    this.#taken[workClass] += count;
+  }
+
+  /** Makes slots of one class slots of another; false, and nothing done, when that one is full. */
+  move(from: WorkClass, to: WorkClass, count: number): boolean {
+    if (from === to) return true;
+    if (to === "database" && this.#taken.database + count > this.caps.database) return false;
+    this.#taken[from] -= count;
+    this.#taken[to] += count;
+    return true;
+  }
+
+  give(workClass: WorkClass, count: number): void {
+    this.#taken[workClass] -= count;
+    for (const waiter of [...this.#waiters]) {
+      const free = this.free(waiter.workClass);
+      if (free === 0) continue;
+      this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+      this.#hold(waiter.workClass, free);
+      waiter.resolve(free);
+    }
+  }
+
+  /**
+   * Lets a slot of this class wait for work, if that leaves one for whoever comes next: `ask` gets
+   * a signal that says when somebody wants it after all. Undefined when it may not wait.
+   */
+  async idle<T>(
+    workClass: WorkClass,
+    signal: AbortSignal,
+    ask: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T | undefined> {
+    if (this.free() === 0 && this.#idle.size === 0) return undefined;
+    if (this.#waiters.some(waiter => this.#couldUse(waiter, workClass))) return undefined;
+    const idle: Idle = { workClass, yields: new AbortController() };
+    this.#idle.add(idle);
+    try {
+      return await ask(AbortSignal.any([signal, idle.yields.signal]));
+    } finally {
+      this.#idle.delete(idle);
+    }
+  }
+
+  /** Waits without a slot, and has one again at the end, beyond the caps if it must. */
+  async suspended<T>(workClass: WorkClass, wait: Promise<T>): Promise<T> {
+    this.give(workClass, 1);
+    try {
+      return await wait;
+    } finally {
+      this.take(workClass, 1);
+    }
+  }
+
+  /** Whether it could go on with a slot that another one of class `from` gives back. */
+  #couldUse({ workClass }: Waiter, from: WorkClass): boolean {
+    const isFull = this.#taken.database >= this.caps.database;
+    return !isFull || workClass === "general" || from === "database";
+  }
+
+  /** Slots that only wait for work are asked back for those who have some. */
+  #askIdle(): void {
+    for (const waiter of this.#waiters) {
+      const idle = [...this.#idle].find(one => this.#couldUse(waiter, one.workClass));
+      idle?.yields.abort();
+    }
+  }
+}
