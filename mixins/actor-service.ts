@@ -52,7 +52,7 @@ type AnyHost = ActorHost<never, { grant?: Grant }>;
 
 /** Ports of an actor host over a process's runtime and its broker. */
 export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorKind) {
-  const { settings, store, clock, ids, values, doorbell, feed, nodeId: owner } = runtime;
+  const { settings, store, clock, ids, values, dispatch, feed, nodeId: owner } = runtime;
   const logger = broker.getLogger(kind);
   return {
     kind,
@@ -69,7 +69,7 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
       max_attempts: settings.command.maxAttempts,
       heartbeat_timeout_ms: settings.command.heartbeatTimeoutMs,
     },
-    ring: (ring: Ring) => doorbell.ring(ring),
+    ring: (ring: Ring, again: boolean) => dispatch.ring(ring, again),
     deliver: (to: Address, input: MessageInput) =>
       callOwner(broker, to.stream_id, {
         service: to.actor,

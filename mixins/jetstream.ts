@@ -2,13 +2,23 @@
 // consumer for the pool of workers.
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import { connect, Events, JSONCodec, type JetStreamClient, type NatsConnection } from "nats";
+import {
+  connect,
+  Events,
+  JSONCodec,
+  type JetStreamClient,
+  type JetStreamManager,
+  type NatsConnection,
+} from "nats";
 import type { Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
+import { isWord } from "../schemas/needs.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
 import {
+  addOwnConsumers,
   laneOf,
+  ownLaneOf,
   reconcileJetStream,
   restoreJetStream,
   RING_BYTES_MAX,
@@ -43,8 +53,7 @@ const codec = JSONCodec<Ring>();
 interface Line {
   connection: NatsConnection;
   client: JetStreamClient;
-  /** Makes what has vanished. */
-  restore(): Promise<boolean>;
+  manager: JetStreamManager;
 }
 
 /**
@@ -73,8 +82,7 @@ async function openLine(settings: Settings, log: Log): Promise<Line> {
   try {
     const manager = await connection.jetstreamManager();
     await reconcileJetStream(manager, settings, log);
-    const restore = () => restoreJetStream(manager, settings);
-    return { connection, client: connection.jetstream(), restore };
+    return { connection, client: connection.jetstream(), manager };
   } catch (error) {
     await connection.close();
     throw error;
@@ -94,6 +102,8 @@ class PullDoorbell implements JetStreamDoorbell {
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
   #repairing: Promise<void> | undefined;
+  /** The worker whose own rings come here, and whether their consumers were made. */
+  #own: string | undefined;
 
   constructor(settings: Settings, log: Log) {
     this.#settings = settings;
@@ -162,12 +172,16 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
-  ring(ring: Ring): void {
+  ring(ring: Ring, to?: string): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.
     if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
     this.#rings += 1;
     const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
-    const { subject } = laneOf(this.#settings, classOf(ring.kind));
+    const workClass = classOf(ring.kind);
+    const { subject } =
+      to === undefined
+        ? laneOf(this.#settings, workClass)
+        : ownLaneOf(this.#settings, workClass, to);
     this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
@@ -183,21 +197,41 @@ class PullDoorbell implements JetStreamDoorbell {
     void this.#repair();
   }
 
-  look({ work_class, max }: Pull): Promise<Rung[]> {
-    return this.#asked({ ...this.#lane(work_class), batch: max }, []);
+  async attend(workerId: string): Promise<void> {
+    this.#own = workerId;
+    await this.#repair();
+  }
+
+  /** What names this worker comes first: nobody else takes it. */
+  async look({ work_class, max }: Pull): Promise<Rung[]> {
+    const rungs: Rung[] = [];
+    for (const lane of this.#lanes(work_class)) {
+      if (rungs.length < max) {
+        rungs.push(...(await this.#asked({ ...lane, batch: max - rungs.length }, [])));
+      }
+    }
+    return rungs;
   }
 
   async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
     const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
-    const wish = { ...this.#lane(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
-    const rungs = await this.#asked(wish, [signal]);
+    const wait = { expiresMs, heartbeatMs };
+    const end = new AbortController();
+    const asked = this.#lanes(work_class).map(lane =>
+      this.#asked({ ...lane, batch: max, wait }, [signal, end.signal]).finally(() => end.abort()),
+    );
+    const rungs = (await Promise.all(asked)).flat();
     if (rungs.length === 0 && !signal.aborted) await this.#repair();
+    // Of two that came at the same time one has no room.
+    for (const surplus of rungs.splice(max)) surplus.giveBack();
     return rungs;
   }
 
-  #lane(workClass: WorkClass) {
-    const { consumer } = laneOf(this.#settings, workClass);
-    return { stream: this.#settings.nats.stream, consumer };
+  #lanes(workClass: WorkClass): { stream: string; consumer: string }[] {
+    const { stream } = this.#settings.nats;
+    const own = this.#own && ownLaneOf(this.#settings, workClass, this.#own);
+    const pool = laneOf(this.#settings, workClass);
+    return [...(own ? [own] : []), pool].map(({ consumer }) => ({ stream, consumer }));
   }
 
   async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
@@ -233,6 +267,7 @@ class PullDoorbell implements JetStreamDoorbell {
       const ring = codec.decode(message.data);
       const texts = [ring.execution_id, ring.stream_id, ring.command_id, ring.actor, ring.step];
       if (!texts.every(text => typeof text === "string" && text !== "")) throw new Error("no ring");
+      if (!(ring.requires ?? []).every(isWord)) throw new Error("no words");
       if (ring.actor !== "executions" && ring.actor !== "loops")
         throw new Error("no actor of ours");
       return ring;
@@ -249,7 +284,7 @@ class PullDoorbell implements JetStreamDoorbell {
   #repair(): Promise<void> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return Promise.resolve();
-    this.#repairing ??= unlessLost(this.#line.restore(), lost)
+    this.#repairing ??= unlessLost(this.#restore(this.#line), lost)
       .then(isMissing => {
         if (isMissing) this.#log({}, "doorbell.restored");
       })
@@ -260,6 +295,12 @@ class PullDoorbell implements JetStreamDoorbell {
         this.#repairing = undefined;
       });
     return this.#repairing;
+  }
+
+  async #restore({ manager }: Line): Promise<boolean> {
+    const isMissing = await restoreJetStream(manager, this.#settings);
+    if (this.#own) await addOwnConsumers(manager, this.#settings, this.#own);
+    return isMissing;
   }
 
   async close(): Promise<void> {

@@ -28,7 +28,10 @@ export interface DoorbellCounters {
 
 export interface Doorbell {
   readonly counters: DoorbellCounters;
-  ring(ring: Ring): void;
+  /** To one worker, or to whoever has room; one that does not attend hears nothing. */
+  ring(ring: Ring, to?: string): void;
+  /** From here on rings that name this worker come to it too. */
+  attend(workerId: string): Promise<void>;
   /** Rings of a class that wait now, up to `max`: at once, and perhaps none. */
   look(pull: Pull): Promise<Rung[]>;
   /**
@@ -56,6 +59,7 @@ export function createLocalDoorbell(): Doorbell {
   return {
     counters,
     waiting: workClass => lanes[workClass].size(),
+    attend: () => Promise.resolve(),
     connected: () => true,
     lost: () => never,
     ring(ring) {
@@ -123,6 +127,7 @@ export function createSilentDoorbell(): Doorbell {
   return {
     counters,
     ring: () => void (counters.lost += 1),
+    attend: () => Promise.resolve(),
     look: () => Promise.resolve([]),
     fetch: () => Promise.resolve([]),
     waiting: () => 0,

@@ -3,6 +3,8 @@ import type { StoredEvent } from "../schemas/events.ts";
 import type { Settings } from "../schemas/env.ts";
 import { createIds, type IdSource } from "../schemas/ids.ts";
 import { createClock, type Clock } from "./clock.ts";
+import { createCapacityRegistry, type CapacityRegistry } from "./capacity.ts";
+import { createDispatch, type Dispatch, type DispatchPorts } from "./dispatch.ts";
 import { createEventStore, type PostgresStore } from "./event-store.ts";
 import type { NatsPort } from "./jetstream.ts";
 import { createIngest, type Ingest } from "./ingest.ts";
@@ -23,8 +25,10 @@ export interface Runtime {
   store: PostgresStore;
   clock: Clock;
   ids: IdSource;
-  /** Rings that it is given are remembered in `offers` until their commands are claimed. */
   doorbell: Doorbell;
+  /** The way of rings to the doorbell; `offers` remembers them until their commands are claimed. */
+  dispatch: Dispatch;
+  capacity: CapacityRegistry;
   offers: Offers;
   /** Bounds the outcomes that are decided here at a time. */
   ingest: Ingest;
@@ -74,7 +78,9 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   const offers = createOffers(clock);
   const feed = createFeed<StoredEvent[]>();
   feed.subscribe(events => offers.settle(events));
-  const doorbell = offering(options.doorbell ?? createLocalDoorbell(), offers);
+  const doorbell = options.doorbell ?? createLocalDoorbell();
+  const dispatching = dispatchOf(options, { doorbell, offers, clock });
+  feed.subscribe(events => dispatching.dispatch.settle(events));
   const metrics = createMetrics();
   countProcess(metrics, options.nodeId);
   const ingest = createIngest(options.settings.events.ingestMax);
@@ -86,6 +92,7 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     metrics,
     ids: createIds(node, () => clock.now()),
     doorbell,
+    ...dispatching,
     offers,
     ingest,
     values: createValues({ database: options.database, results: options.results }),
@@ -94,18 +101,14 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   };
 }
 
-/** A doorbell whose rings are also remembered, for workers that it does not reach. */
-function offering(doorbell: Doorbell, offers: Offers): Doorbell {
-  return {
-    counters: doorbell.counters,
-    ring(ring) {
-      offers.add(ring);
-      doorbell.ring(ring);
-    },
-    look: pull => doorbell.look(pull),
-    fetch: (pull, signal) => doorbell.fetch(pull, signal),
-    waiting: workClass => doorbell.waiting(workClass),
-    connected: () => doorbell.connected(),
-    lost: () => doorbell.lost(),
-  };
+function dispatchOf(
+  { settings, nats }: RuntimeOptions,
+  ports: Pick<DispatchPorts, "doorbell" | "offers" | "clock">,
+): Pick<Runtime, "dispatch" | "capacity"> {
+  const { patienceMs } = settings.dispatch;
+  const capacity = createCapacityRegistry(ports.clock);
+  // In one process there is one worker.
+  const isTargeted = settings.dispatch.isTargeted && nats !== undefined;
+  const dispatch = createDispatch({ ...ports, registry: capacity, isTargeted, patienceMs });
+  return { dispatch, capacity };
 }

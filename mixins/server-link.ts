@@ -28,6 +28,8 @@ export interface LinkOptions {
   http: Settings["http"];
   /** While NATS is away HTTP is tried first, and what waits for an answer over it waits no more. */
   doorbell: Pick<Doorbell, "connected" | "lost">;
+  /** What the worker can run (`schemas/needs.ts`); it is told of everything when absent. */
+  offers?: () => string[];
   /** How outcomes go; by calls when absent. */
   events?: { transport: Settings["events"]["transport"]; sender: EventSender | undefined };
 }
@@ -38,10 +40,12 @@ export class ServerLink {
   readonly #doorbell: LinkOptions["doorbell"];
   readonly #events: NonNullable<LinkOptions["events"]>;
   readonly #clients: ServerClient[];
+  readonly #offers: LinkOptions["offers"];
 
-  constructor({ broker, http, doorbell, events }: LinkOptions) {
+  constructor({ broker, http, doorbell, events, offers }: LinkOptions) {
     this.#broker = broker;
     this.#doorbell = doorbell;
+    this.#offers = offers;
     this.#events = events ?? { transport: "call", sender: undefined };
     const urls = (http.serverUrl ?? "").split(",").map(url => url.trim());
     const { apiKey, clientTimeoutMs: timeoutMs } = http;
@@ -85,13 +89,13 @@ export class ServerLink {
 
   /**
    * What the servers know to wait for a worker, when the doorbell is silent. Over HTTP it waits for
-   * a while, until `signal` aborts, else it answers at once; never throws.
+   * `waitMs`, until `signal` aborts, else it answers at once; never throws.
    */
-  async waiting(pull: Pull, signal: AbortSignal): Promise<Ring[]> {
+  async waiting(pull: Pull, signal: AbortSignal, waitMs = POLL_MS): Promise<Ring[]> {
     if (this.#doorbell.connected()) {
       return unlessLost(this.#askNodes(pull), this.#doorbell.lost()).catch(() => []);
     }
-    return this.#clients.length > 0 ? this.#askHttp(pull, signal) : [];
+    return this.#clients.length > 0 ? this.#askHttp(pull, signal, waitMs) : [];
   }
 
   /** Any action of a server that the API offers, on whichever node hosts it. */
@@ -153,7 +157,7 @@ export class ServerLink {
       this.#broker
         .call<{ rings: Ring[] }, object>(
           "commands.waiting",
-          { max, work_class },
+          { max, work_class, ...this.#words() },
           { ...options, nodeID },
         )
         .then(({ rings }) => rings)
@@ -162,10 +166,14 @@ export class ServerLink {
     return (await Promise.all(answers)).flat().slice(0, max);
   }
 
+  #words(): { words?: string } {
+    return this.#offers ? { words: this.#offers().join(",") } : {};
+  }
+
   /** Of the first server that knows of something; the others tell theirs again. */
-  async #askHttp({ max, work_class }: Pull, signal: AbortSignal): Promise<Ring[]> {
-    const params = { max, work_class, wait_ms: POLL_MS };
-    const options = { timeoutMs: POLL_MS + ASK_MS, signal };
+  async #askHttp({ max, work_class }: Pull, signal: AbortSignal, wait_ms: number): Promise<Ring[]> {
+    const params = { max, work_class, wait_ms, ...this.#words() };
+    const options = { timeoutMs: wait_ms + ASK_MS, signal };
     const answers = this.#clients.map(async client => {
       const { rings } = await client.call<{ rings: Ring[] }>("commands.waiting", params, options);
       if (rings.length === 0) throw new Unavailable("nothing waits there");

@@ -8,6 +8,7 @@ import type { EventOf, NewEvent, OutcomeResult, ResultReference } from "./events
 import type { CursorRound } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
 import type { Effect, HeldCommand, Ring } from "./decider.ts";
+import { needing, serves } from "./needs.ts";
 import { classOf, type WorkClass } from "./work-class.ts";
 
 export interface Command {
@@ -22,6 +23,8 @@ export interface Command {
   cursor?: CursorRound;
   /** Tool kind that decides where it may run. */
   kind: string;
+  /** What its worker must offer. */
+  requires?: string[];
   delivery: number;
   deaths: number;
   holder?: Holder;
@@ -64,6 +67,8 @@ export interface OutcomeInput {
 export interface NextClaim extends Omit<ClaimInput, "type" | "command_id"> {
   /** The slot takes only commands of this class: the other one is full. */
   only?: WorkClass;
+  /** What its worker offers (`schemas/needs.ts`). */
+  offers?: string[];
 }
 
 /**
@@ -155,10 +160,12 @@ function claimOf(
  */
 export function handOff(events: NewEvent[], { next }: OutcomeInput): NewEvent[] {
   if (!next) return events;
-  const { only, ...claim } = next;
+  const { only, offers = [], ...claim } = next;
   const place = events.findIndex(
     ({ event_type, meta }) =>
-      event_type === "command.issued" && (!only || classOf(meta.kind) === only),
+      event_type === "command.issued" &&
+      (!only || classOf(meta.kind) === only) &&
+      serves(offers, meta.requires),
   );
   const issued = events[place];
   if (issued?.event_type !== "command.issued") return events;
@@ -168,10 +175,11 @@ export function handOff(events: NewEvent[], { next }: OutcomeInput): NewEvent[] 
 /** A command as it is issued: waiting, or held by the worker that it was handed to. */
 export function issuedAs(
   command: Omit<Command, "delivery" | "deaths" | "holder">,
-  { delivery, worker_id, incarnation, claim_id }: EventOf<"command.issued">["meta"],
+  meta: EventOf<"command.issued">["meta"],
   at: number,
 ): Command {
-  const fresh: Command = { ...command, delivery: 0, deaths: 0 };
+  const { delivery, worker_id, incarnation, claim_id } = meta;
+  const fresh: Command = { ...command, ...needing(meta.requires), delivery: 0, deaths: 0 };
   if (delivery === undefined || !worker_id || !incarnation || !claim_id) return fresh;
   return { ...fresh, delivery, holder: { worker_id, incarnation, claim_id, claimed_at: at } };
 }
@@ -280,11 +288,11 @@ export function* rings(
 ): Iterable<Effect> {
   for (const command of commands) {
     if (command.holder) continue;
-    const { command_id, step, kind, delivery } = command;
+    const { command_id, step, kind, requires, delivery } = command;
     yield {
       kind: "ring",
       key: `ring:${command_id}:${delivery}`,
-      ring: { ...stream, command_id, step, kind, delivery },
+      ring: { ...stream, command_id, step, kind, ...needing(requires), delivery },
     };
   }
 }

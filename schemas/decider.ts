@@ -23,6 +23,8 @@ export interface Ring {
   step: string;
   /** Tool kind that decides where it may run. */
   kind: string;
+  /** What its worker must offer (`schemas/needs.ts`). */
+  requires?: string[];
   /** Claims this command had before; with the command id it names one ring. */
   delivery: number;
 }

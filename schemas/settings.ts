@@ -1,5 +1,6 @@
 /** Every setting of the runtime: one row each, grouped by who reads it. `env.ts` fills it in. */
 import { AUTH_MODES } from "./access.ts";
+import { DISPATCH_SETTINGS } from "./dispatch-settings.ts";
 import { EVENT_SETTINGS } from "./event-settings.ts";
 import { PYTHON_SETTINGS } from "./python-settings.ts";
 import { choice, count, flag, list, optional, pairs, seconds, text } from "./setting.ts";
@@ -59,6 +60,8 @@ export const SETTINGS = {
   },
   /** Workers' events on their way to their owners. */
   events: EVENT_SETTINGS,
+  /** What a worker offers, and how servers choose among workers. */
+  dispatch: DISPATCH_SETTINGS,
   /** The front door. */
   http: {
     host: text("NOETL_HOST", "127.0.0.1", "Address the API listens on"),

@@ -33,6 +33,8 @@ export interface Step {
   /** Whole step, queue and attempts included. */
   timeoutMs?: number;
   failureMode: "fail_fast" | "best_effort";
+  /** What its worker must offer, beside what its tools need (`schemas/needs.ts`). */
+  requires?: string[];
   loop?: Loop;
   /** Step-level input, merged under each task's input (task keys win). */
   input: Record<string, unknown>;

@@ -14,6 +14,7 @@ import { readSet } from "./read-set.ts";
 import { readTools } from "./read-tools.ts";
 import { originKey } from "./reading.ts";
 import type { Reading } from "./reading.ts";
+import { readRequires } from "../needs.ts";
 import type { Path } from "./source.ts";
 
 /** Steps by name, in file order. */
@@ -61,6 +62,7 @@ function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined 
     admit: spec.admit,
     ...(spec.timeoutMs !== undefined && { timeoutMs: spec.timeoutMs }),
     failureMode: spec.failureMode,
+    ...(spec.requires && { requires: spec.requires }),
     ...(loop && { loop }),
     input: fields.input ?? {},
     tasks,
@@ -76,6 +78,7 @@ interface StepSpec extends StepLoopSpec {
   admit: AdmitRule[];
   timeoutMs: number | undefined;
   failureMode: Step["failureMode"];
+  requires: string[] | undefined;
 }
 
 function readStepSpec(
@@ -95,6 +98,7 @@ function readStepSpec(
     admit: readAdmit(reading, [...policyPath, "admit"], policy.admit),
     timeoutMs: durationMs(spec.timeout),
     failureMode: failure.mode ?? "fail_fast",
+    requires: readRequires(spec.requires),
     loopMode: spec.loop_mode,
     fanout: spec.fanout,
   };

@@ -99,11 +99,11 @@ function intakeOf(runtime: Runtime, { broker, logger }: Service): EventIntake | 
 /** While rings reach nobody (NATS is away) all that wait are told, else the overlooked ones. */
 async function waiting(
   { offers, doorbell, clock }: Runtime,
-  { max, wait_ms, work_class }: CommandsWaiting,
+  { max, wait_ms, work_class: workClass, words }: CommandsWaiting,
 ): Promise<{ rings: Ring[] }> {
   const until = clock.now() + wait_ms;
   for (;;) {
-    const rings = offers.take(max, doorbell.connected() ? SILENT_MS : 0, work_class);
+    const rings = offers.take(max, doorbell.connected() ? SILENT_MS : 0, { workClass, words });
     const left = until - clock.now();
     if (rings.length > 0 || left <= 0) return { rings };
     await offers.next(Math.min(left, LOOK_MS));

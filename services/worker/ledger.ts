@@ -1,7 +1,7 @@
 // The slot ledger of a worker: the one place that says how much may run here. A slot is one running
 // item; one of the database class counts in two ways, among all and among its own. Every pull, of
 // whatever source, takes its slots here before it asks for work, so that no more comes than fits.
-import type { WorkClass } from "../../schemas/work-class.ts";
+import { classOf, type WorkClass } from "../../schemas/work-class.ts";
 
 export interface SlotCaps {
   /** Items running at once. */
@@ -156,4 +156,19 @@ export class Ledger {
       idle?.yields.abort();
     }
   }
+}
+
+/** A slot that has work, and what it counts as. */
+export interface Slot {
+  workClass: WorkClass;
+}
+
+/** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
+export function reclass(ledger: Ledger, slot: Slot, kind: string | undefined): void {
+  const workClass = kind === undefined ? slot.workClass : classOf(kind);
+  if (!ledger.move(slot.workClass, workClass, 1)) {
+    ledger.take(workClass, 1);
+    ledger.give(slot.workClass, 1);
+  }
+  slot.workClass = workClass;
 }

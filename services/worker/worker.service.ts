@@ -38,7 +38,7 @@ export default function workerService(runtime: Runtime): ServiceSchema {
       info: { visibility: "public", handler: () => worker.info() },
     },
     created(this: Service) {
-      link = linkOf(runtime, this.broker);
+      link = linkOf(runtime, this.broker, () => worker.offers);
       worker = new Worker(runtime, this, link);
       countWork(runtime.metrics, worker);
     },
@@ -51,10 +51,10 @@ export default function workerService(runtime: Runtime): ServiceSchema {
 }
 
 /** The way to the servers, with the transport of outcomes that the settings name. */
-function linkOf(runtime: Runtime, broker: ServiceBroker): ServerLink {
+function linkOf(runtime: Runtime, broker: ServiceBroker, offers: () => string[]): ServerLink {
   const { settings, doorbell, nats, results } = runtime;
   const { transport } = settings.events;
   const sender = nats && new EventSender({ nats, settings, results });
   const { http } = settings;
-  return new ServerLink({ broker, http, doorbell, events: { transport, sender } });
+  return new ServerLink({ broker, http, doorbell, offers, events: { transport, sender } });
 }

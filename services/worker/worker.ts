@@ -5,20 +5,25 @@ import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
+import { offersOf } from "../../mixins/capacity.ts";
 import { findOver } from "../../mixins/postgres/command.ts";
 import { beat, markGone } from "../../mixins/postgres/runtime.ts";
 import { abandoned } from "../../schemas/command.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import { classOf, WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import type { WorkerCapacity } from "../../schemas/capacity.ts";
+import { serves } from "../../schemas/needs.ts";
+import { WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import { announceCapacity, capacityOf, type Announcer } from "./announce.ts";
 import { claimAll } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
-import { Ledger } from "./ledger.ts";
+import { Ledger, reclass, type Slot } from "./ledger.ts";
 import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
+import { findOffers, type WorkerOffers } from "./offers.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
 
@@ -37,10 +42,6 @@ interface Work {
   slot: Slot;
 }
 
-interface Slot {
-  workClass: WorkClass;
-}
-
 /** One worker of a process: from `start` to `drain`. */
 export class Worker {
   readonly me: WorkerIdentity;
@@ -51,8 +52,12 @@ export class Worker {
   readonly #reporter: Reporter;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
+  /** Slots that have work. */
+  readonly #running = new Set<Slot>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
   readonly #held = new Map<string, AbortController>();
+  #offers: WorkerOffers = { capabilities: [], labels: [] };
+  #announcer: Announcer | undefined;
   #cancelBeat = () => {};
   #unwatch = () => {};
   #unsubscribe = () => {};
@@ -70,13 +75,23 @@ export class Worker {
   }
 
   async start(): Promise<void> {
+    const { clock, database, doorbell, settings } = this.#runtime;
+    this.#offers = await findOffers(this.#runtime);
+    await doorbell.attend(this.me.worker_id);
     await this.#beat();
-    const { clock, database } = this.#runtime;
     const { logger } = this.#service;
     this.#unwatch = await watchNeighbours({ clock, database, logger }, this.me);
     this.#service.logger.info({ ...this.me, slots: this.slots.caps.all }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
     this.#fetching = this.#pull();
+    const { broker } = this.#service;
+    const { capacityMs: everyMs } = settings.dispatch;
+    this.#announcer = announceCapacity({ broker, clock, everyMs }, () => this.#capacity());
+  }
+
+  /** What it offers, as one list of words. */
+  get offers(): string[] {
+    return offersOf(this.#offers);
   }
 
   /** No new claims; running work ends or, after the limit, is given back uncharged. Repeatable. */
@@ -92,12 +107,14 @@ export class Worker {
   }
 
   info() {
-    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters };
+    const { slots, available_slots: free } = this.#capacity();
+    return { ...this.me, slots, free, ...this.#reporter.counters };
   }
 
   async #drain(): Promise<void> {
     const { clock, database, settings } = this.#runtime;
     this.#stopping.abort();
+    this.#announcer?.stop();
     await this.#fetching;
     const cancel = clock.after(settings.node.drainMs, () => {
       for (const controller of this.#held.values()) controller.abort(new Error("worker stops"));
@@ -147,9 +164,12 @@ export class Worker {
     for (const grant of grants) this.#track(this.#run(actor, grant, workClass));
   }
 
-  /** False for a command that is held already: rung twice, a second claim would only be refused. */
+  /**
+   * False for a command that is held already: rung twice, a second claim would only be refused; and
+   * for one that needs what is not here: it is rung again for others.
+   */
   #hold(ring: Rung): boolean {
-    if (this.#held.has(ring.command_id)) {
+    if (this.#held.has(ring.command_id) || !serves(this.offers, ring.requires)) {
       ring.ack();
       return false;
     }
@@ -161,12 +181,13 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
+    this.#running.add(slot);
     try {
       for (let handed = 0; grant; handed += 1) {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
-        this.#reclass(slot, grant);
+        reclass(this.slots, slot, grant.kind);
         const takesNext = handed < HANDED_MAX;
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
@@ -174,18 +195,9 @@ export class Worker {
         grant = next;
       }
     } finally {
+      this.#running.delete(slot);
       this.slots.give(slot.workClass, 1);
     }
-  }
-
-  /** The slot of a command that was handed over is one of its class, beyond the cap if it must. */
-  #reclass(slot: Slot, { kind }: Grant): void {
-    const workClass = kind === undefined ? slot.workClass : classOf(kind);
-    if (!this.slots.move(slot.workClass, workClass, 1)) {
-      this.slots.take(workClass, 1);
-      this.slots.give(slot.workClass, 1);
-    }
-    slot.workClass = workClass;
   }
 
   async #runOne(
@@ -254,13 +266,20 @@ export class Worker {
     const isAwaited = classes.some(one => doorbell.waiting(one) > 0);
     if (this.#stopping.signal.aborted || isAwaited) return {};
     const { worker_id, incarnation } = this.me;
-    const claim = { worker_id, incarnation, claim_id: randomUUID() };
+    const claim = { worker_id, incarnation, claim_id: randomUUID(), offers: this.offers };
     return { next: { ...claim, ...(!takesAll && { only: "general" }) } };
   }
 
-  #capacity() {
-    const { caps, busy } = this.slots;
-    return { slots: caps.all, free: Math.max(0, caps.all - busy) };
+  #capacity(): WorkerCapacity {
+    const classes = [...this.#running].map(slot => slot.workClass);
+    return capacityOf(this.me, this.slots.caps, classes, {
+      status: this.#status(),
+      ...this.#offers,
+    });
+  }
+
+  #status(): WorkerCapacity["status"] {
+    return this.#stopping.signal.aborted ? "draining" : "ready";
   }
 
   async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {
@@ -280,10 +299,10 @@ export class Worker {
   /** Liveness is this row: owners read it when a lease has passed. */
   async #beat(): Promise<void> {
     const { clock, database, settings } = this.#runtime;
-    const status = this.#stopping.signal.aborted ? "draining" : "ready";
-    const capacity = this.#capacity();
+    const { status: _said, ...told } = this.#capacity();
+    const capacity = { ...told, free: told.available_slots };
     try {
-      await beat(database, { ...this.me, capacity }, status);
+      await beat(database, { ...this.me, capacity }, this.#status());
       // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
       if (this.#held.size > 0) this.abort(await findOver(database, [...this.#held.keys()]));
     } catch (error) {

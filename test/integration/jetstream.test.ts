@@ -144,7 +144,7 @@ describe("the stream of rings", function () {
     await ring(bell, 0, 5);
     await manager.streams.delete(STREAM);
     assert.deepEqual(await bell.look({ work_class: "general", max: 1 }), []);
-    await until(async () => (await manager.streams.info(STREAM)).config.subjects.length === 2);
+    await until(async () => (await manager.streams.info(STREAM)).config.subjects.length === 3);
     await ring(bell, 5, 2, "postgres");
     assert.equal((await take(bell, 2, "database")).size, 2);
     assert.ok(said.some(([message]) => message === "doorbell.restored"));
@@ -255,7 +255,10 @@ describe("the stream of rings", function () {
     });
     await open();
     const { config: stream } = await manager.streams.info(STREAM);
-    assert.deepEqual(stream.subjects, ["mine", "noetl.commands", "noetl.commands.db"]);
+    assert.deepEqual(stream.subjects, [
+      ...["mine", "noetl.commands", "noetl.commands.db"],
+      "noetl.commands.to.>",
+    ]);
     assert.equal(stream.max_msg_size, 4_096);
     const { config } = await infoOf();
     const { max_deliver, ack_wait, filter_subject, max_ack_pending }: ConsumerConfig = config;

@@ -1,0 +1,70 @@
+// Tells every server what this worker has room for: when it starts, every so often, when that has
+// changed much, and when it leaves.
+import type { ServiceBroker } from "moleculer";
+import type { Clock } from "../../mixins/clock.ts";
+import { CAPACITY_EVENT, type WorkerCapacity } from "../../schemas/capacity.ts";
+import type { WorkerIdentity } from "./identity.ts";
+import type { WorkClass } from "../../schemas/work-class.ts";
+import type { SlotCaps } from "./ledger.ts";
+
+/** How often it is looked whether something has changed. */
+const LOOK_MS = 500;
+/** A change of this share of all slots is worth a message. */
+const SHARE = 0.25;
+
+export interface Announcer {
+  /** Says it now. */
+  say(): void;
+  /** Says it once more, for the last time. */
+  stop(): void;
+}
+
+export function announceCapacity(
+  { broker, clock, everyMs }: { broker: ServiceBroker; clock: Clock; everyMs: number },
+  read: () => WorkerCapacity,
+): Announcer {
+  let last: { capacity: WorkerCapacity; at: number } | undefined;
+  let cancel = () => {};
+
+  function say(): void {
+    const capacity = read();
+    last = { capacity, at: clock.now() };
+    void broker.broadcast(CAPACITY_EVENT, capacity).catch(() => undefined);
+  }
+
+  function look(): void {
+    if (!last || clock.now() - last.at >= everyMs || isNews(last.capacity, read())) say();
+    cancel = clock.after(LOOK_MS, look);
+  }
+
+  look();
+  return {
+    say,
+    stop() {
+      cancel();
+      say();
+    },
+  };
+}
+
+function isNews(before: WorkerCapacity, now: WorkerCapacity): boolean {
+  const changed = Math.abs(before.available_slots - now.available_slots);
+  const becameFull = (before.available_slots === 0) !== (now.available_slots === 0);
+  return becameFull || changed >= Math.max(1, now.slots * SHARE);
+}
+
+/** What a worker has room for beside commands of these classes, with what it says of itself. */
+export function capacityOf(
+  { worker_id, incarnation }: WorkerIdentity,
+  caps: SlotCaps,
+  running: WorkClass[],
+  said: Pick<WorkerCapacity, "status" | "capabilities" | "labels">,
+): WorkerCapacity {
+  const available = Math.max(0, caps.all - running.length);
+  const database = caps.database - running.filter(one => one === "database").length;
+  return {
+    ...{ worker_id, incarnation, ...said, slots: caps.all, active_tasks: running.length },
+    available_slots: available,
+    available_db_slots: Math.max(0, Math.min(available, database)),
+  };
+}
