@@ -3,6 +3,7 @@
 // decides, and a ring that its worker does not take goes to all.
 import type { WorkerCapacity } from "../schemas/capacity.ts";
 import type { Ring } from "../schemas/decider.ts";
+import { isUrgent } from "../schemas/decider.ts";
 import { serves } from "../schemas/needs.ts";
 import { classOf } from "../schemas/work-class.ts";
 import type { Clock } from "./clock.ts";
@@ -26,8 +27,8 @@ export interface CapacityRegistry {
   count(workerId: string, kind: string | undefined, by: number): void;
   /**
    * A worker with room for it, chosen among two, whose slot counts as taken from now on; undefined
-   * when none is known to have room. Where something is needed that not everybody has, also one
-   * without room is better than nobody.
+   * when none is known to have room. One without room is better than all where not everybody has
+   * what is needed, and for what is urgent: it comes before what waits for all.
    */
   choose(ring: Ring): string | undefined;
   /** Everybody who could run it. */
@@ -72,7 +73,7 @@ export function createCapacityRegistry(
     choose(ring) {
       const able = serving(ring);
       const withRoom = able.filter(one => roomOf(one, ring.kind) > 0);
-      const mayWait = ring.requires !== undefined && ring.requires.length > 0;
+      const mayWait = isUrgent(ring) || (ring.requires ?? []).length > 0;
       const chosen = ofTwo(withRoom.length > 0 || !mayWait ? withRoom : able, ring.kind, random);
       if (!chosen) return undefined;
       const { worker_id } = chosen.capacity;

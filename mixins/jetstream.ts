@@ -171,6 +171,10 @@ class PullDoorbell implements JetStreamDoorbell {
     return 0;
   }
 
+  urgent(): number {
+    return 0;
+  }
+
   /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
   ring(ring: Ring, to?: string): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.

@@ -1,5 +1,5 @@
 // The doorbell port: rings say that a command waits. Losing one costs time, never work.
-import type { Ring } from "../schemas/decider.ts";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 
 /** A ring that reached this worker. */
@@ -41,6 +41,8 @@ export interface Doorbell {
   fetch(pull: Pull, signal: AbortSignal): Promise<Rung[]>;
   /** Rings of a class known to wait for a slot. */
   waiting(workClass: WorkClass): number;
+  /** Of those, the ones that go before others. */
+  urgent(workClass: WorkClass): number;
   /** false while rings reach nobody. */
   connected(): boolean;
   /** Aborts when the connection of this moment is lost; aborted while there is none. */
@@ -59,6 +61,7 @@ export function createLocalDoorbell(): Doorbell {
   return {
     counters,
     waiting: workClass => lanes[workClass].size(),
+    urgent: workClass => lanes[workClass].urgent(),
     attend: () => Promise.resolve(),
     connected: () => true,
     lost: () => never,
@@ -80,15 +83,17 @@ export function createLocalDoorbell(): Doorbell {
   };
 }
 
-/** Rings of one class, in the order in which they came. */
+/** Rings of one class, in the order in which they came, the urgent ones first. */
 function createLane() {
-  const waiting = new Map<string, Ring>();
+  const urgent = new Map<string, Ring>();
+  const others = new Map<string, Ring>();
+  const size = () => urgent.size + others.size;
   const callers = new Set<() => void>();
 
   /** false when there is no room for another one. */
   function put(ring: Ring): boolean {
-    if (waiting.size >= RINGS_MAX) return false;
-    waiting.set(`${ring.command_id}:${ring.delivery}`, ring);
+    if (size() >= RINGS_MAX) return false;
+    (isUrgent(ring) ? urgent : others).set(`${ring.command_id}:${ring.delivery}`, ring);
     const [caller] = callers;
     caller?.();
     return true;
@@ -96,13 +101,16 @@ function createLane() {
 
   return {
     put,
-    size: () => waiting.size,
+    size,
+    urgent: () => urgent.size,
     take(max: number): Rung[] {
       const rings: Rung[] = [];
-      for (const [key, ring] of waiting) {
-        if (rings.length >= max) break;
-        waiting.delete(key);
-        rings.push({ ...ring, ack: () => undefined, giveBack: () => void put(ring) });
+      for (const waiting of [urgent, others]) {
+        for (const [key, ring] of waiting) {
+          if (rings.length >= max) return rings;
+          waiting.delete(key);
+          rings.push({ ...ring, ack: () => undefined, giveBack: () => void put(ring) });
+        }
       }
       return rings;
     },
@@ -131,6 +139,7 @@ export function createSilentDoorbell(): Doorbell {
     look: () => Promise.resolve([]),
     fetch: () => Promise.resolve([]),
     waiting: () => 0,
+    urgent: () => 0,
     connected: () => false,
     lost: () => lost,
   };

@@ -29,6 +29,14 @@ export interface Ring {
   delivery: number;
 }
 
+/**
+ * A step of an execution goes before the items of loops: those are many, and of each loop a whole
+ * window may wait.
+ */
+export function isUrgent({ actor }: Pick<Ring, "actor">): boolean {
+  return actor === "executions";
+}
+
 export type ActorKind = "executions" | "loops";
 export interface Address {
   actor: ActorKind;

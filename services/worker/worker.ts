@@ -9,7 +9,7 @@ import { offersOf } from "../../mixins/capacity.ts";
 import { findOver } from "../../mixins/postgres/command.ts";
 import { beat, markGone } from "../../mixins/postgres/runtime.ts";
 import { abandoned } from "../../schemas/command.ts";
-import type { ActorKind } from "../../schemas/decider.ts";
+import { isUrgent, type ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { WorkerCapacity } from "../../schemas/capacity.ts";
@@ -31,6 +31,8 @@ import { openCommand, runCommand } from "./run.ts";
 const PAUSE_MS = 1_000;
 /** Commands one slot takes from hand to hand before it looks what else waits. */
 const HANDED_MAX = 32;
+/** Those of a loop for so long: each may take up to a second. Milliseconds. */
+const HANDED_MS = 50;
 
 class CommandAbandoned extends Error {}
 
@@ -38,8 +40,13 @@ class CommandAbandoned extends Error {}
 interface Work {
   actor: ActorKind;
   grant: Grant;
-  takesNext: boolean;
+  /** Whether this slot may be handed another command at this moment. */
+  takesNext: () => boolean;
   slot: Slot;
+}
+
+function isLong(begun: number): boolean {
+  return performance.now() - begun > HANDED_MS;
 }
 
 /** One worker of a process: from `start` to `drain`. */
@@ -181,6 +188,7 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
+    const begun = performance.now();
     this.#running.add(slot);
     try {
       for (let handed = 0; grant; handed += 1) {
@@ -188,7 +196,7 @@ export class Worker {
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
         reclass(this.slots, slot, grant.kind);
-        const takesNext = handed < HANDED_MAX;
+        const takesNext = () => handed < HANDED_MAX && (isUrgent({ actor }) || !isLong(begun));
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);
@@ -208,7 +216,7 @@ export class Worker {
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-    const next = () => (takesNext ? this.#wantsNext(slot) : {});
+    const next = () => (takesNext() ? this.#wantsNext(slot, actor) : {});
     try {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
@@ -258,12 +266,13 @@ export class Worker {
    * Whoever waits for this slot goes first: a long loop must not keep a short run waiting. The slot
    * is one of the database class until the answer says what is to come, where there is room.
    */
-  #wantsNext(slot: Slot): Pick<Outcome, "next"> {
+  #wantsNext(slot: Slot, actor: ActorKind): Pick<Outcome, "next"> {
     const { doorbell } = this.#runtime;
     const takesAll = this.slots.move(slot.workClass, "database", 1);
     if (takesAll) slot.workClass = "database";
     const classes = takesAll ? WORK_CLASSES : (["general"] as const);
-    const isAwaited = classes.some(one => doorbell.waiting(one) > 0);
+    const others = isUrgent({ actor }) ? "urgent" : "waiting";
+    const isAwaited = classes.some(one => doorbell[others](one) > 0);
     if (this.#stopping.signal.aborted || isAwaited) return {};
     const { worker_id, incarnation } = this.me;
     const claim = { worker_id, incarnation, claim_id: randomUUID(), offers: this.offers };
