@@ -257,7 +257,8 @@ async function checkWorkers({ database, limits, settings }: Look): Promise<Check
   });
   const unserved = await listUnserved(database, limits.workersMax);
   for (const { execution_id, step, requires } of unserved) {
-    const found = `nobody can run step '${step}' of ${execution_id}: ${requires.join(", ")} required`;
+    const words = requires.join(", ");
+    const found = `nobody can run step '${step}' of ${execution_id}: it requires ${words}`;
     const remedy = "start a worker with NOETL_WORKER_CAPABILITIES or _LABELS that say so";
     silent.push(warn("workers", found, remedy));
   }

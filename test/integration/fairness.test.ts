@@ -82,7 +82,8 @@ describe("a three-step execution beside a long loop", function () {
       return row?.n ?? 0;
     });
     const before = middle(await Promise.all(counts));
-    const told = `${before} frames went before it, ${busy.ms.toFixed(0)} ms, ${idle.ms.toFixed(0)} ms idle`;
+    const took = `${busy.ms.toFixed(0)} ms, ${idle.ms.toFixed(0)} ms idle`;
+    const told = `${before} frames went before it; ${took}`;
     process.stdout.write(`      ${told}\n`);
     assert.ok(before <= 2 * SLOTS, told);
   }
