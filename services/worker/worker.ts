@@ -45,10 +45,6 @@ interface Work {
   slot: Slot;
 }
 
-function isLong(begun: number): boolean {
-  return performance.now() - begun > HANDED_MS;
-}
-
 /** One worker of a process: from `start` to `drain`. */
 export class Worker {
   readonly me: WorkerIdentity;
@@ -188,7 +184,8 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
-    const begun = performance.now();
+    const until = performance.now() + HANDED_MS;
+    const isInTime = () => isUrgent({ actor }) || performance.now() < until;
     this.#running.add(slot);
     try {
       for (let handed = 0; grant; handed += 1) {
@@ -196,7 +193,7 @@ export class Worker {
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
         reclass(this.slots, slot, grant.kind);
-        const takesNext = () => handed < HANDED_MAX && (isUrgent({ actor }) || !isLong(begun));
+        const takesNext = () => handed < HANDED_MAX && isInTime();
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);

@@ -82,7 +82,7 @@ describe("the stream of rings", function () {
     return "accepted";
   }
 
-  it("has a subject and a consumer for each class, so that one cannot hold up the other", async () => {
+  it("has a subject and a consumer for each class: one cannot hold up the other", async () => {
     const bell = await open();
     await ring(bell, 0, 100, "postgres");
     await ring(bell, 100, 3, "http");
@@ -92,7 +92,7 @@ describe("the stream of rings", function () {
     assert.equal((await take(bell, 3)).size, 3);
   });
 
-  it("is brought from 1000 to 64 in place, with rings pending and taken, and none is lost", async () => {
+  it("is brought from 1000 to 64 in place, with rings pending and taken; none is lost", async () => {
     const before = await open(1_000);
     await ring(before, 0, 300);
     const taken: Rung[] = await before.look({ work_class: "general", max: 200 });
@@ -158,7 +158,7 @@ describe("the stream of rings", function () {
     await until(() => bell.counters.lost === 1);
   });
 
-  it("a consumer that vanishes is made again, and begins with what is rung from then on", async () => {
+  it("a consumer that vanishes is made again, and begins with what is rung then", async () => {
     const bell = await open();
     await ring(bell, 0, 50);
     await take(bell, 50);
@@ -170,7 +170,7 @@ describe("the stream of rings", function () {
     assert.deepEqual([...(await take(bell, 1))], [ringOf(50).command_id]);
   });
 
-  it("a ring that is given back is offered again, and one that nobody takes is counted", async () => {
+  it("a ring that is given back comes again, and one that nobody takes is counted", async () => {
     const bell = await open(64, { NATS_MAX_DELIVER: "2" });
     await ring(bell, 0, 1);
     let offers = 0;
