@@ -92,7 +92,7 @@ describe("the stream of rings", function () {
     assert.equal((await take(bell, 3)).size, 3);
   });
 
-  it("is brought from 1000 to 64 in place, with rings pending and taken; none is lost", async () => {
+  it("goes from 1000 to 64 in place, with rings pending and taken; none is lost", async () => {
     const before = await open(1_000);
     await ring(before, 0, 300);
     const taken: Rung[] = await before.look({ work_class: "general", max: 200 });
