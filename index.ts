@@ -3,6 +3,8 @@ import type { ServiceBroker } from "moleculer";
 import { refuseAlone, startRuntime, type Role } from "./cli/runtime.ts";
 import { loadSettings, type SettingRecord } from "./schemas/env.ts";
 
+/** For an app's own broker: `cacher: new NatsKvCacher({ connection, bucket })`. */
+export { NatsKvCacher } from "./mixins/cacher/nats-kv.ts";
 export { replCommands } from "./cli/repl-commands.ts";
 export type { Role } from "./cli/runtime.ts";
 export type { SettingRecord } from "./schemas/env.ts";

@@ -2,6 +2,7 @@
 import type { BrokerOptions } from "moleculer";
 import { replCommands } from "./cli/repl-commands.ts";
 import { brokerLogger } from "./mixins/logging/pino.ts";
+import { NatsKvCacher } from "./mixins/cacher/nats-kv.ts";
 import { packetGuard } from "./mixins/middleware/packets.ts";
 import { PatientNats } from "./mixins/nats-transporter.ts";
 import { loadSettings } from "./schemas/env.ts";
@@ -19,6 +20,7 @@ export function brokerOptions(settings: Settings = loadSettings()): BrokerOption
     nodeID: node.id ?? null,
     logger: brokerLogger(logging),
     transporter,
+    cacher: natsCacher(settings),
     // Fastest for our small messages; CBOR gains only above 2 KB, and people can read JSON.
     serializer: "JSON",
     // The default is to wait for ever; a lost message must become an error.
@@ -55,6 +57,21 @@ function natsTransporter({ nats }: Settings): BrokerOptions["transporter"] {
     reconnectTimeWait: 250,
     ...(nats.user && { user: nats.user }),
     ...(nats.password && { pass: nats.password }),
+  });
+}
+
+/** One for all nodes of a namespace; without NATS the database is near enough. */
+function natsCacher({ nats, node }: Settings): BrokerOptions["cacher"] {
+  if (!nats.url || !nats.cache) return null;
+  const { user, password } = nats;
+  const mark = node.namespace.replace(/[^A-Za-z0-9_-]/g, "_");
+  return new NatsKvCacher({
+    connection: {
+      servers: nats.url.split(",").map(server => server.trim()),
+      ...(user && { user }),
+      ...(password && { pass: password }),
+    },
+    bucket: `${nats.cacheBucket}_${mark}`,
   });
 }
 

@@ -16,10 +16,24 @@ import { startProfile } from "./profile.ts";
 import { proofs } from "./proof.ts";
 import { rawInserts } from "./raw.ts";
 import { openRecords, type Records } from "./records.ts";
-import { CHAIN, FETCH_AND_INSERT, loopOf, runMany, runToEnd, THREE_STEPS } from "./workloads.ts";
+import {
+  CHAIN,
+  FETCH_AND_INSERT,
+  loopOf,
+  runMany,
+  runToEnd,
+  THREE_STEPS,
+  WAYS,
+  type Way,
+} from "./workloads.ts";
 
 /** Budgets of design §12, a second. */
 const BUDGET = { frames: 12_000, commands: 2_500, records: 1_300, executions: 1_000 };
+const NAMES: Record<Way, string> = {
+  local: "parallel loop, frames",
+  distributed: "parallel loop, one command an item",
+  fanout: "fan-out, one command an item",
+};
 const LATENCY_MS = { p50: 5, p99: 25 };
 const AT_ONCE = 32;
 
@@ -48,6 +62,7 @@ const base = {
   NOETL_DATA_DIR: dataDir,
   NOETL_LOG_LEVEL: "warn",
   NOETL_WORKER_MAX_INFLIGHT_COMMANDS: String(Math.max(window, concurrency)),
+  NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: String(Math.max(1, window - 1, concurrency - 1)),
   NOETL_POSTGRES_POOL_MAX_SIZE: String(AT_ONCE),
 };
 // Held until the end: every part joins this Postgres.
@@ -82,10 +97,10 @@ function targetOf(url: string): string {
 }
 
 async function prepare(broker: ServiceBroker): Promise<void> {
-  const playbooks = [THREE_STEPS, loopOf("local"), loopOf("distributed"), CHAIN, FETCH_AND_INSERT];
+  const playbooks = [THREE_STEPS, ...WAYS.map(loopOf), CHAIN, FETCH_AND_INSERT];
   for (const content of playbooks) await broker.call("catalog.register", { content });
   await runMany(broker, "bench/three_steps", 200, concurrency);
-  await runToEnd(broker, "bench/distributed_loop", { n: 500, window });
+  await runToEnd(broker, "bench/fanout_loop", { n: 500, window });
 }
 
 /** Everything in this process. */
@@ -106,8 +121,9 @@ async function here(store: Database, ends: Records): Promise<void> {
     results.push(await loop(broker, store, "local", n));
   }
   for (const n of [items / 10, items]) {
-    results.push(await loop(broker, store, "distributed", n));
+    results.push(await loop(broker, store, "fanout", n));
   }
+  results.push(await loop(broker, store, "distributed", items));
   results.push(...(await fetchAndInsert(broker, store, ends)));
   console.log("in one process");
   printTable(results, items / raw.seconds);
@@ -136,6 +152,7 @@ async function overNats(store: Database): Promise<void> {
     const latencies = await stepToStep(broker, store, 40);
     const results = [
       await threeSteps(broker, store),
+      await loop(broker, store, "fanout", items),
       await loop(broker, store, "distributed", items),
       await loop(broker, store, "local", items),
     ];
@@ -156,17 +173,12 @@ async function threeSteps(broker: ServiceBroker, store: Database): Promise<Resul
   };
 }
 
-async function loop(
-  broker: ServiceBroker,
-  store: Database,
-  exec: "local" | "distributed",
-  n: number,
-): Promise<Result> {
-  const framed = exec === "local";
+async function loop(broker: ServiceBroker, store: Database, way: Way, n: number): Promise<Result> {
+  const framed = way === "local";
   return {
-    name: framed ? "parallel loop, frames" : "parallel loop, one command an item",
+    name: NAMES[way],
     ...{ items: n, unit: "items", budget: framed ? BUDGET.frames : BUDGET.commands },
-    cost: await measure(store, () => runToEnd(broker, `bench/${exec}_loop`, { n, window })),
+    cost: await measure(store, () => runToEnd(broker, `bench/${way}_loop`, { n, window })),
   };
 }
 

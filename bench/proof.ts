@@ -4,7 +4,7 @@ import type { ServiceBroker } from "moleculer";
 import type { Database } from "../mixins/postgres/index.ts";
 import { held, type Held } from "./memory.ts";
 import { measure, type Cost } from "./measure.ts";
-import { runToEnd } from "./workloads.ts";
+import { runToEnd, WAYS, type Way } from "./workloads.ts";
 
 /** Small loops are run again and again: one of them is over before it can be timed. */
 const SIZES = {
@@ -19,12 +19,15 @@ const SIZES = {
     { n: 10_000, times: 1 },
     { n: 100_000, times: 1 },
   ],
+  fanout: [
+    { n: 1_000, times: 5 },
+    { n: 10_000, times: 1 },
+    { n: 100_000, times: 1 },
+  ],
 } as const;
 
-type Exec = keyof typeof SIZES;
-
 interface Proof {
-  exec: Exec;
+  way: Way;
   n: number;
   items: number;
   cost: Cost;
@@ -42,10 +45,10 @@ export async function proofs(
 ): Promise<void> {
   const clock = await watchEnds(broker);
   console.log("a loop at every size, all in one process");
-  for (const exec of ["local", "distributed"] as const) {
+  for (const way of WAYS) {
     const found: Proof[] = [];
-    for (const { n, times } of SIZES[exec].filter(size => size.n <= most)) {
-      found.push(await proof({ broker, store, clock, exec, n, times, window }));
+    for (const { n, times } of SIZES[way].filter(size => size.n <= most)) {
+      found.push(await proof({ broker, store, clock, way, n, times, window }));
     }
     printProofs(found);
   }
@@ -55,18 +58,18 @@ interface Run {
   broker: ServiceBroker;
   store: Database;
   clock: EndClock;
-  exec: Exec;
+  way: Way;
   n: number;
   times: number;
   window: number;
 }
 
-async function proof({ broker, store, clock, exec, n, times, window }: Run): Promise<Proof> {
+async function proof({ broker, store, clock, way, n, times, window }: Run): Promise<Proof> {
   const ids: string[] = [];
   const doneMs: number[] = [];
   async function work(): Promise<void> {
     for (let run = 0; run < times; run += 1) {
-      ids.push(await runToEnd(broker, `bench/${exec}_loop`, { n, window }));
+      ids.push(await runToEnd(broker, `bench/${way}_loop`, { n, window }));
       doneMs.push(clock.doneAt - clock.lastItemAt);
     }
   }
@@ -80,7 +83,7 @@ async function proof({ broker, store, clock, exec, n, times, window }: Run): Pro
   );
   if (rows[0]?.broken !== "0") throw new Error(`the log of ${id} does not prove it`);
   return {
-    ...{ exec, n, cost, held: most, items: n * times },
+    ...{ way, n, cost, held: most, items: n * times },
     doneMs: doneMs.sort((one, other) => one - other)[Math.floor(times / 2)] ?? NaN,
     verifySeconds: (performance.now() - begun) / 1_000,
   };
@@ -115,9 +118,9 @@ function printProofs(proofs: Proof[]): void {
   const [first] = proofs;
   if (!first) return;
   const perItem = ({ cost, items }: Proof) => (cost.seconds * 1e6) / items;
-  const head = "exec n µs/item vs-first rows/item WAL-B/item held-MB rss-MB last→done-ms verify-s";
+  const head = "way n µs/item vs-first rows/item WAL-B/item held-MB rss-MB last→done-ms verify-s";
   const lines = proofs.map(proof => [
-    proof.exec,
+    proof.way,
     String(proof.n),
     perItem(proof).toFixed(0),
     (perItem(proof) / perItem(first)).toFixed(2),

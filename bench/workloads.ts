@@ -16,19 +16,29 @@ workflow:
     tool: {kind: noop}
 `;
 
-/** `exec` local travels in frames, distributed is one command an item. */
-export const loopOf = (exec: "local" | "distributed") => `
+/** How the items of one step run: in frames, each as a command of its loop, or each as a shard. */
+export const WAYS = ["local", "distributed", "fanout"] as const;
+export type Way = (typeof WAYS)[number];
+
+/** One step over `n` items. */
+export const loopOf = (way: Way) => `
 apiVersion: noetl.io/v2
 kind: Playbook
-metadata: {name: parallel loop, path: bench/${exec}_loop}
+metadata: {name: ${way} loop, path: bench/${way}_loop}
 workload: {n: 1, window: 64}
 workflow:
   - step: many
-    loop:
+${way === "fanout" ? FANOUT : ""}    loop:
       in: "{{ workload.n }}"
       iterator: i
-      spec: {mode: parallel, max_in_flight: "{{ workload.window }}", policy: {exec: ${exec}}}
-    tool: {kind: noop}
+${way === "fanout" ? "" : parallel(way)}    tool: {kind: noop}
+`;
+
+const FANOUT = `    spec: {loop_mode: fanout, fanout: {max_in_flight: "{{ workload.window }}"}}
+`;
+
+const parallel = (exec: Way) => `      spec:
+        {mode: parallel, max_in_flight: "{{ workload.window }}", policy: {exec: ${exec}}}
 `;
 
 /** Twenty steps in a row: what lies between one and the next is all the time there is. */

@@ -1,4 +1,5 @@
 /** What `noetl doctor` says about the database: its settings, our tables, and who works on them. */
+import { countDeadLetters, listDeadLetters } from "../mixins/postgres/dead-letter.ts";
 import {
   countCredentials,
   detectPooler,
@@ -19,6 +20,7 @@ import { listParked } from "../mixins/postgres/stream.ts";
 import { databaseUrl } from "../schemas/env.ts";
 import type { Settings } from "../schemas/env.ts";
 import { examine, fail, ok, warn } from "./check.ts";
+import { checkReserved } from "./doctor-gate.ts";
 import type { Check } from "./check.ts";
 import { counted, formatDuration } from "./terminal.ts";
 
@@ -42,6 +44,7 @@ export const DATABASE_LIMITS = {
   countMax: 10_000,
   workersMax: 1_000,
   parkedShown: 3,
+  quarantineSeconds: 86_400,
   poolerMs: 5_000,
 };
 
@@ -151,9 +154,11 @@ async function checkTables(look: Look): Promise<Check[]> {
     ...(await examine("partitions", () => checkPartitions(look))),
     ...(await examine("transactions", () => checkWatermark(look))),
     ...(await examine("parked", () => checkParked(look))),
+    ...(await examine("quarantine", () => checkQuarantine(look))),
     ...(await examine("servers", () => checkServers(look, checkpoint))),
     ...(await examine("projection", () => checkProjection(look, checkpoint))),
     ...(await examine("workers", () => checkWorkers(look))),
+    ...(await examine("gate", () => checkReserved(look.database, look.settings))),
   ];
 }
 
@@ -202,6 +207,20 @@ async function checkParked({ database, limits }: Look): Promise<Check[]> {
   const more = parked - shown.length;
   if (more > 0) checks.push(fail("parked", `${more} more`, "see noetl.stream, failures > 0"));
   return checks;
+}
+
+/** Commands that killed their workers: something in them, or in the worker, is wrong. */
+async function checkQuarantine({ database, limits }: Look): Promise<Check> {
+  const { quarantineSeconds: seconds, countMax: max } = limits;
+  const count = await countDeadLetters(database, { seconds, max });
+  if (count === 0) return ok("quarantine", "no command has killed its workers since yesterday");
+  const [newest] = await listDeadLetters(database, { limit: 1 });
+  const item = newest?.iter_index == null ? "" : `, item ${newest.iter_index}`;
+  const found =
+    `${counted(count, "command")} killed their workers since yesterday, the last one in step ` +
+    `${newest?.step}${item} of ${newest?.execution_id}`;
+  const remedy = "see noetl.dead_letter or GET /api/dead-letters, and the log of those workers";
+  return warn("quarantine", found, remedy);
 }
 
 /** A server holds the projection's lease and wakes what is due. */

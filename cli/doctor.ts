@@ -19,6 +19,7 @@ import {
   checkSettings,
   checkVersions,
 } from "./doctor-here.ts";
+import { checkGate } from "./doctor-gate.ts";
 import { checkNats } from "./doctor-nats.ts";
 import { errorReport, EXIT } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
@@ -61,6 +62,7 @@ async function diagnose({ serverUrl }: GlobalOptions): Promise<Diagnosis> {
     ...(await checkFolders(settings)),
     ...(await examine("keys", () => checkKeys(settings, database.sealed))),
     ...database.checks,
+    ...(await examine("gate", () => checkGate(settings))),
     ...(await examine("nats", () => checkNats(settings))),
     ...(await examine("server", () => checkServers(settings))),
   ];

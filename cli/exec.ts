@@ -15,6 +15,7 @@ export interface ExecOptions extends GlobalOptions {
   payload?: string;
   catalogVersion?: string;
   idempotencyKey?: string;
+  timeout?: string;
   wait?: boolean;
 }
 
@@ -29,6 +30,7 @@ export async function exec(target: string, options: ExecOptions): Promise<ExitCo
       path: target.replace(/^catalog:\/\//, ""),
       ...(payload && { payload }),
       ...(options.catalogVersion !== undefined && { version: options.catalogVersion }),
+      ...(options.timeout !== undefined && { timeout: options.timeout }),
       ...(options.idempotencyKey && { idempotency_key: options.idempotencyKey }),
     });
     const json = options.json ?? false;

@@ -3,14 +3,20 @@ import type { Json } from "../schemas/json.ts";
 
 export interface LoopProgress {
   loop_id?: string;
-  /** A loop over a cursor: nobody knows how many rows will come. */
-  mode?: "cursor";
+  /** Of a cursor nobody knows how many rows will come; a fan-out counts shards. */
+  mode?: "cursor" | "fanout";
+  /** Of a fan-out, once it is gathered: complete, partial, failed or cancelled. */
+  status?: string;
   total: number;
   done: number;
   failed: number;
   in_flight?: number;
+  not_run?: number;
   retries?: number;
   completed?: boolean;
+  retry_budget?: number;
+  retries_spent?: number;
+  parked?: { code: string; next_try_at: number };
   rate_per_second?: number | null;
   eta_seconds?: number | null;
 }
@@ -29,6 +35,7 @@ export interface ExecutionView {
   error?: { message?: string; step?: string } | Json;
   result?: Json;
   loop_progress?: Record<string, LoopProgress>;
+  fanout_progress?: Record<string, Omit<LoopProgress, "total"> & { total_shards: number }>;
   state?: Record<string, unknown>;
 }
 
@@ -51,5 +58,22 @@ export function jsonView(view: ExecutionView): Record<string, unknown> {
     ...(present(view.error) && { error: view.error }),
     ...(present(view.result) && { result: view.result }),
     loop_progress: view.loop_progress ?? {},
+    ...(Object.keys(view.fanout_progress ?? {}).length > 0 && {
+      fanout_progress: view.fanout_progress,
+    }),
   };
+}
+
+/** How far loops and fan-outs are, by step. */
+export function progressOf(
+  view: Pick<ExecutionView, "loop_progress" | "fanout_progress">,
+): [step: string, progress: LoopProgress][] {
+  const fanouts = Object.entries(view.fanout_progress ?? {});
+  return [
+    ...Object.entries(view.loop_progress ?? {}),
+    ...fanouts.map(([step, { total_shards: total, ...fanout }]): [string, LoopProgress] => [
+      step,
+      { ...fanout, total, mode: "fanout" },
+    ]),
+  ];
 }

@@ -28,6 +28,7 @@ const program = new Command("noetl")
 
 const db = program.command("db").description("the database of the runtime");
 const credential = program.command("credential").description("credentials by alias");
+const limits = program.command("limits").description("rates that hold for all workers together");
 const key = program.command("key").description("API keys, for servers that others can reach");
 
 declareRuns();
@@ -35,6 +36,7 @@ declareCatalog();
 declareQuestions();
 declareHousekeeping();
 declareKeys();
+declareLimits();
 await main();
 
 function declareRuns(): void {
@@ -51,9 +53,18 @@ function declareRuns(): void {
     async (o, [target]) => (await import("./run.ts")).run(target ?? "", o),
   )
     .addOption(set)
-    .addOption(payload);
-  verb("resume <id>", "go on with an execution that was stopped, to its end", async (o, [id]) =>
-    (await import("./run.ts")).resume(id ?? "", o),
+    .addOption(payload)
+    .option("--timeout <duration>", 'fail it when it takes longer, such as "30m"');
+  verb(
+    "resume <id>",
+    "go on with an execution that was paused or left, here and to its end",
+    async (o, [id]) => (await import("./run.ts")).resume(id ?? "", o),
+  );
+  verb("pause <id>", "begin nothing more of an execution; what runs finishes", async (o, [id]) =>
+    (await import("./pause.ts")).pause(id ?? "", o),
+  ).option("--reason <text>", "kept with the event");
+  verb("unpause <id>", "end a pause and leave, wherever the execution runs", async (o, [id]) =>
+    (await import("./pause.ts")).unpause(id ?? "", o),
   );
   verb("exec <path>", "start a registered playbook on a server", async (o, [path]) =>
     (await import("./exec.ts")).exec(path ?? "", o),
@@ -61,6 +72,7 @@ function declareRuns(): void {
     .addOption(set)
     .addOption(payload)
     .option("--catalog-version <n>", "version of the playbook; the newest when absent")
+    .option("--timeout <duration>", 'fail it when it takes longer, such as "30m"')
     .option("--idempotency-key <key>", "the same key starts the same execution once")
     .option("-w, --wait", "follow it to its end");
   verb("redrive <id>", "run again what failed of an execution that has ended", async (o, [id]) =>
@@ -158,6 +170,22 @@ function declareKeys(): void {
   verb("list", "names, roles and times, never the keys", list, key);
   const revoke: Verb = async (o, [name]) => (await import("./key.ts")).revokeKey(name ?? "", o);
   verb("revoke <name>", "end one for ever", revoke, key);
+}
+
+function declareLimits(): void {
+  const show: Verb = async o => (await import("./limits.ts")).listLimits(o);
+  verb("list", "limits in force, and upstreams that asked for silence", show, limits);
+  const set: Verb = async (o, [target, rate]) =>
+    (await import("./limits.ts")).setLimit(target ?? "", rate ?? "", o);
+  verb(
+    "set <target> <rate>",
+    "http:host:api.example.com 200/s; none spares it",
+    set,
+    limits,
+  ).option("--burst <n>", "calls at once after a silence");
+  const clear: Verb = async (o, [target]) =>
+    (await import("./limits.ts")).clearLimit(target ?? "", o);
+  verb("clear <target>", "take back one that was set", clear, limits);
 }
 
 /**

@@ -4,6 +4,7 @@
 import { isObject } from "../schemas/json.ts";
 import { counted, formatDuration, painter } from "./terminal.ts";
 import type { Screen } from "./terminal.ts";
+import { progressOf } from "./execution-view.ts";
 import type { ExecutionView, LoopProgress } from "./execution-view.ts";
 
 /** Redrawing faster than the eye reads only costs. */
@@ -59,12 +60,13 @@ function plainProgress(screen: Screen, startMs: number): Progress {
 
 /** `load_orders · fetch_details 37/120 31%, 1 failed, 8 running, 42/s, 2 s left`. */
 export function describeProgress(view: ExecutionView): string {
-  const running = Object.entries(view.loop_progress ?? {}).filter(([, loop]) => !loop.completed);
+  const running = progressOf(view).filter(([, loop]) => !loop.completed);
   const loops = running.map(([step, loop]) => describeLoop(step, loop));
   const step = stepName(view.last_node_name);
   const named = running.some(([name]) => name === step);
   const first = view.status === "RUNNING" ? step || "starting" : view.status.toLowerCase();
-  return [...(named ? [] : [first]), ...loops].join(" · ");
+  const isFirst = !named || view.status !== "RUNNING";
+  return [...(isFirst ? [first] : []), ...loops].join(" · ");
 }
 
 /** Pipelines appear as `step:task_sequence` in the events of NoETL. */
@@ -82,13 +84,22 @@ function describeLoop(step: string, loop: LoopProgress): string {
 }
 
 /** What is wrong, what runs, how fast it goes and how long it will take. */
-function goingOn({ failed, in_flight, rate_per_second, eta_seconds }: LoopProgress): string[] {
+function goingOn(loop: LoopProgress): string[] {
+  const { failed, in_flight, rate_per_second, eta_seconds, parked } = loop;
   const parts: string[] = [];
   if (failed > 0) parts.push(`${failed.toLocaleString("en-US")} failed`);
+  if (loop.not_run) parts.push(`${loop.not_run.toLocaleString("en-US")} not run`);
   if (in_flight) parts.push(`${in_flight} running`);
+  if (loop.retries_spent) parts.push(`${loop.retries_spent} of ${loop.retry_budget} retries spent`);
+  if (parked) return [...parts, `parked after ${parked.code}, next try at ${timeOf(parked)}`];
   if (typeof rate_per_second === "number") parts.push(`${rateText(rate_per_second)}/s`);
   if (typeof eta_seconds === "number") parts.push(`${timeLeft(eta_seconds)} left`);
   return parts;
+}
+
+/** The time of day, as a clock on the wall here shows it. */
+function timeOf({ next_try_at }: { next_try_at: number }): string {
+  return new Date(next_try_at).toLocaleTimeString("en-GB");
 }
 
 function rateText(rate: number): string {
@@ -118,9 +129,12 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
   const lines = [head, paint(`  execution ${view.execution_id}`, "dim")];
   const counts = countLine(view);
   if (counts !== undefined) lines.push(`  ${counts}`);
-  for (const [step, loop] of Object.entries(view.loop_progress ?? {})) {
+  for (const [step, loop] of progressOf(view)) {
     const said = `${loop.done.toLocaleString("en-US")} of ${itemsOf(loop)}`;
-    const parts = goingOn(loop).map(part => (part.endsWith("failed") ? paint(part, "red") : part));
+    const gathered = loop.mode === "fanout" && loop.completed ? [loop.status ?? ""] : [];
+    const parts = [...gathered, ...goingOn(loop)].map(part =>
+      part.endsWith("failed") ? paint(part, "red") : part,
+    );
     lines.push(`  ${[`${step}: ${said}`, ...parts].join(", ")}`);
   }
   lines.push(...errorOf(view).map(line => paint(`  ${line}`, "red")));
@@ -130,18 +144,19 @@ export function summaryLines(view: ExecutionView, colored: boolean): string[] {
 }
 
 /** Entries into steps, and attempts after the first, as the projection counted them. */
-function countLine({ state, loop_progress: loops = {} }: ExecutionView): string | undefined {
-  const counts = state?.["counts"];
+function countLine(view: ExecutionView): string | undefined {
+  const counts = view.state?.["counts"];
   if (!isObject(counts)) return undefined;
   const steps = Number(counts["steps"] ?? 0);
-  const inLoops = Object.values(loops).reduce((sum, loop) => sum + (loop.retries ?? 0), 0);
+  const inLoops = progressOf(view).reduce((sum, [, loop]) => sum + (loop.retries ?? 0), 0);
   const retries = Number(counts["retries"] ?? 0) + inLoops;
   const again = retries === 1 ? "1 retry" : `${retries.toLocaleString("en-US")} retries`;
   return retries > 0 ? `${counted(steps, "step")}, ${again}` : counted(steps, "step");
 }
 
 function itemsOf({ mode, total }: LoopProgress): string {
-  return counted(total, mode === "cursor" ? "row" : "iteration");
+  const one = { cursor: "row", fanout: "shard" };
+  return counted(total, mode ? one[mode] : "iteration");
 }
 
 function errorOf({ error }: ExecutionView): string[] {

@@ -11,6 +11,7 @@ import { errorLines, exitCodeOf, EXIT } from "./exit.ts";
 import { watch } from "./follow.ts";
 import { readJsonMap, readPayload } from "./inputs.ts";
 import { watchKeys } from "./interruption.ts";
+import { askToGoOn, askToPause } from "./pause.ts";
 import { summaryLines } from "./progress.ts";
 import { askAgain, failureLines, redrivenLine } from "./redrive.ts";
 import { listed } from "./status.ts";
@@ -58,6 +59,10 @@ export function replCommands(): ReplCommand[] {
     command("cancel <id>", "end an execution", cancelOne, {
       "--reason <words...>": "kept with the event",
     }),
+    command("pause <id>", "begin nothing more of an execution; what runs finishes", pauseOne, {
+      "--reason <words...>": "kept with the event",
+    }),
+    command("resume <id>", "go on with an execution that was paused", resumeOne),
     command("failures <id>", "the items of a loop that failed, and why", showFailures, {
       "--step <step>": "of this loop",
     }),
@@ -140,6 +145,16 @@ async function cancelOne(backend: Backend, { id = "", options }: Line): Promise<
   const params = { execution_id: id, ...(reason !== "" && { reason }) };
   const { status } = await backend.call<{ status: string }>("executions.cancel", params);
   print(`${id}  ${status === "CANCELLED" ? status : "cancel requested"}`);
+}
+
+async function pauseOne(backend: Backend, { id = "", options }: Line): Promise<void> {
+  const reason = [options["reason"] ?? []].flat().join(" ");
+  const status = await askToPause(backend, id, reason);
+  print(status === "PAUSED" ? `${id}  PAUSED; go on with: resume ${id}` : `${id}  pause requested`);
+}
+
+async function resumeOne(backend: Backend, { id = "" }: Line): Promise<void> {
+  print(`${id}  ${await askToGoOn(backend, id)}`);
 }
 
 async function showFailures(backend: Backend, { id = "", options }: Line): Promise<void> {

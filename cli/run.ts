@@ -14,6 +14,7 @@ import { painter, openScreen, say } from "./terminal.ts";
 export interface RunOptions extends GlobalOptions {
   set: string[];
   payload?: string;
+  timeout?: string;
 }
 
 const CATALOG = "catalog://";
@@ -34,6 +35,7 @@ export async function run(target: string, options: RunOptions): Promise<ExitCode
     const started = await backend.call<{ execution_id: string }>("executions.start", {
       path,
       ...(payload && { payload }),
+      ...(options.timeout !== undefined && { timeout: options.timeout }),
     });
     return follow(backend, started.execution_id, {
       json: options.json ?? false,
@@ -52,7 +54,7 @@ async function registerFile(backend: Backend, file: string, content: string): Pr
   return registered.path;
 }
 
-/** Goes on with an execution that Ctrl-C or a crash left, and follows it to its end. */
+/** Goes on with an execution that was paused, or that Ctrl-C or a crash left, to its end. */
 export async function resume(executionId: string, options: GlobalOptions): Promise<ExitCode> {
   return withBackend(options, ["server", "worker"], async backend => {
     await backend.call("executions.resume", { execution_id: executionId });

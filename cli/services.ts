@@ -6,7 +6,9 @@ import catalogService from "../services/catalog/catalog.service.ts";
 import commandsService from "../services/commands/commands.service.ts";
 import { credentials } from "../services/credentials/credentials.service.ts";
 import executionsService from "../services/executions/executions.service.ts";
+import fanoutService from "../services/fanout/fanout.service.ts";
 import keysService from "../services/keys/keys.service.ts";
+import limitsService from "../services/limits/limits.service.ts";
 import loopsService from "../services/loops/loops.service.ts";
 import projectionService from "../services/projection/projection.service.ts";
 import reaperService from "../services/reaper/reaper.service.ts";
@@ -41,12 +43,13 @@ export function createServices(
   const decides = roles.includes("server") || roles.includes("client");
   const works = roles.includes("worker");
   const schemas = [
-    ...(decides || works ? [credentialsOf(runtime)] : []),
+    ...(decides || works ? [credentialsOf(runtime), limitsService(runtime)] : []),
     ...(decides
       ? [
           catalogService(runtime),
           executionsService(runtime),
           loopsService(runtime),
+          fanoutService(runtime),
           commandsService(runtime),
           keysService(runtime),
           workersService(runtime),
@@ -77,14 +80,14 @@ function credentialsOf({ settings, database }: Runtime): ServiceSchema {
 }
 
 function toolsOf(runtime: Runtime): ServiceSchema[] {
-  const { settings } = runtime;
+  const { settings, limiter } = runtime;
   return [
-    noopTool(),
-    httpTool(settings.httpTool),
-    postgresTool(settings.postgresTool),
+    noopTool({ limiter }),
+    httpTool({ ...settings.httpTool, limiter }),
+    postgresTool({ ...settings.postgresTool, limiter }),
     playbookTool(runtime),
     artifactTool(runtime),
-    actionTool(settings.actionTool),
-    pythonTool({ ...settings.pythonTool, environment: settings.pythonEnvironment }),
+    actionTool({ ...settings.actionTool, limiter }),
+    pythonTool({ ...settings.pythonTool, environment: settings.pythonEnvironment, limiter }),
   ];
 }

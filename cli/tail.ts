@@ -3,6 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Backend } from "./backend.ts";
 import { withBackend } from "./context.ts";
 import type { GlobalOptions } from "./context.ts";
+import { progressOf } from "./execution-view.ts";
 import type { ExecutionView } from "./execution-view.ts";
 import { EXIT, exitCodeOf, exitCodeOfStatus } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
@@ -149,7 +150,7 @@ function progressPrinter(colored: boolean) {
   let view: ExecutionView | undefined;
   let lastLoops = "";
   const ticker = setInterval(() => {
-    const loops = Object.entries(view?.loop_progress ?? {}).filter(([, loop]) => !loop.completed);
+    const loops = progressOf(view ?? {}).filter(([, loop]) => !loop.completed);
     const counts = loops.map(([step, loop]) => [step, loop.done, loop.failed, loop.in_flight]);
     const news = JSON.stringify(counts);
     if (!view || loops.length === 0 || news === lastLoops) return;

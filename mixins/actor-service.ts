@@ -53,11 +53,13 @@ type AnyHost = ActorHost<never, { grant?: Grant }>;
 /** Ports of an actor host over a process's runtime and its broker. */
 export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorKind) {
   const { settings, store, clock, ids, values, dispatch, feed, nodeId: owner } = runtime;
+  const { snapshotEvents } = runtime;
   const logger = broker.getLogger(kind);
   return {
     kind,
     owner,
     store,
+    ...(snapshotEvents !== undefined && { snapshotEvents }),
     clock,
     ids,
     // A loop runs where its execution does, when it can.

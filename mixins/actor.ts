@@ -43,6 +43,8 @@ export interface ActorPorts<State, Input, Answer> {
   holds(workerId: string, incarnation: string, commandIds: string[]): Promise<string[] | undefined>;
   /** Told of every commit, in order per stream, with the state after it: the projection's hint. */
   committed(events: StoredEvent[], state: State): void;
+  /** Events between two snapshots at least; as `Replica` has it when absent. */
+  snapshotEvents?: number;
   mustProve?(input: Input): boolean;
   /** Sends entries to the node that decided last; gives back what has to be decided here. */
   forward?: Forward;

@@ -1,7 +1,7 @@
 // What workers have said they have room for, as this server heard it: a hint for where to ring
 // first. Several servers count the same slots (E-20), so this may be wrong at any moment: the claim
 // decides, and a ring that its worker does not take goes to all.
-import type { WorkerCapacity } from "../schemas/capacity.ts";
+import type { WorkerCapacity } from "../schemas/worker-capacity.ts";
 import type { Ring } from "../schemas/decider.ts";
 import { isUrgent } from "../schemas/decider.ts";
 import { serves } from "../schemas/needs.ts";

@@ -1,8 +1,8 @@
 // Rings on their way to workers: to one that has room first, to all when it does not take them. A
 // hint in both cases: what is lost is rung again, to all, when its stream is woken.
-import type { WorkerCapacity } from "../schemas/capacity.ts";
+import type { WorkerCapacity } from "../schemas/worker-capacity.ts";
 import type { Ring } from "../schemas/decider.ts";
-import type { StoredEvent } from "../schemas/events.ts";
+import { COMMAND_TERMINALS, type StoredEvent } from "../schemas/events.ts";
 import type { CapacityRegistry } from "./capacity.ts";
 import type { Clock } from "./clock.ts";
 import type { Doorbell } from "./notifications.ts";
@@ -47,6 +47,8 @@ interface Sent {
 const UNSERVED_MAX = 1_000;
 /** Workers that one command is offered to by name at most. */
 const NAMED_MAX = 16;
+/** Facts after which whoever held the command has its slot again. */
+const ENDS: ReadonlySet<string> = new Set([...COMMAND_TERMINALS, "command.released"]);
 
 export function createDispatch(ports: DispatchPorts): Dispatch {
   return new Dispatcher(ports);
@@ -163,5 +165,5 @@ function isClaim({ event_type, meta }: StoredEvent): boolean {
 
 function isEnd({ event_type, meta }: StoredEvent): boolean {
   if (event_type === "frame.committed") return (meta as { final: boolean }).final;
-  return event_type === "command.completed" || event_type === "command.failed";
+  return ENDS.has(event_type);
 }

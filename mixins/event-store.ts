@@ -8,10 +8,21 @@ import { batched } from "./batched.ts";
 import type { Clock } from "./clock.ts";
 import type { Histogram } from "./metrics.ts";
 import type { Database } from "./postgres/index.ts";
+import { findOver } from "./postgres/command.ts";
 import { readStream, type StreamAppend } from "./postgres/event.ts";
-import { readSeen } from "./postgres/runtime.ts";
+import { ensurePartitions, findStart, forgetStarts } from "./postgres/execution.ts";
+import { forgetBuckets } from "./postgres/rate.ts";
+import { forgetWorkers, readSeen } from "./postgres/runtime.ts";
 import { readSnapshot, writeSnapshot } from "./postgres/snapshot.ts";
-import { endStream, parkStream, readHeads, setWakes, type Head } from "./postgres/stream.ts";
+import {
+  endStream,
+  parkStream,
+  pickDue,
+  readHeads,
+  setWakes,
+  type DueStream,
+  type Head,
+} from "./postgres/stream.ts";
 
 /**
  * What became of one stream's append. `refused`: a guard or a value of this very append stopped it.
@@ -39,6 +50,21 @@ export interface EventStore {
   readSeen(
     holders: Pick<HeldCommand, "worker_id" | "incarnation">[],
   ): Promise<Map<string, number | "gone">>;
+  /** The reaper's pick: due streams, whose wake-ups it moves on by a backoff. */
+  pickDue(options: { limit: number; backoffMs: number; owner?: string }): Promise<DueStream[]>;
+  /** Of these commands, those with a terminal fact. */
+  findOver(commandIds: string[]): Promise<string[]>;
+  /** The start that owns an idempotency key. */
+  findStart(key: string): Promise<{ execution_id: string; request_hash: string } | undefined>;
+  /** What must be there ahead of time, and what need not be kept any more. */
+  keepHouse(kept: HouseKept): Promise<void>;
+}
+
+/** How far ahead partitions are made, and how long what nobody uses is kept. */
+export interface HouseKept {
+  partitionsAhead: number;
+  workersKeptSeconds: number;
+  bucketsKeptSeconds: number;
 }
 
 export interface StreamName {
@@ -86,5 +112,14 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
     park: (streamId, message) => parkStream(database, streamId, message),
     sinceAwayMs: () => database.sinceAwayMs(),
     readSeen: holders => readSeen(database, holders),
+    pickDue: options => pickDue(database, options),
+    findOver: commandIds => findOver(database, commandIds),
+    findStart: key => findStart(database, key),
+    async keepHouse({ partitionsAhead, workersKeptSeconds, bucketsKeptSeconds }) {
+      await ensurePartitions(database, partitionsAhead);
+      await forgetStarts(database);
+      await forgetWorkers(database, workersKeptSeconds);
+      await forgetBuckets(database, bucketsKeptSeconds);
+    },
   };
 }

@@ -21,6 +21,8 @@ export const RING_BYTES_MAX = 4_096;
 /** Rings are kept this long: Postgres rings again whatever is still waiting. */
 const RING_AGE_NS = 24 * 3_600 * 1e9;
 const ACK_WAIT_NS = 30 * 1e9;
+/** So long the stream knows a ring again: JetStream's own default. */
+export const RING_SAME_MS = 120_000;
 
 /** What a start changed: for its log. */
 export type Changed = (fields: object, message: string) => void;
@@ -89,6 +91,7 @@ export function wantedStream(settings: Settings): Partial<StreamConfig> & { name
     discard: DiscardPolicy.Old,
     max_age: RING_AGE_NS,
     max_msg_size: RING_BYTES_MAX,
+    duplicate_window: RING_SAME_MS * 1e6,
   };
 }
 

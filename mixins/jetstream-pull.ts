@@ -99,7 +99,7 @@ function statusOf({ headers, data }: Msg): number | undefined {
   return headers && headers.code > 0 && data.length === 0 ? headers.code : undefined;
 }
 
-/** A pull that the server ended: a limit that is reached is usual, a consumer gone is not. */
+/** A pull that the server ended: usual when its time is up, and not when the consumer is gone. */
 function ended(status: number, consumer: string, over: PromiseWithResolvers<void>): void {
   if (USUAL_ENDS.has(status)) return over.resolve();
   over.reject(gone(consumer, status === CONFLICT ? "ended the pull" : `answers ${status}`));

@@ -1,6 +1,5 @@
 // The doorbell over JetStream: one stream of rings, and for each class of work one durable pull
 // consumer for the pool of workers.
-import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import {
   connect,
@@ -10,7 +9,7 @@ import {
   type JetStreamManager,
   type NatsConnection,
 } from "nats";
-import type { Ring } from "../schemas/decider.ts";
+import { ACTOR_KINDS, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { isWord } from "../schemas/needs.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
@@ -26,6 +25,7 @@ import {
 import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
 import type { Doorbell, Pull, Rung } from "./notifications.ts";
+import { RingOccasions } from "./ring-occasions.ts";
 import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
@@ -93,11 +93,9 @@ class PullDoorbell implements JetStreamDoorbell {
   readonly counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
   readonly #settings: Settings;
   readonly #log: Log;
-  /** Tells this process's rings from every other's: none is taken for a duplicate of another. */
-  readonly #bell = randomUUID();
+  readonly #occasions: RingOccasions;
   readonly #closing = new AbortController();
   #line: Line | undefined;
-  #rings = 0;
   /** Aborted while there is no connection. */
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
@@ -108,6 +106,7 @@ class PullDoorbell implements JetStreamDoorbell {
   constructor(settings: Settings, log: Log) {
     this.#settings = settings;
     this.#log = log;
+    this.#occasions = new RingOccasions(settings.nats.stream);
     this.#lost.abort();
   }
 
@@ -175,17 +174,18 @@ class PullDoorbell implements JetStreamDoorbell {
     return 0;
   }
 
-  /** A re-ring has an id of its own, or the broker would take it for a duplicate. */
   ring(ring: Ring, to?: string): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.
     if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
-    this.#rings += 1;
-    const msgID = `${ring.command_id}:${ring.delivery}:${this.#bell}-${this.#rings}`;
     const workClass = classOf(ring.kind);
-    const { subject } =
+    const { subject, consumer } =
       to === undefined
         ? laneOf(this.#settings, workClass)
         : ownLaneOf(this.#settings, workClass, to);
+    const occasion = this.#occasions.of(consumer, this.#line.manager);
+    // To each worker, and to all, it is another ring.
+    const whom = to === undefined ? "" : `${to}:`;
+    const msgID = `${ring.command_id}:${ring.delivery}:${whom}${occasion}`;
     this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
@@ -272,8 +272,7 @@ class PullDoorbell implements JetStreamDoorbell {
       const texts = [ring.execution_id, ring.stream_id, ring.command_id, ring.actor, ring.step];
       if (!texts.every(text => typeof text === "string" && text !== "")) throw new Error("no ring");
       if (!(ring.requires ?? []).every(isWord)) throw new Error("no words");
-      if (ring.actor !== "executions" && ring.actor !== "loops")
-        throw new Error("no actor of ours");
+      if (!ACTOR_KINDS.includes(ring.actor)) throw new Error("no actor of ours");
       return ring;
     } catch {
       this.counters.malformed += 1;

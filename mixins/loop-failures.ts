@@ -65,7 +65,7 @@ async function errorsOf(row: LoopOutcome, values: ValueLoader): Promise<Failed[]
     items?: JsonObject;
   };
   const indexes = indexesOf(row, row.failed);
-  if (row.rows === null) return indexes.map(index => ({ index, error: errors[index] ?? null }));
+  if (row.rows === null) return indexes.map(index => ({ index, error: errors[index] ?? error }));
   const numbers = fromRanges(row.rows, 0, Infinity) ?? [];
   return indexes.map(index => {
     const number = numbers[index - (row.first ?? 0)] ?? -1;

@@ -19,13 +19,14 @@ export function indexesOf({ first, count }: LoopOutcome, ranges: string | null):
   return fromRanges(ranges ?? "", first ?? 0, (first ?? 0) + (count ?? 0)) ?? [];
 }
 
-/** How a loop started. Throws Rejected 404 when its log is kept no longer. */
+/** How a loop, or a fan-out, started. Throws Rejected 404 when its log is kept no longer. */
 export async function readLoopStart(
   database: Query,
   { execution_id, loop_id }: LoopName,
-): Promise<EventOf<"loop.started">> {
+): Promise<EventOf<"loop.started" | "loop.fanout.started">> {
   const [first] = await readStream(database, { execution_id, stream_id: loop_id }, 0, 1);
-  if (first?.event_type === "loop.started") return first;
+  const isStart = first && /^loop\.(fanout\.)?started$/.test(first.event_type);
+  if (isStart) return first as EventOf<"loop.started" | "loop.fanout.started">;
   throw new Rejected(`the log of loop ${loop_id} is kept no longer`, 404);
 }
 
@@ -61,7 +62,7 @@ export async function* outcomesOf(
 export async function readSettled(database: Query, loop: LoopName) {
   const start = await readLoopStart(database, loop);
   const inherited = start.context?.["inherited"] as { ok: string; failed: string } | undefined;
-  const isCursor = start.meta.mode === "cursor";
+  const isCursor = "mode" in start.meta && start.meta.mode === "cursor";
   const size = isCursor ? await countRows(database, loop) : start.meta.collection_size;
   const empty = () => Bitmap.ofSize(size);
   const ok = inherited ? Bitmap.fromText(inherited.ok) : empty();

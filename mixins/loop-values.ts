@@ -13,8 +13,8 @@ import type { ValueLoader } from "./values.ts";
 const RESULTS_BYTES_MAX = 64 * 1024 * 1024;
 
 /**
- * The value behind a reference of the tier `log`: a loop's results, a block of them, its first
- * failures, or its origin.
+ * The value behind a reference of the tier `log`: a loop's results, a block of them or of the
+ * references to them, one of them, its first failures, or its origin.
  */
 export async function fetchFromLog(
   database: Query,
@@ -28,10 +28,17 @@ export async function fetchFromLog(
   const loop = { execution_id, loop_id };
   if (what === "origin") return fetchOrigin(database, loop);
   if (part === "failures") return firstFailures(database, loop, values);
-  if (part !== undefined && /^\d{1,6}$/.test(part)) {
-    const from = Number(part) * RESULTS_BLOCK;
-    const block = await fetchResults(database, loop, { from, to: from + RESULTS_BLOCK }, values);
-    return block.results;
+  const [, kind, number = ""] = /^(refs\/|item\/)?(\d{1,7})$/.exec(part ?? "") ?? [];
+  if (kind === "item/") {
+    const index = Number(number);
+    const one = await fetchResults(database, loop, { from: index, to: index + 1 }, values);
+    return one.results[0] ?? null;
+  }
+  if (number !== "") {
+    const from = Number(number) * RESULTS_BLOCK;
+    const block = { from, to: from + RESULTS_BLOCK };
+    if (kind === "refs/") return fetchRefs(database, loop, block);
+    return (await fetchResults(database, loop, block, values)).results;
   }
   if (!match || part !== undefined) throw new Rejected(`${reference.ref} names nothing`, 404);
   const { total = 0 } = (reference.extract?.["stats"] ?? {}) as { total?: number };
@@ -61,7 +68,8 @@ async function fetchResults(
   for (const one of await familyOf(database, loop)) {
     for await (const row of outcomesOf(database, one, { from, to })) {
       const outcome = row.result as unknown as OutcomeResult;
-      if (outcome.status !== "ok") continue;
+      // A shard that failed says so of the whole; items of it may have succeeded.
+      if (outcome.status !== "ok" && !row.ok) continue;
       if (row.frame) frames.push(row.frame as Json);
       bytes += outcome.reference?.bytes ?? 64;
       if (bytes > RESULTS_BYTES_MAX) throw tooLarge(loop);
@@ -73,6 +81,33 @@ async function fetchResults(
     }
   }
   return { results: whole.length > 0 ? whole : results, frames };
+}
+
+/**
+ * Where the result of each item is, in input order; null for one that failed or never ran. A result
+ * that lies in the log has a reference there.
+ */
+async function fetchRefs(
+  database: Query,
+  loop: LoopName,
+  { from, to }: { from: number; to: number },
+): Promise<Json[]> {
+  const refs = Array.from<Json>({ length: to - from }).fill(null);
+  const results = `noetl://execution/${loop.execution_id}/loop/${loop.loop_id}/results`;
+  const place = (index: number, kept?: ResultReference) => {
+    if (index < from || index >= to) return;
+    const { ref, tier, bytes } = kept ?? { ref: `${results}/item/${index}`, tier: "log", bytes: 0 };
+    refs[index - from] = { ref, tier, bytes };
+  };
+  for (const one of await familyOf(database, loop)) {
+    for await (const row of outcomesOf(database, one, { from, to })) {
+      const { reference } = row.result as unknown as OutcomeResult;
+      if (row.iter_index !== null && row.isOk) place(row.iter_index, reference);
+      // The results of a shard that has several are kept together.
+      for (const index of indexesOf(row, row.ok)) place(index);
+    }
+  }
+  return refs;
 }
 
 function tooLarge({ loop_id }: LoopName): Rejected {

@@ -1,7 +1,7 @@
 // Commands that were rung and that nobody has claimed yet, as this process knows them: what is told
 // to a worker whom the doorbell does not reach. A hint like every ring; one lost is rung again.
 import type { Ring } from "../schemas/decider.ts";
-import type { StoredEvent } from "../schemas/events.ts";
+import { COMMAND_TERMINALS, type StoredEvent } from "../schemas/events.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { serves } from "../schemas/needs.ts";
 import type { Clock } from "./clock.ts";
@@ -36,16 +36,17 @@ interface Offer {
   toldAt: number;
 }
 
-const SETTLED: ReadonlySet<string> = new Set([
-  "command.claimed",
-  "command.completed",
-  "command.failed",
-  "command.cancelled",
-]);
+const SETTLED: ReadonlySet<string> = new Set(["command.claimed", ...COMMAND_TERMINALS]);
+
+const HELD_BACK: ReadonlySet<string> = new Set(["execution.pause_requested", "execution.paused"]);
 
 export function createOffers(clock: Clock): Offers {
   const offers = new Map<string, Offer>();
   let listeners: (() => void)[] = [];
+
+  function forgetStream(streamId: string): void {
+    for (const [id, { ring }] of offers) if (ring.stream_id === streamId) offers.delete(id);
+  }
 
   return {
     add(ring) {
@@ -58,6 +59,9 @@ export function createOffers(clock: Clock): Offers {
     settle(events) {
       if (offers.size === 0) return;
       for (const event of events) {
+        // What waits there may not be claimed: it is rung again when it may.
+        const parks = event.event_type === "command.released" && event.meta.spent !== undefined;
+        if (parks || HELD_BACK.has(event.event_type)) forgetStream(event.stream_id);
         if (SETTLED.has(event.event_type)) {
           offers.delete((event.meta as { command_id: string }).command_id);
         }

@@ -5,7 +5,7 @@ import type { ActorPorts } from "./actor.ts";
 import type { EventStore, StreamName } from "./event-store.ts";
 
 const READ_PAGE = 5_000;
-/** A snapshot at most every so many events (design §6). */
+/** A snapshot at most every so many events (design §6), where the ports do not say. */
 const SNAPSHOT_EVENTS = 2_000;
 
 type Fold<State> = Pick<
@@ -13,12 +13,13 @@ type Fold<State> = Pick<
   "initial" | "fork" | "evolve" | "freeze" | "thaw"
 >;
 
-type Ports = Pick<ActorPorts<never, never, never>, "kind" | "store">;
+type Ports = Pick<ActorPorts<never, never, never>, "kind" | "store" | "snapshotEvents">;
 
 export class Replica<State> {
   readonly #machine: Fold<State>;
   readonly #kind: string;
   readonly #store: EventStore;
+  readonly #snapshotEvents: number;
   readonly #name: StreamName;
   /** Undefined when nothing is known: the log must be read. */
   state: State | undefined;
@@ -29,6 +30,7 @@ export class Replica<State> {
     this.#machine = machine;
     this.#kind = ports.kind;
     this.#store = ports.store;
+    this.#snapshotEvents = ports.snapshotEvents ?? SNAPSHOT_EVENTS;
     this.#name = name;
   }
 
@@ -88,7 +90,7 @@ export class Replica<State> {
   async advance(state: State, events: number): Promise<void> {
     this.state = state;
     this.version += events;
-    const due = Math.max(SNAPSHOT_EVENTS, this.version / 32);
+    const due = Math.max(this.#snapshotEvents, this.version / 32);
     if (this.version - this.#snapshotVersion < due) return;
     this.#snapshotVersion = this.version;
     const { stream_id } = this.#name;

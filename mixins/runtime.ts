@@ -5,24 +5,33 @@ import { createIds, type IdSource } from "../schemas/ids.ts";
 import { createClock, type Clock } from "./clock.ts";
 import { createCapacityRegistry, type CapacityRegistry } from "./capacity.ts";
 import { createDispatch, type Dispatch, type DispatchPorts } from "./dispatch.ts";
-import { createEventStore, type PostgresStore } from "./event-store.ts";
+import { createEventStore, type EventStore } from "./event-store.ts";
 import type { NatsPort } from "./jetstream.ts";
 import { createIngest, type Ingest } from "./ingest.ts";
 import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { createLimiter, countTurns } from "./rate-limit/shared.ts";
+import type { RateLimiter } from "./rate-limit/limiter.ts";
 import { createOffers, type Offers } from "./offers.ts";
 import { countProcess, countShared } from "./process-metrics.ts";
 import { takeNodeNumber } from "./postgres/execution.ts";
 import type { Database } from "./postgres/index.ts";
+import { createProjectionStore, type ProjectionStore } from "./projection-store.ts";
 import type { ResultStore } from "./result-store/index.ts";
-import { createValues, type ValueStore } from "./values.ts";
+import { createValues, valuesOf, type ValueStore } from "./values.ts";
+import { createWorkerRows, type WorkerRows } from "./worker-rows.ts";
 
 export interface Runtime {
   settings: Settings;
   /** Moleculer node id: owner hint of streams and name of this process's worker. */
   nodeId: string;
   database: Database;
-  store: PostgresStore;
+  store: EventStore;
+  /** Events between two snapshots of a stream at least, where it is not the usual number. */
+  snapshotEvents?: number;
+  /** Rows of the projection. */
+  rows: ProjectionStore;
+  workers: WorkerRows;
   clock: Clock;
   ids: IdSource;
   doorbell: Doorbell;
@@ -37,6 +46,8 @@ export interface Runtime {
   results: ResultStore;
   values: ValueStore;
   feed: Feed<StoredEvent[]>;
+  /** Turns of calls that are limited, shared with all other processes. */
+  limiter: RateLimiter;
   /** What this process counts, for whoever scrapes it. */
   metrics: Metrics;
   /** Executions whose rows were just written: by this process, or with what it told the holder. */
@@ -82,6 +93,8 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   const dispatching = dispatchOf(options, { doorbell, offers, clock });
   feed.subscribe(events => dispatching.dispatch.settle(events));
   const metrics = createMetrics();
+  const limiter = createLimiter(options);
+  countTurns(metrics, limiter);
   countProcess(metrics, options.nodeId);
   const ingest = createIngest(options.settings.events.ingestMax);
   countShared(metrics, { database: options.database, store, doorbell, ingest });
@@ -89,20 +102,24 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     ...options,
     clock,
     store,
+    rows: createProjectionStore(options.database),
+    workers: createWorkerRows(options.database),
     metrics,
+    limiter,
     ids: createIds(node, () => clock.now()),
     doorbell,
     ...dispatching,
     offers,
     ingest,
-    values: createValues({ database: options.database, results: options.results }),
+    values: createValues({ ...valuesOf(options.database), results: options.results }),
     feed,
     shown: createFeed(),
   };
 }
 
-function dispatchOf(
-  { settings, nats }: RuntimeOptions,
+/** The way of rings of a process; with its NATS, by name first. */
+export function dispatchOf(
+  { settings, nats }: Pick<RuntimeOptions, "settings" | "nats">,
   ports: Pick<DispatchPorts, "doorbell" | "offers" | "clock">,
 ): Pick<Runtime, "dispatch" | "capacity"> {
   const { patienceMs } = settings.dispatch;

@@ -5,16 +5,20 @@ import { Busy, Unavailable, errorType } from "../schemas/errors.ts";
 import type { StartCaller } from "../schemas/frozen-scope.ts";
 import { isObject } from "../schemas/json.ts";
 import type { Json, JsonObject } from "../schemas/json.ts";
+import { TASK_LIMIT_EXPECTED } from "../schemas/rate-limit.ts";
 import { checked } from "../schemas/requests.ts";
 import type { ToolEnvelope, ToolError, ToolKind, ToolRequest } from "../schemas/tool.ts";
+import { inBulkhead, type BulkheadLimits } from "./middleware/bulkhead.ts";
+import { askingOf, type RateGuard } from "./rate-limit/asking.ts";
+import { RateLimiter } from "./rate-limit/limiter.ts";
 
 /** How long a caller waits after a full bulkhead queue, when it can be told nothing better. */
 export const QUEUE_FULL_RETRY_MS = 250;
 
-/** How many runs of one kind a process executes at once, and how many more may wait for a turn. */
-export interface ToolLimits {
-  concurrency: number;
-  max_queue_size: number;
+/** The limits of a tool's action. */
+export interface ToolLimits extends BulkheadLimits, Omit<RateGuard, "limiter"> {
+  /** Shared by all tools of a process; one of its own when absent. */
+  limiter?: RateLimiter;
 }
 
 /** What `credentials.resolve` answers. */
@@ -75,6 +79,7 @@ const toolRequest = z.object({
     attempt: z.number(),
     delivery: z.number(),
     idempotency_key: z.string(),
+    playbook: z.string().optional(),
     caller: z.custom<StartCaller>(isObject).optional(),
   }),
 });
@@ -87,35 +92,57 @@ export interface ToolRun {
 
 /**
  * The action `run` of a tool service. Params: `ToolRequest`; answers `ToolEnvelope`.
- * A malformed request is Rejected 422; a failing target is an envelope with `status: "error"`.
+ * A malformed request is Rejected 422; a failing target is an envelope with `status: "error"`; a
+ * limit is Busy, or QUEUE_FULL. A turn of the rate limit comes before a place in the bulkhead.
  * Moleculer's own timeout is off: tools carry their own, and the worker its lease.
  */
 export function toolAction(
   limits: ToolLimits,
   run: (request: ToolRequest, run: ToolRun) => Promise<ToolEnvelope>,
 ): ActionSchema & { timeout: number } {
+  const guard = { ...limits, limiter: limits.limiter ?? new RateLimiter() };
+  const execute = inBulkhead(limits, async ctx => {
+    const signal = abortSignal(ctx);
+    // It may have been taken back while it waited.
+    if (signal?.aborted) throw cancelledFailure();
+    return run(ctx.params as ToolRequest, { ctx, signal });
+  });
   return {
     visibility: "public",
     tracing: false,
     cache: false,
     timeout: 0,
-    bulkhead: {
-      enabled: true,
-      concurrency: limits.concurrency,
-      maxQueueSize: limits.max_queue_size,
-    },
+    // The one of an app's broker would queue what waits for its turn.
+    bulkhead: { enabled: false },
     async handler(ctx: Context): Promise<ToolEnvelope> {
       const request = parseRequest(ctx);
       try {
-        const signal = abortSignal(ctx);
-        if (signal?.aborted) throw cancelledFailure();
-        return await run(request, { ctx, signal });
+        ctx.params = await admitted(guard, request, abortSignal(ctx));
+        return await execute(ctx);
       } catch (error) {
         if (!(error instanceof ToolFailure)) throw error;
         return { status: "error", data: null, ...error.detail, error: error.failure };
       }
     },
   };
+}
+
+/** The request when its turn has come, without what it says of its turn. */
+async function admitted(
+  guard: RateGuard,
+  request: ToolRequest,
+  signal: AbortSignal | undefined,
+): Promise<ToolRequest> {
+  if (signal?.aborted) throw cancelledFailure();
+  const asking = askingOf(guard, request, signal);
+  if (typeof asking === "string") throw configFailure(`rate_limit: ${asking}`, TASK_LIMIT_EXPECTED);
+  try {
+    await guard.limiter.admit(asking);
+  } catch (error) {
+    throw signal?.aborted ? cancelledFailure() : error;
+  }
+  const { rate_limit: _said, ...config } = request.config;
+  return { ...request, config };
 }
 
 function parseRequest(ctx: Context): ToolRequest {

@@ -30,6 +30,22 @@ export interface ValueStore extends Values {
   item(reference: ResultReference, index: number): Promise<Json>;
 }
 
+/** Where values come from that no result tier keeps. */
+export interface ValueSources {
+  /** A playbook of the catalog by its reference. Throws Rejected 404. */
+  playbook(ref: string): Promise<Json>;
+  /** What the log keeps of a loop. */
+  fromLog(reference: ResultReference, values: ValueLoader): Promise<Json>;
+}
+
+/** The sources over Postgres. */
+export function valuesOf(database: Query): ValueSources {
+  return {
+    playbook: ref => fetchPlaybook(database, ref),
+    fromLog: (reference, values) => fetchFromLog(database, reference, values),
+  };
+}
+
 /** What reads values for others. */
 export type ValueLoader = Pick<ValueStore, "load" | "item">;
 
@@ -57,7 +73,7 @@ function createMemory() {
 }
 
 /** The values of one process. `loaded` and `stored` are read by decisions; `provide` fills them. */
-export function createValues(from: { database: Query; results: ResultStore }): ValueStore {
+export function createValues(from: ValueSources & { results: ResultStore }): ValueStore {
   const { loaded, keep } = createMemory();
   const stored = new Map<string, ResultReference>();
   const loading = new Map<string, Promise<Json>>();
@@ -65,13 +81,13 @@ export function createValues(from: { database: Query; results: ResultStore }): V
   async function fetch(reference: ResultReference): Promise<Json> {
     const { ref } = reference;
     if (ref.startsWith(CATALOG_PREFIX)) {
-      const playbook = await fetchPlaybook(from.database, ref);
+      const playbook = await from.playbook(ref);
       keep(ref, playbook, PLAYBOOK_BYTES);
       return playbook;
     }
     const value =
       reference.tier === "log"
-        ? await fetchFromLog(from.database, reference, { load, item })
+        ? await from.fromLog(reference, { load, item })
         : await from.results.get(reference);
     // A loop's size is not in its reference: only that it is over, so it no longer changes.
     keep(ref, value, reference.bytes || JSON.stringify(value).length);

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "./command.ts";
+import type { ActorKind } from "./decider.ts";
 import { outcomeResult, resultReference, toolError, type StoredEvent } from "./events.ts";
 import { frameReport } from "./frame-report.ts";
 import type { FrozenScope } from "./frozen-scope.ts";
@@ -56,6 +57,7 @@ const outcome = {
   ctx: object.optional(),
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
   frame: z.object(frameReport(json)).optional(),
+  give_back: z.object({ error: toolError, index: count.optional() }).optional(),
   next: z
     .object({
       ...claimant,
@@ -93,7 +95,7 @@ export const projectionHint = z.object({
     .max(BATCH_MAX, `a list of at most ${BATCH_MAX} events`),
 });
 
-const address = <Kind extends "executions" | "loops">(actor: Kind) =>
+const address = <Kind extends ActorKind>(actor: Kind) =>
   z.object({ actor: z.literal(actor, { error: `'${actor}'` }), ...ofStream });
 
 const ofStep = { step: text("the name of a step", COMMAND_ID_CHARS_MAX), activation: count };
@@ -112,20 +114,26 @@ const loopStart = z.object({
 });
 const reason = z.string().transform(words => words.slice(0, REASON_CHARS_MAX));
 
-/** A message to a loop, from its execution. */
-export const loopsDeliver = z
-  .object({
-    to: address("loops"),
-    input: z.discriminatedUnion("type", [
-      loopStart,
-      z.object({ type: z.literal("cancel"), reason, start: loopStart }),
-      z.object({ type: z.literal("stop"), reason, start: loopStart }),
-    ]),
-  })
-  .refine(({ to, input }) => isFor(to, input.type === "start" ? input : input.start), {
-    path: ["to"],
-    message: "the stream that the loop's start names",
-  });
+/** A message to a loop or a fan-out, from its execution. */
+const loopDelivery = <Kind extends "loops" | "fanout">(actor: Kind) =>
+  z
+    .object({
+      to: address(actor),
+      input: z.discriminatedUnion("type", [
+        loopStart,
+        z.object({ type: z.literal("cancel"), reason, start: loopStart }),
+        z.object({ type: z.literal("stop"), reason, start: loopStart }),
+        z.object({ type: z.literal("pause"), pause: count, start: loopStart }),
+        z.object({ type: z.literal("resume"), pause: count, start: loopStart }),
+      ]),
+    })
+    .refine(({ to, input }) => isFor(to, input.type === "start" ? input : input.start), {
+      path: ["to"],
+      message: "the stream that the loop's start names",
+    });
+
+export const loopsDeliver = loopDelivery("loops");
+export const fanoutDeliver = loopDelivery("fanout");
 
 const loopReport = {
   loop_id: id,
@@ -134,6 +142,12 @@ const loopReport = {
   stats: z.object({ total: count, success: count, failed: count, not_run: count }),
   ctx: object,
   cursor: z.object({ broke: count, frames: count }).optional(),
+  fanin: z
+    .object({
+      status: z.enum(["complete", "partial", "failed", "cancelled"]),
+      ...{ total: count, done: count, succeeded: count, failed: count },
+    })
+    .optional(),
   error: toolError.optional(),
 } satisfies Fields<LoopReport>;
 
@@ -143,6 +157,8 @@ export const executionsDeliver = z.object({
   input: z.discriminatedUnion("type", [
     z.object({ type: z.literal("loop_done"), ...loopReport }),
     z.object({ type: z.literal("cancel_children") }),
+    z.object({ type: z.literal("pause_family") }),
+    z.object({ type: z.literal("resume_family"), by: name }),
   ]),
 });
 

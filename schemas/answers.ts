@@ -4,8 +4,10 @@
  */
 import { z } from "zod";
 import { API_ROLES } from "./access.ts";
+import { ACTOR_KINDS } from "./decider.ts";
 import { jsonObject, named, playbookPath, playbookVersion, time } from "./answer.ts";
 import * as executions from "./execution-answers.ts";
+import * as limits from "./limit-requests.ts";
 import { id } from "./requests.ts";
 
 const hash = z.string().describe("sha256 of the text, as hex");
@@ -109,7 +111,7 @@ const workerList = named(
 const ring = z.object({
   execution_id: id,
   stream_id: id,
-  actor: z.enum(["executions", "loops"]),
+  actor: z.enum(ACTOR_KINDS),
   command_id: z.string(),
   step: z.string(),
   kind: z.string(),
@@ -229,15 +231,20 @@ export const ANSWERS: Readonly<Record<string, z.ZodType>> = {
   "executions.verify": executions.verification,
   "executions.wait": executions.execution,
   "executions.cancel": executions.cancelRequested,
+  "executions.pause": executions.pauseRequested,
   "executions.resume": executions.resumed,
   "executions.redrive": executions.redriven,
   "executions.failures": executions.failures,
+  "executions.dead_letters": executions.deadLetters,
   "catalog.register": registered,
   "catalog.get": playbook,
   "catalog.list": playbookList,
   "credentials.register": credentialStored,
   "credentials.list": credentialList,
   "workers.list": workerList,
+  "limits.list": limits.limitList,
+  "limits.set": limits.limitSet,
+  "limits.clear": limits.limitCleared,
   "commands.waiting": ringList,
   "commands.get": command,
   "commands.claim": grant,

@@ -1,24 +1,30 @@
-/** `worker.capacity`: what a worker can do and has room for; a Moleculer event, never a row. */
-import { z } from "zod";
-import { isWord, OFFERS_MAX } from "./needs.ts";
+/** How much more may start under a limit that somebody else keeps. */
 
-const name = z.string().min(1).max(256);
-const count = z.int().min(0).max(1_000_000);
+export interface Snapshot {
+  /** As the target counts, before the ratio; absent where it only says what is free. */
+  limit?: number;
+  used?: number;
+  /** Items that may still start. Infinity: as many as one likes. */
+  free: number;
+  /** Why there is none, when that needs words. */
+  reason?: string;
+}
 
-export const workerCapacity = z.object({
-  worker_id: name,
-  incarnation: name,
-  status: z.enum(["ready", "draining"]),
-  slots: count,
-  available_slots: count,
-  /** Of them, those that a command of the database class could have. */
-  available_db_slots: count,
-  active_tasks: count,
-  capabilities: z.array(z.string().refine(isWord)).max(OFFERS_MAX),
-  labels: z.array(z.string().refine(isWord)).max(OFFERS_MAX),
-});
+/** A limit that makes no sense: to be corrected by whoever set it, not waited for. */
+export class BadLimit extends Error {}
 
-export type WorkerCapacity = z.output<typeof workerCapacity>;
+/**
+ * How many may run under a limit: a part of it, and one at least. Throws BadLimit for a limit of
+ * nothing and for what is no number.
+ */
+export function usable(limit: number, ratio: number): number {
+  if (!Number.isFinite(limit) || limit <= 0)
+    throw new BadLimit(`a limit of ${limit} admits nobody`);
+  return Math.max(1, Math.floor(limit * ratio));
+}
 
-/** The name of the event. */
-export const CAPACITY_EVENT = "worker.capacity";
+/** What is free under a limit of which a part is used. Throws BadLimit. */
+export function freeOf({ limit, used }: { limit: number; used: number }, ratio: number): Snapshot {
+  if (!Number.isFinite(used) || used < 0) throw new BadLimit(`${used} in use makes no sense`);
+  return { limit, used, free: Math.max(0, usable(limit, ratio) - used) };
+}

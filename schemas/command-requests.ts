@@ -1,6 +1,6 @@
 /** What a worker may ask the server's door: what waits, claims, and the events it reports. */
 import { z } from "zod";
-import { outcomeResult, resultReference } from "./events.ts";
+import { outcomeResult, resultReference, toolError } from "./events.ts";
 import { frameReport } from "./frame-report.ts";
 import { LIMITS, id } from "./requests.ts";
 import { OFFERS_MAX } from "./needs.ts";
@@ -103,6 +103,8 @@ const outcome = {
   ctx: jsonMap.optional(),
   stats: z.strictObject({ task_runs: count, retries: count, duration_ms: count }).optional(),
   frame: z.strictObject(frameReport(z.json())).optional(),
+  /** Where the grant says `gives_back`: the failure may pass. */
+  give_back: z.strictObject({ error: toolError, index: count.optional() }).optional(),
   next: nextClaim.optional(),
 };
 

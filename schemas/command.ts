@@ -8,8 +8,8 @@ import type { EventOf, NewEvent, OutcomeResult, ResultReference } from "./events
 import type { CursorRound } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
 import type { Effect, HeldCommand, Ring } from "./decider.ts";
-import { needing, serves } from "./needs.ts";
-import { classOf, type WorkClass } from "./work-class.ts";
+import { needing } from "./needs.ts";
+import type { WorkClass } from "./work-class.ts";
 
 export interface Command {
   command_id: string;
@@ -27,6 +27,8 @@ export interface Command {
   requires?: string[];
   delivery: number;
   deaths: number;
+  /** Since when nobody holds it; milliseconds since 1970. Absent in snapshots of an older build. */
+  waiting_since?: number;
   holder?: Holder;
 }
 
@@ -58,6 +60,8 @@ export interface OutcomeInput {
   stats?: { task_runs: number; retries: number; duration_ms: number };
   /** Of a frame: which of its items this report settles. Without it the command is one item. */
   frame?: FrameReport;
+  /** It has failed as things may that pass, and its loop has a budget: it may be given back. */
+  give_back?: GiveBack;
   /**
    * The worker's slot is free and nothing else waits: it takes what this outcome lets in, at once.
    */
@@ -69,6 +73,12 @@ export interface NextClaim extends Omit<ClaimInput, "type" | "command_id"> {
   only?: WorkClass;
   /** What its worker offers (`schemas/needs.ts`). */
   offers?: string[];
+}
+
+/** Why a command is given back; of a frame with the item, which the report has among the failed. */
+export interface GiveBack {
+  error: NonNullable<OutcomeResult["error"]>;
+  index?: number;
 }
 
 /**
@@ -154,24 +164,6 @@ function claimOf(
   };
 }
 
-/**
- * Facts of an outcome; the first command among them that its worker has room for is issued as held
- * by it, when it asks for the next.
- */
-export function handOff(events: NewEvent[], { next }: OutcomeInput): NewEvent[] {
-  if (!next) return events;
-  const { only, offers = [], ...claim } = next;
-  const place = events.findIndex(
-    ({ event_type, meta }) =>
-      event_type === "command.issued" &&
-      (!only || classOf(meta.kind) === only) &&
-      serves(offers, meta.requires),
-  );
-  const issued = events[place];
-  if (issued?.event_type !== "command.issued") return events;
-  return events.with(place, { ...issued, meta: { ...issued.meta, delivery: 1, ...claim } });
-}
-
 /** A command as it is issued: waiting, or held by the worker that it was handed to. */
 export function issuedAs(
   command: Omit<Command, "delivery" | "deaths" | "holder">,
@@ -180,7 +172,9 @@ export function issuedAs(
 ): Command {
   const { delivery, worker_id, incarnation, claim_id } = meta;
   const fresh: Command = { ...command, ...needing(meta.requires), delivery: 0, deaths: 0 };
-  if (delivery === undefined || !worker_id || !incarnation || !claim_id) return fresh;
+  if (delivery === undefined || !worker_id || !incarnation || !claim_id) {
+    return { ...fresh, waiting_since: at };
+  }
   return { ...fresh, delivery, holder: { worker_id, incarnation, claim_id, claimed_at: at } };
 }
 
@@ -213,6 +207,13 @@ export function settled(commandId: string): Rejected {
   return new Rejected(`command ${commandId} is not open`, 409, { reason: "settled" });
 }
 
+/** A command that nobody may claim for the time being: it rings again when it may. */
+export function paused(commandId: string): Rejected {
+  return new Rejected(`command ${commandId} waits: its execution is paused`, 409, {
+    reason: "paused",
+  });
+}
+
 /** Work given back untouched by a draining worker: uncharged, offered again. */
 export function decideRelease(
   input: ReleaseInput,
@@ -238,14 +239,19 @@ export function releaseOf(command: Command, loopId?: string): NewEvent {
 
 /** Code of a command that was ended because its step had taken too long. */
 export const STEP_TIMEOUT = "STEP_TIMEOUT";
+/** Of one that nobody claimed in time, and of one whose worker took too long with it. */
+export const QUEUE_TIMEOUT = "QUEUE_TIMEOUT";
+export const ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT";
+/** Failures by time of work that goes on somewhere. */
+const LATE: ReadonlySet<string> = new Set([STEP_TIMEOUT, ATTEMPT_TIMEOUT]);
 
 /** The command whose work is of no use to anybody after this fact, and who held it. */
 export function abandoned(
   event: NewEvent,
 ): { command_id: string; worker_id?: string | undefined } | undefined {
   if (event.event_type === "command.cancelled") return event.meta;
-  const isLate = event.event_type === "command.failed" && event.result.error?.code === STEP_TIMEOUT;
-  return isLate ? event.meta : undefined;
+  const failed = event.event_type === "command.failed" || event.event_type === "loop.shard.failed";
+  return failed && LATE.has(event.result.error?.code ?? "") ? event.meta : undefined;
 }
 
 /** Ids of the fact that a command is dropped, with who held it: that worker is told to stop. */
@@ -269,12 +275,14 @@ export function evolveCommand(command: Command, event: NewEvent, at: number): vo
         claim_id: event.meta.claim_id,
         claimed_at: at,
       };
+      delete command.waiting_since;
       break;
     case "command.expired":
     case "command.released":
       if (!command.holder || event.meta.delivery !== command.delivery) return;
       if (event.event_type === "command.expired") command.deaths += 1;
       command.holder = undefined;
+      command.waiting_since = at;
       break;
     default:
       break;

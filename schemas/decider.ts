@@ -37,7 +37,9 @@ export function isUrgent({ actor }: Pick<Ring, "actor">): boolean {
   return actor === "executions";
 }
 
-export type ActorKind = "executions" | "loops";
+/** The services whose streams have commands. */
+export const ACTOR_KINDS = ["executions", "loops", "fanout"] as const;
+export type ActorKind = (typeof ACTOR_KINDS)[number];
 export interface Address {
   actor: ActorKind;
   execution_id: string;

@@ -5,6 +5,7 @@
 import { Rejected } from "./errors.ts";
 import type { Issue } from "./errors.ts";
 import { isSecretName } from "./secret-names.ts";
+import { gateRules } from "./prefetch-settings.ts";
 import type { Setting } from "./setting.ts";
 import { SETTINGS } from "./settings.ts";
 
@@ -224,7 +225,7 @@ function unknownVariables(env: Environment): string[] {
 /** Values that are fine alone and wrong together. */
 function contradictions(settings: SettingValues): Issue[] {
   const { worker, command, postgresTool, nats, httpTool, http, starts } = settings;
-  const { pythonTool, events } = settings;
+  const { pythonTool, events, prefetch } = settings;
   const rules: [boolean, string, string][] = [
     [
       worker.maxInflightDb < worker.maxInflight || worker.maxInflight === 1,
@@ -276,6 +277,7 @@ function contradictions(settings: SettingValues): Issue[] {
       "NOETL_EVENT_TRANSPORT",
       "call or http, or nats together with NATS_URL",
     ],
+    ...gateRules(prefetch),
     [http.host !== "", "NOETL_HOST", "an address"],
     [
       !starts.metaKeys.some(isSecretName),

@@ -57,9 +57,17 @@ const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
 const ofFrame = { first: z.number().optional(), count: z.number().optional() };
 /** Of a command of a cursor loop: which claim of which slot. */
 const ofSlot = { slot: z.number().optional(), round: z.number().optional() };
+/** Of a shard: which one, what it is of in every attempt and redrive, and which attempt this is. */
+const ofShard = {
+  shard_id: z.string().optional(),
+  iter_key: z.string().optional(),
+  shard_attempt: z.number().optional(),
+};
 const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional(), ...ofSlot };
 /** `schemas/loop-digest.ts`: of the items that this fact accepts, or of all items of a loop. */
 const digest = { digest: z.string().optional() };
+/** Of a shard of several items: those that this fact says succeeded, and failed, as ranges. */
+const sets = { ok: z.string().optional(), failed: z.string().optional() };
 const delivery = { delivery: z.number(), worker_id: z.string() };
 const claim = { ...delivery, incarnation: z.string(), claim_id: z.string() };
 const stats = z.object({
@@ -69,7 +77,11 @@ const stats = z.object({
   not_run: z.number(),
 });
 export type LoopStats = z.infer<typeof stats>;
+/** What an earlier loop has settled for this one. */
+const inherited = z.object({ ok: z.number(), failed: z.number() });
 const generation = { generation: z.number() };
+/** Which pause of the execution, from 1. */
+const pause = { pause: z.number().optional() };
 
 function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
   return z.object({
@@ -85,6 +97,18 @@ function outcome<Type extends string, Meta extends z.ZodRawShape>(type: Type, me
   return event(type, meta).extend({ result: outcomeResult });
 }
 
+const shardEnd = {
+  ...ofCommand,
+  ...ofLoop,
+  ...ofShard,
+  ...ofFrame,
+  loop_id: z.string(),
+  shard_id: z.string(),
+  ...sets,
+  ...delivery,
+  ...digest,
+};
+
 const playbookInitialized = event("playbook.initialized", {
   path: z.string(),
   playbook_version: z.number(),
@@ -95,6 +119,8 @@ const playbookInitialized = event("playbook.initialized", {
   /** Who asked, and in which request. */
   requested_by: z.string().optional(),
   request_id: z.string().optional(),
+  /** The limit of the whole run. */
+  timeout_ms: z.number().optional(),
   ...generation,
 }).extend({
   context: z.object({
@@ -108,7 +134,12 @@ const playbookInitialized = event("playbook.initialized", {
 
 export const eventSchema = z.discriminatedUnion("event_type", [
   playbookInitialized,
-  event("step.enter", { ...ofStep, loop_id: z.string().optional() }),
+  event("step.enter", {
+    ...ofStep,
+    loop_id: z.string().optional(),
+    /** Its loop is a fan-out. */
+    loop_mode: z.literal("fanout").optional(),
+  }),
   event("step.exit", {
     ...ofStep,
     loop_id: z.string().optional(),
@@ -122,13 +153,29 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("playbook.failed", generation),
   event("execution.cancel_requested", {
     reason: z.string().optional(),
+    /** Nobody asked: the run took longer than it may, and fails. */
+    timeout_ms: z.number().optional(),
     /** The key that asked over the API, or anonymous, and in which request. */
     requested_by: z.string().optional(),
     request_id: z.string().optional(),
   }),
   event("execution.cancelled", generation),
-  event("execution.paused", {}),
-  event("execution.resumed", {}),
+  /** Nothing more is begun from here on; `execution.paused` follows when all below knows it. */
+  event("execution.pause_requested", {
+    ...pause,
+    /** The pause of an ancestor that this one is part of: `{execution_id}:{number}`. */
+    by: z.string().optional(),
+    reason: z.string().optional(),
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
+  /** Of a loop, as soon as it hears of it. */
+  event("execution.paused", pause),
+  event("execution.resumed", {
+    ...pause,
+    requested_by: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
   event("execution.redriven", {
     ...generation,
     requested_by: z.string().optional(),
@@ -137,6 +184,7 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("command.issued", {
     ...ofCommand,
     ...ofLoop,
+    ...ofShard,
     ...ofFrame,
     kind: z.string(),
     /** What the worker must offer that runs it (`schemas/needs.ts`). */
@@ -148,9 +196,29 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   event("command.claimed", { command_id: z.string(), ...claim, ...ofLoop }),
   event("command.heartbeat", { command_id: z.string(), ...delivery }),
   outcome("command.completed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
-  outcome("command.failed", { ...ofCommand, ...ofLoop, ...delivery, ...routing, ...digest }),
+  outcome("command.failed", {
+    ...ofCommand,
+    ...ofLoop,
+    ...delivery,
+    ...routing,
+    ...digest,
+    /** Of a shard's attempt that is made again, and when (milliseconds since 1970). */
+    ...ofShard,
+    ...ofFrame,
+    ...sets,
+    retry_at: z.number().optional(),
+  }),
   event("command.expired", { command_id: z.string(), ...delivery, reason: z.string(), ...ofLoop }),
-  event("command.released", { command_id: z.string(), ...delivery, ...ofLoop }),
+  event("command.released", {
+    command_id: z.string(),
+    ...delivery,
+    ...ofLoop,
+    /** It has failed, and its loop has a budget for that: how much of it is spent, */
+    spent: z.number().optional(),
+    /** when the parked loop tries again, milliseconds since 1970, and what the failure was. */
+    next_try_at: z.number().optional(),
+    code: z.string().optional(),
+  }),
   event("command.cancelled", {
     ...ofCommand,
     ...ofLoop,
@@ -166,7 +234,15 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     max_in_flight: z.number(),
     /** The loop whose settled items it inherits, and how many those are. */
     redrive_of: z.string().optional(),
-    inherited: z.object({ ok: z.number(), failed: z.number() }).optional(),
+    inherited: inherited.optional(),
+    retry_budget: z.number().optional(),
+  }),
+  /** One command of a parked loop may start, to see whether what it calls is there again. */
+  event("loop.probed", {
+    ...ofStep,
+    loop_id: z.string(),
+    command_id: z.string(),
+    next_try_at: z.number(),
   }),
   event("loop.item", { loop_id: z.string(), iter_index: z.number() }),
   event("loop.done", {
@@ -197,11 +273,40 @@ export const eventSchema = z.discriminatedUnion("event_type", [
   }),
   /** A cursor's frame that takes long, and has told nothing meanwhile. */
   event("frame.heartbeat", { ...ofCommand, loop_id: z.string(), ...delivery, ...ofSlot }),
-  event("loop.fanout.started", { ...ofStep, loop_id: z.string(), total_shards: z.number() }),
+  event("loop.fanout.started", {
+    ...ofStep,
+    loop_id: z.string(),
+    total_shards: z.number(),
+    collection_size: z.number(),
+    /** Shards that are open, or wait to be tried again, at once. */
+    max_in_flight: z.number(),
+    /** Items of a shard. */
+    batch: z.number(),
+    /** The fan-out whose settled items it inherits; how many those are, and how many shards. */
+    redrive_of: z.string().optional(),
+    inherited: inherited.optional(),
+    inherited_shards: z.object({ succeeded: z.number(), failed: z.number() }).optional(),
+  }),
+  /** Never stored: a shard's `command.issued` is its enqueue, and readers are shown this too. */
   event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),
-  event("loop.shard.done", { loop_id: z.string(), shard_id: z.string() }),
-  event("loop.shard.failed", { loop_id: z.string(), shard_id: z.string() }),
-  event("loop.fanin.completed", { ...ofStep, loop_id: z.string(), status: z.string() }),
+  /** The terminal of a shard's last command: every item of it succeeded. */
+  outcome("loop.shard.done", shardEnd),
+  /** The same when it has failed in every attempt that it may have. */
+  outcome("loop.shard.failed", shardEnd),
+  event("loop.fanin.completed", {
+    ...ofStep,
+    loop_id: z.string(),
+    status: z.enum(["complete", "partial", "failed", "cancelled"]),
+    /** Shards; `done` is another name of `succeeded`. */
+    total: z.number(),
+    done: z.number(),
+    succeeded: z.number(),
+    failed: z.number(),
+    collection_size: z.number(),
+    /** Items. */
+    stats,
+    ...digest,
+  }),
   event("call.partial", { command_id: z.string(), chunk_index: z.number() }),
 ]);
 
@@ -231,6 +336,8 @@ export const COMMAND_TERMINALS = [
   "command.completed",
   "command.failed",
   "command.cancelled",
+  "loop.shard.done",
+  "loop.shard.failed",
 ] as const;
 /** Types that end an execution's generation. */
 export const EXECUTION_TERMINALS = [

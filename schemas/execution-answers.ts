@@ -6,7 +6,14 @@ import { EXECUTION_STATUSES, id } from "./requests.ts";
 const executionStatus = z.enum(EXECUTION_STATUSES);
 const loopProgress = jsonObject.describe(
   "By step, of its newest loop: loop_id, total, done, failed, in_flight, completed, " +
-    "mode: cursor, rate_per_second and eta_seconds (null until they can be said)",
+    "not_run (when it was cut off), mode: cursor, rate_per_second and eta_seconds (null until " +
+    "they can be said); with a retry budget retry_budget, retries_spent, and while it is parked " +
+    "parked: {code, next_try_at}",
+);
+
+const fanoutProgress = jsonObject.describe(
+  "By step, of its newest fan-out: loop_id, total_shards, done, failed, in_flight, retries, " +
+    "status (running, then complete, partial, failed or cancelled), rate_per_second, eta_seconds",
 );
 
 const listedExecution = {
@@ -22,7 +29,7 @@ const listedExecution = {
   duration_ms: z.int(),
   error: jsonObject.nullable().describe("Why it failed: kind, code, message, step"),
   loop_progress: loopProgress,
-  fanout_progress: jsonObject,
+  fanout_progress: fanoutProgress,
 };
 
 const unfinished = named(
@@ -70,6 +77,7 @@ export const executionStatusInShort = named(
     is_cancelled: z.boolean(),
     current_step: z.string().nullable(),
     progress: loopProgress,
+    fanout_progress: fanoutProgress,
   }),
 );
 
@@ -151,12 +159,21 @@ export const cancelRequested = named(
   }),
 );
 
+export const pauseRequested = named(
+  "PauseRequested",
+  z.object({
+    execution_id: id,
+    status: executionStatus.describe("PAUSED when all below it knows, which takes milliseconds"),
+    pause_requested: z.literal(true),
+  }),
+);
+
 export const resumed = named(
   "Resumed",
   z.object({
     execution_id: id,
     status: executionStatus,
-    streams: z.int().describe("Open streams that were woken"),
+    streams: z.int().describe("Open streams that were taken over"),
   }),
 );
 
@@ -167,6 +184,27 @@ export const redriven = named(
     status: executionStatus,
     generation: z.int().describe("How often it was redriven"),
     steps: z.array(z.string()).describe("Steps that run again"),
+  }),
+);
+
+export const deadLetters = named(
+  "DeadLetters",
+  z.object({
+    dead_letters: z.array(
+      z.object({
+        execution_id: id,
+        stream_id: id.describe("The execution itself, or one of its loops"),
+        event_id: id,
+        command_id: z.string(),
+        step: z.string(),
+        activation: z.int(),
+        iter_index: z.int().nullable().describe("Of a loop's item"),
+        error: jsonObject,
+        deaths: z.array(z.object({ worker_id: z.string(), delivery: z.int(), at: z.string() })),
+        quarantined_at: z.string().describe("ISO 8601"),
+      }),
+    ),
+    next: id.optional().describe("`before` of the next page; absent on the last one"),
   }),
 );
 

@@ -49,6 +49,8 @@ export interface Grant {
   scope?: FrozenScope;
   scope_ref?: ResultReference;
   writes?: JsonObject;
+  /** A failure that may pass gives it back: its loop has a budget for that. */
+  gives_back?: true;
   iteration?: GrantedIteration;
   frame?: GrantedFrame;
   cursor?: GrantedCursor;

@@ -13,5 +13,17 @@ export interface LoopReport {
   ctx: JsonObject;
   /** Of a cursor loop: rows that a rule ended early, and frames that had rows. */
   cursor?: { broke: number; frames: number };
+  /** Of a fan-out: how its shards ended. */
+  fanin?: FaninReport;
   error?: OutcomeResult["error"];
+}
+
+/** What guards and templates see as `fanin`, less its `refs`. Counts are of shards. */
+export interface FaninReport {
+  status: "complete" | "partial" | "failed" | "cancelled";
+  total: number;
+  /** Another name of `succeeded`. */
+  done: number;
+  succeeded: number;
+  failed: number;
 }

@@ -3,10 +3,9 @@
  * broker.
  */
 import { z } from "zod";
-import { API_ROLES } from "./access.ts";
-import { ANONYMOUS } from "./caller.ts";
 import { rejectIssues } from "./errors.ts";
 import type { Issue } from "./errors.ts";
+import { durationMs } from "./playbook/duration.ts";
 
 /** Limits of a request. Each has a name, because each will be met by somebody. */
 export const LIMITS = {
@@ -77,6 +76,8 @@ const version = z.coerce
   .int("a version, counting from 1")
   .min(1, "a version, counting from 1");
 
+const TIMEOUT = 'a duration such as "30s" or "2h", or a number of seconds';
+
 export const executionsStart = z
   .strictObject({
     path: path.optional().describe("Of a registered playbook; or `playbook`, but not both"),
@@ -88,6 +89,11 @@ export const executionsStart = z
       .optional()
       .describe("Merged over the playbook's workload, key by key"),
     parent_execution_id: id.optional(),
+    timeout: z
+      .union([z.string(), z.number()], { error: TIMEOUT })
+      .refine(value => durationMs(value) !== undefined, TIMEOUT)
+      .optional()
+      .describe("The longest the run may take; the playbook's executor.spec.timeout when absent"),
     idempotency_key: z
       .string({ error: "a text" })
       .min(1, "a text that is not empty")
@@ -138,12 +144,20 @@ export const executionsCancel = z.strictObject({
   reason: z.string().max(LIMITS.reasonMaxChars, "a shorter text").optional(),
 });
 
+export const executionsPause = executionsCancel;
+
+const bool = z.union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
+  error: "true or false",
+});
 /** `false` when absent; a query has words only. */
-const yesOrNo = z
-  .union([z.boolean(), z.enum(["true", "false"]).transform(word => word === "true")], {
-    error: "true or false",
-  })
-  .default(false);
+const yesOrNo = bool.default(false);
+
+export const executionsResume = z.strictObject({
+  execution_id: id,
+  adopt: bool
+    .default(true)
+    .describe("Take over what no other process goes on with; false: only end a pause"),
+});
 
 const stepName = z.string({ error: "the name of a step" }).min(1, "the name of a step");
 
@@ -162,6 +176,12 @@ export const executionsFailures = z.strictObject({
   step: stepName.optional().describe("The first loop that has failed items, when absent"),
   after: whole(-1, 1_000_000, -1).describe("Only above this index: `next` of the page before"),
   limit: whole(1, LIMITS.listMax, 100),
+});
+
+export const executionsDeadLetters = z.strictObject({
+  execution_id: id.optional().describe("Of all executions, when absent"),
+  before: id.optional().describe("Only older ones: the `next` of the page before"),
+  limit: whole(1, LIMITS.listMax, 50),
 });
 
 export const executionsWait = z.strictObject({
@@ -221,18 +241,6 @@ export const credentialsRegister = z.strictObject({
   data: jsonObject(LIMITS.credentialMaxBytes),
 });
 
-const keyName = z
-  .string({ error: "a name" })
-  .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/, "a name of letters, digits, _ . -")
-  .refine(name => name !== ANONYMOUS, `another name: ${ANONYMOUS} is who has no key`);
-
-export const keysCreate = z.strictObject({
-  name: keyName,
-  role: z.enum(API_ROLES, { error: `one of ${API_ROLES.join(", ")}` }),
-});
-
-export const keysRevoke = z.strictObject({ name: keyName });
-
 export const workersList = z.strictObject({ limit: whole(1, LIMITS.listMax, 200) });
 
 export const nothing = z.strictObject({});
@@ -242,15 +250,17 @@ export type ExecutionsList = z.output<typeof executionsList>;
 export type ExecutionsEvents = z.output<typeof executionsEvents>;
 export type ExecutionsResult = z.output<typeof executionsResult>;
 export type ExecutionsCancel = z.output<typeof executionsCancel>;
+export type ExecutionsPause = z.output<typeof executionsPause>;
+export type ExecutionsResume = z.output<typeof executionsResume>;
 export type ExecutionsRedrive = z.output<typeof executionsRedrive>;
 export type ExecutionsFailures = z.output<typeof executionsFailures>;
+export type ExecutionsDeadLetters = z.output<typeof executionsDeadLetters>;
 export type ExecutionsTail = z.output<typeof executionsTail>;
 export type ExecutionsWait = z.output<typeof executionsWait>;
 export type CatalogRegister = z.output<typeof catalogRegister>;
 export type WorkersList = z.output<typeof workersList>;
 export type CatalogGet = z.output<typeof catalogGet>;
 export type CredentialsRegister = z.output<typeof credentialsRegister>;
-export type KeysCreate = z.output<typeof keysCreate>;
 
 /**
  * Wraps an action's handler so that it sees checked parameters, on any broker: nothing depends on

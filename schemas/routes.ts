@@ -9,7 +9,7 @@ import {
   commandsValue,
   commandsWaiting,
 } from "./command-requests.ts";
-import { isObject } from "./json.ts";
+import { limitsClear, limitsSet } from "./limit-requests.ts";
 import {
   catalogGet,
   catalogList,
@@ -17,31 +17,32 @@ import {
   credentialsRegister,
   executionId,
   executionsCancel,
+  executionsDeadLetters,
   executionsEvents,
   executionsFailures,
   executionsList,
+  executionsPause,
   executionsRedrive,
   executionsResult,
+  executionsResume,
   executionsStart,
   executionsStream,
   executionsTail,
   executionsWait,
-  keysCreate,
-  keysRevoke,
   nothing,
   workersList,
 } from "./requests.ts";
-
-export interface ApiRequest {
-  /** Names in the path, decoded. */
-  path: Record<string, string>;
-  /** After the question mark. */
-  query: Record<string, unknown>;
-  /** Parsed JSON, or text for a YAML body; undefined without a body. */
-  body: unknown;
-  /** Lower-case names. */
-  headers: Record<string, string | string[] | undefined>;
-}
+import { keysCreate, keysRevoke } from "./key-requests.ts";
+import {
+  asksForEvents,
+  bodyObject,
+  pathAndBody,
+  pathAndQuery,
+  queryOf,
+  registerParams,
+  startParams,
+  type ApiRequest,
+} from "./route-params.ts";
 
 export interface ApiRoute {
   method: "GET" | "POST";
@@ -155,9 +156,19 @@ export const API_ROUTES: readonly ApiRoute[] = [
       "POST /executions/:execution_id/resume",
       "executions.resume",
       pathAndBody,
-      executionId,
+      executionsResume,
     ),
-    ...about("Go on with an execution that was left", OPERATORS),
+    ...about("Go on with an execution that was paused, or left", OPERATORS),
+    status: 202,
+  },
+  {
+    ...route(
+      "POST /executions/:execution_id/pause",
+      "executions.pause",
+      pathAndBody,
+      executionsPause,
+    ),
+    ...about("Ask an execution to begin nothing more until it is resumed", OPERATORS),
     status: 202,
   },
   {
@@ -178,6 +189,10 @@ export const API_ROUTES: readonly ApiRoute[] = [
       executionsFailures,
     ),
     ...about("Items of a loop that failed, by index", READERS),
+  },
+  {
+    ...route("GET /dead-letters", "executions.dead_letters", queryOf, executionsDeadLetters),
+    ...about("Commands given up because their workers died, newest first", READERS),
   },
   {
     ...route("GET /commands", "commands.waiting", queryOf, commandsWaiting),
@@ -220,6 +235,18 @@ export const API_ROUTES: readonly ApiRoute[] = [
     ...about("Workers, their slots, and whether they live", READERS),
   },
   {
+    ...route("GET /limits", "limits.list", queryOf, nothing),
+    ...about("Rate limits in force, and upstreams that asked for silence", READERS),
+  },
+  {
+    ...route("POST /limits", "limits.set", bodyObject, limitsSet),
+    ...about("Set a rate limit for all workers", OPERATORS),
+  },
+  {
+    ...route("POST /limits/clear", "limits.clear", bodyObject, limitsClear),
+    ...about("Take back a limit that was set", OPERATORS),
+  },
+  {
     ...route("POST /credentials", "credentials.register", bodyObject, credentialsRegister),
     ...about("Store or replace a credential", ADMINS),
   },
@@ -257,45 +284,4 @@ function route(
 
 function about(summary: string, roles: readonly ApiRole[]): Pick<ApiRoute, "roles" | "summary"> {
   return { summary, roles };
-}
-
-function queryOf({ query }: ApiRequest): Record<string, unknown> {
-  return query;
-}
-
-/** `workload` is NoETL's other word for `payload`; the header is the usual way to send a key. */
-function startParams(request: ApiRequest): Record<string, unknown> {
-  const { workload, ...params } = bodyObject(request);
-  // Both at once stay two fields, so that the refusal names the one that has no meaning beside
-  // payload.
-  if (workload !== undefined && params["payload"] !== undefined) return { ...params, workload };
-  if (workload !== undefined) params["payload"] = workload;
-  const key = request.headers["idempotency-key"];
-  if (typeof key === "string" && key !== "") params["idempotency_key"] ??= key;
-  return params;
-}
-
-/** A body of YAML text is the playbook itself: `curl --data-binary @file.yaml`. */
-function registerParams(request: ApiRequest): Record<string, unknown> {
-  if (typeof request.body !== "string") return bodyObject(request);
-  return { content: request.body, ...request.query };
-}
-
-/** NoETL's own clients read the events of an execution from the execution, page by page. */
-function asksForEvents({ query }: ApiRequest): boolean {
-  return "page" in query || "page_size" in query || "event_type" in query;
-}
-
-function pathAndQuery({ path, query }: ApiRequest): Record<string, unknown> {
-  return { ...query, ...path };
-}
-
-function pathAndBody(request: ApiRequest): Record<string, unknown> {
-  return { ...bodyObject(request), ...request.path };
-}
-
-function bodyObject({ body }: ApiRequest): Record<string, unknown> {
-  // Anything else is handed on under a name no action knows, so the action refuses it in its own
-  // words.
-  return isObject(body) ? { ...body } : body === undefined ? {} : { body };
 }

@@ -1,5 +1,6 @@
 /** How one setting is read from an environment variable: its name, parser, default and meaning. */
 import { z } from "zod";
+import { parseRate, parseTarget, showRate, RATE_EXPECTED, type Limit } from "./rate-limit.ts";
 
 export interface Setting<T> {
   variable: string;
@@ -56,12 +57,21 @@ export function seconds(
   doc: string,
   min = 0.001,
   max = 604_800,
+  options?: Options,
 ) {
   const schema = numeric(value => value >= min && value <= max).transform(value =>
     Math.round(value * 1000),
   );
   const expected = `seconds from ${min} to ${max}`;
-  return setting(variable, fallback * 1000, schema, expected, doc, ms => String(ms / 1000));
+  const show = (ms: number) => String(ms / 1000);
+  return setting(variable, fallback * 1000, schema, expected, doc, show, options);
+}
+
+/** A part of one: more than 0, at most 1. */
+export function fraction(variable: string, fallback: number, doc: string, options?: Options) {
+  const schema = numeric(value => value > 0 && value <= 1);
+  const expected = "a number above 0, at most 1";
+  return setting(variable, fallback, schema, expected, doc, String, options);
 }
 
 /** `true`/`false` and the usual spellings, in any case. */
@@ -152,5 +162,22 @@ export function pairs(variable: string, doc: string) {
     "name=value pairs with commas",
     doc,
     value => value.map(one => `${one.name}=${one.value}`).join(","),
+  );
+}
+
+/** Rate limits `target=rate` separated by commas; `none` for a target that wider ones spare. */
+export function rates(variable: string, doc: string) {
+  const read = ({ name, value }: { name: string; value: string }): Limit | undefined => {
+    const target = parseTarget(name);
+    const rate = value.trim() === "none" ? null : parseRate(value);
+    return target === undefined || rate === undefined ? undefined : { target, rate };
+  };
+  const schema = pairs(variable, doc)
+    .schema.transform(found => found.map(read))
+    .refine(limits => limits.every(limit => limit !== undefined))
+    .transform(limits => limits.filter(limit => limit !== undefined));
+  const expected = `tool:host:NAME=rate with commas, ${RATE_EXPECTED}`;
+  return setting<Limit[]>(variable, [], schema, expected, doc, limits =>
+    limits.map(({ target, rate }) => `${target}=${showRate(rate)}`).join(","),
   );
 }

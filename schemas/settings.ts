@@ -2,6 +2,13 @@
 import { AUTH_MODES } from "./access.ts";
 import { DISPATCH_SETTINGS } from "./dispatch-settings.ts";
 import { EVENT_SETTINGS } from "./event-settings.ts";
+import {
+  ACTION_LIMIT_SETTINGS,
+  HTTP_LIMIT_SETTINGS,
+  POSTGRES_LIMIT_SETTINGS,
+  RATE_SETTINGS,
+} from "./limit-settings.ts";
+import { PREFETCH_SETTINGS } from "./prefetch-settings.ts";
 import { PYTHON_SETTINGS } from "./python-settings.ts";
 import { choice, count, flag, list, optional, pairs, seconds, text } from "./setting.ts";
 
@@ -57,6 +64,8 @@ export const SETTINGS = {
       1000,
       "Rings of one message before it is counted as lost",
     ),
+    cache: flag("NOETL_CACHE", true, "Keep answers that last in a NATS KV bucket, for all nodes"),
+    cacheBucket: text("NATS_CACHE_BUCKET", "NOETL_CACHE", "Its name, before that of the namespace"),
   },
   /** Workers' events on their way to their owners. */
   events: EVENT_SETTINGS,
@@ -211,6 +220,7 @@ export const SETTINGS = {
       "Task runs of one pipeline",
     ),
   },
+  prefetch: PREFETCH_SETTINGS,
   /** How executions start beside a request, and what of its context goes with them. */
   starts: {
     events: pairs(
@@ -223,8 +233,11 @@ export const SETTINGS = {
       ["tenant_id", "user_id", "locale"],
     ),
   },
+  /** Rates that hold for all workers together. */
+  limits: RATE_SETTINGS,
   /** The action tool. */
   actionTool: {
+    ...ACTION_LIMIT_SETTINGS,
     allow: list(
       "NOETL_ACTION_ALLOW",
       "Actions that playbooks may call (users.*, v2.users.**); empty: all but the runtime's own",
@@ -233,6 +246,7 @@ export const SETTINGS = {
   pythonTool: PYTHON_SETTINGS,
   /** Pools of the postgres tool to users' databases. */
   postgresTool: {
+    ...POSTGRES_LIMIT_SETTINGS,
     usePool: flag("NOETL_POSTGRES_USE_POOL_DEFAULT", true, "Pool when a tool does not say"),
     poolMin: count(
       "NOETL_POSTGRES_POOL_MIN_SIZE",
@@ -262,6 +276,7 @@ export const SETTINGS = {
   },
   /** The http tool. */
   httpTool: {
+    ...HTTP_LIMIT_SETTINGS,
     timeoutMs: seconds("NOETL_HTTP_TIMEOUT_SECONDS", 60, "Of one request, when the tool is silent"),
     timeoutMaxMs: seconds("NOETL_HTTP_TIMEOUT_MAX_SECONDS", 180, "Cap on what a tool may ask for"),
     connectTimeoutMs: seconds("NOETL_HTTP_CONNECT_TIMEOUT_SECONDS", 10, "To open a connection"),

@@ -37,6 +37,8 @@ export interface ToolCommand {
    * item, and for the next visit of a jump loop.
    */
   idempotency_key: string;
+  /** Its path: names the task for limits that are its own. */
+  playbook?: string;
   /** Who asked for the execution. */
   caller?: StartCaller;
 }

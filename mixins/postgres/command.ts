@@ -24,7 +24,8 @@ export async function findOver(query: Query, commandIds: string[]): Promise<stri
      from unnest($1::bigint[], $2::text[]) as h (execution_id, command_id)
      join noetl.event t
        on t.execution_id = h.execution_id and t.meta->>'command_id' = h.command_id
-      and (t.event_type in ('command.completed', 'command.failed', 'command.cancelled')
+      and (t.event_type in ('command.completed', 'command.failed', 'command.cancelled',
+                            'loop.shard.done', 'loop.shard.failed')
         or (t.event_type = 'frame.committed' and (t.meta->>'final')::boolean))`,
     [commandIds.map(id => id.split(":")[0]), commandIds],
   );
@@ -40,12 +41,14 @@ export async function findCommand(
     `select i.meta->>'command_id' as command_id, i.execution_id, i.stream_id, i.event_id,
             i.node_name as step, i.meta->>'kind' as kind,
             case t.event_type when 'frame.committed' then 'completed'
+                 when 'loop.shard.done' then 'completed' when 'loop.shard.failed' then 'failed'
                  else coalesce(replace(t.event_type, 'command.', ''), 'open') end as status,
             i.created_at as issued_at, t.created_at as ended_at
      from noetl.event i
      left join noetl.event t
        on t.execution_id = i.execution_id and t.meta->>'command_id' = i.meta->>'command_id'
-      and (t.event_type in ('command.completed', 'command.failed', 'command.cancelled')
+      and (t.event_type in ('command.completed', 'command.failed', 'command.cancelled',
+                            'loop.shard.done', 'loop.shard.failed')
         or (t.event_type = 'frame.committed' and (t.meta->>'final')::boolean))
      where i.execution_id = $1 and i.meta->>'command_id' = $2
        and i.event_type = 'command.issued'`,

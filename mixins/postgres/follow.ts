@@ -17,7 +17,7 @@ const FOLDED = `execution_id, stream_id, version, event_id, event_type, node_nam
        then jsonb_build_object('collection_ref', context->'collection_ref')
   end as context,
   case when event_type in ('playbook.completed', 'playbook.failed') then result
-       when event_type = 'command.failed'
+       when event_type in ('command.failed', 'loop.shard.failed')
        then jsonb_build_object('error', jsonb_build_object('code', result->'error'->'code'))
   end as result`;
 

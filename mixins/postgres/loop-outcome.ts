@@ -37,8 +37,9 @@ export async function pageLoopOutcomes(
 ): Promise<LoopOutcome[]> {
   const { rows } = await query.query<LoopOutcome & Row>(
     `select version, (meta->>'iter_index')::integer as iter_index,
-            event_type = 'command.completed' as "isOk", meta->>'ok' as ok,
-            meta->>'failed' as failed, (meta->>'first')::integer as first,
+            event_type in ('command.completed', 'loop.shard.done') as "isOk", meta->>'ok' as ok,
+            case when event_type <> 'command.failed' then meta->>'failed' end as failed,
+            (meta->>'first')::integer as first,
             (meta->>'count')::integer as count, meta->>'rows' as rows,
             case when meta ? 'rows' and meta->>'final' = 'true' and not meta ? 'drained'
                  then jsonb_build_object('slot', meta->'slot', 'round', meta->'round',
@@ -46,8 +47,11 @@ export async function pageLoopOutcomes(
             result
      from noetl.event
      where execution_id = $1 and stream_id = $2 and version > $3
-       and (event_type in ('command.failed', 'frame.committed')
-            or (event_type = 'command.completed' and not $5))
+       and (event_type in ('command.failed', 'frame.committed', 'loop.shard.failed')
+            or (event_type in ('command.completed', 'loop.shard.done') and not $5))
+       -- Of a shard's attempt that is made again only what succeeded is accepted.
+       and (event_type <> 'command.failed' or not meta ? 'shard_id'
+            or (meta->>'ok' <> '' and not $5))
        and (not $5 or meta->>'failed' is distinct from '')
        and ($6::integer is null
             or ((meta->>'iter_index')::integer >= $6 and (meta->>'iter_index')::integer < $7)

@@ -97,6 +97,16 @@ export async function listWorkers(query: Query, limit: number): Promise<SeenWork
   return rows as unknown as SeenWorker[];
 }
 
+/** Workers that have shown life within so long. */
+export async function countReady(query: Query, silentMs: number): Promise<number> {
+  const { rows } = await query.query<{ n: number }>(
+    `select count(*)::integer as n from noetl.runtime
+     where status = 'ready' and seen_at > now() - make_interval(secs => $1::float8 / 1000)`,
+    [silentMs],
+  );
+  return rows[0]?.n ?? 0;
+}
+
 /** Forgets workers that were last seen longer ago than any lease can last. */
 export async function forgetWorkers(query: Query, olderThanSeconds: number): Promise<void> {
   await query.query(

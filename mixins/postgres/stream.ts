@@ -131,6 +131,46 @@ export async function adoptExecution(
   return rowCount;
 }
 
+/** Who decided last for each open stream of an execution and its descendants. */
+export async function readOwners(
+  query: Query,
+  executionId: string,
+): Promise<{ stream_id: string; owner: string | null }[]> {
+  const { rows } = await query.query<{ stream_id: string; owner: string | null }>(
+    `with recursive family as (
+       select execution_id from noetl.execution where execution_id = $1
+       union all
+       select e.execution_id from noetl.execution e
+       join family f on e.parent_execution_id = f.execution_id
+     )
+     select stream_id, owner from noetl.stream
+     where status = 'open' and execution_id in (select execution_id from family)`,
+    [executionId],
+  );
+  return rows;
+}
+
+/** Makes streams that `from` has decided last the others' again, and wakes them there. */
+export async function giveBackStreams(
+  query: Query,
+  owners: { stream_id: string; owner: string | null }[],
+  from: string,
+): Promise<void> {
+  await query.query(
+    `with input as (
+       select * from json_to_recordset($1::json) as i(stream_id bigint, owner text)
+     ), locked as materialized (
+       select s.stream_id from noetl.stream s
+       where s.status = 'open' and s.stream_id in (select stream_id from input)
+       order by s.stream_id for update
+     )
+     update noetl.stream s set owner = i.owner, wake_at = now()
+     from input i join locked l on l.stream_id = i.stream_id
+     where s.stream_id = i.stream_id and s.owner = $2`,
+    [JSON.stringify(owners), from],
+  );
+}
+
 /** Streams that are parked, for people. */
 export async function listParked(
   query: Query,

@@ -85,9 +85,11 @@ const loopMode = z.enum(["local", "fanout"]).nullish();
 
 export const fanoutGrammar = z.object({
   max_in_flight: count.nullish(),
+  max_concurrent_shards: count.nullish(),
+  batch: count.nullish(),
   max_shard_retries: z.int().min(0).nullish(),
   max_job_retries: z.int().min(0).nullish(),
-  max_shards: z.int().min(1).nullish(),
+  max_shards: count.nullish(),
   queue_ttl: duration.nullish(),
   lease_timeout: duration.nullish(),
   fail_fast: bool.nullish(),
@@ -105,6 +107,7 @@ export const executorSpecGrammar = z.object({
   entry_step: filled.nullish(),
   final_step: filled.nullish(),
   no_next_is_error: bool.nullish(),
+  timeout: duration.nullish(),
   loop_mode: loopMode,
   fanout: map.nullish(),
   policy: map.nullish(),
@@ -140,6 +143,8 @@ function isToolShape(value: unknown): boolean {
 
 export const stepSpecGrammar = z.object({
   timeout: duration.nullish(),
+  queue_timeout: duration.nullish(),
+  attempt_timeout: duration.nullish(),
   policy: map.nullish(),
   loop_mode: loopMode,
   fanout: map.nullish(),
@@ -213,10 +218,12 @@ export const loopSpecGrammar = z.object({
   tolerated_failure_count: z.int().min(0).nullish(),
   tolerated_failure_percent: z.number().min(0).max(100).nullish(),
   tolerated_failure_percentage: z.number().min(0).max(100).nullish(),
+  retry_budget: count.nullish(),
 });
 
 export const loopPolicyGrammar = z.object({
   exec: z.enum(["local", "distributed"]).nullish(),
+  retry_budget: count.nullish(),
   results: anything,
 });
 

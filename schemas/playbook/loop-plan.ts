@@ -12,11 +12,13 @@ import { reopen } from "./loop-origin.ts";
 import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import { planCursor, type CursorPlan } from "./cursor-plan.ts";
+import { NO_SHARDS, planFanout, type FanoutPlan } from "./fanout-plan.ts";
 import { needing, needsOf } from "../needs.ts";
 import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
 import { createScope, type Scope } from "./scope.ts";
+import type { CommandLimits } from "../time-limits.ts";
 import { commandKind, cutScope } from "./step-reads.ts";
 import { needPlaybook, LostValue } from "./stored-result.ts";
 import { TemplateError } from "./template-error.ts";
@@ -39,8 +41,13 @@ export interface LoopPlan {
   frame_max?: number;
   /** The items are 0 … size-1 themselves: nothing is kept. */
   counted?: boolean;
+  /** Failures that may pass and that do not fail their items (`schemas/retry-budget.ts`). */
+  retry_budget?: number;
+  limits?: CommandLimits;
   /** Only of a cursor loop. */
   cursor?: CursorPlan;
+  /** Only of a fan-out. */
+  fanout?: FanoutPlan;
 }
 
 export interface OpenedLoop {
@@ -99,11 +106,9 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
     if (loop.cursor) return { plan: cursorOf(step, loop, templates), scope: cut, kept: scope };
     const items = normalise(renderValue(loop.in, templates, "typed") as Json);
     const size = counted(typeof items === "number" ? items : items.length);
-    const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
-    const plan = {
-      ...planOf(step, loop, { size, window, tolerance: toleranceOf(step, loop, size) }),
-      ...frameOf(loop, size, window, templates),
-    };
+    const plan = loop.fanout
+      ? fannedOut(step, loop, size, templates)
+      : collected(step, loop, size, templates);
     if (typeof items === "number")
       return { plan: { ...plan, counted: true }, scope: cut, kept: scope };
     const inline = size <= COLLECTION_ITEMS_MAX && fits(items, COLLECTION_BYTES_MAX);
@@ -112,7 +117,8 @@ export function openLoop(opening: Opening, context: TurnContext): OpenedLoop {
   } catch (error) {
     const typed = [TemplateError, LoopError, LostValue].some(type => error instanceof type);
     if (!typed) throw error;
-    const plan = planOf(step, loop, { size: 0, window: 1, tolerance: 0 });
+    const fanout = loop.fanout && { fanout: NO_SHARDS };
+    const plan = { ...planOf(step, loop, { size: 0, window: 1, tolerance: 0 }), ...fanout };
     return { plan, scope: cut, kept: scope, error: logicError(error as Error) };
   }
 }
@@ -125,6 +131,25 @@ function planOf(
   const { mode, iterator } = loop;
   const kind = mode === "cursor" ? CLAIM_KIND : commandKind(step);
   return { ...sizes, mode, iterator, kind, ...needing(needsOf(step)) };
+}
+
+function collected(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {
+  const window = windowOf(loop, renderValue(loop.maxInFlight ?? null, templates, "typed"));
+  const sizes = { size, window, tolerance: toleranceOf(step, loop, size) };
+  return {
+    ...planOf(step, loop, sizes),
+    ...frameOf(step, loop, { size, window, templates }),
+    ...budgetOf(loop, templates),
+    ...limitsOf(step),
+  };
+}
+
+/** Shards know no order, and their own rules say how many of them may fail. */
+function fannedOut(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {
+  const { window, fanout, queue_ms } = planFanout(loop, templates, { size, windowMax: WINDOW_MAX });
+  const sizes = { size, window, tolerance: TOLERATE_ALL };
+  const limits = { ...limitsOf(step).limits, ...(queue_ms !== undefined && { queue_ms }) };
+  return { ...planOf(step, loop, sizes), mode: "parallel", fanout, limits };
 }
 
 /** Slots of a loop over a cursor; its commands begin with the claim. */
@@ -143,12 +168,32 @@ function logicError(error: Error): OutcomeResult["error"] {
  * Many quick items travel in one command (design §9). A loop whose items all fit into two windows
  * is never framed: nothing would be gained.
  */
-function frameOf(loop: Loop, size: number, window: number, templates: Scope) {
+function frameOf(
+  step: Step,
+  loop: Loop,
+  { size, window, templates }: { size: number; window: number; templates: Scope },
+) {
   if (loop.exec !== "local" || size <= 2 * window) return {};
+  // What limits one item must not end the others.
+  if (limitsOf(step).limits) return {};
   const asked =
     renderValue(loop.frame?.["max_rows"] ?? null, templates, "typed") ?? FRAME_ITEMS_DEFAULT;
   const most = wholeNumber("loop.spec.frame.max_rows", asked);
   return most > 1 ? { frame_max: Math.min(most, FRAME_ITEMS_MAX) } : {};
+}
+
+/** Limits of its commands. */
+export function limitsOf(step: Step | undefined): { limits?: CommandLimits } {
+  const { queueTimeoutMs: queue_ms, attemptTimeoutMs: attempt_ms } = step ?? {};
+  if (queue_ms === undefined && attempt_ms === undefined) return {};
+  const queue = queue_ms === undefined ? {} : { queue_ms };
+  return { limits: { ...queue, ...(attempt_ms !== undefined && { attempt_ms }) } };
+}
+
+function budgetOf({ retryBudget }: Loop, templates: Scope): Pick<LoopPlan, "retry_budget"> {
+  if (retryBudget === undefined) return {};
+  const given = renderValue(retryBudget, templates, "typed");
+  return { retry_budget: wholeNumber("loop.spec.retry_budget", given) };
 }
 
 /** playbook-dsl §1.11 *Collection normalisation*; a count stays one. */

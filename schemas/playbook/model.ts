@@ -16,6 +16,8 @@ export interface Playbook {
   finalStep?: string;
   /** A dead end (arcs present, none true) fails the execution. */
   noNextIsError: boolean;
+  /** The whole run; a start may say another limit. */
+  timeoutMs?: number;
   /** Default payload; templates allowed. */
   workload: Record<string, unknown>;
   keychain: Record<string, unknown>[];
@@ -32,6 +34,9 @@ export interface Step {
   admit: AdmitRule[];
   /** Whole step, queue and attempts included. */
   timeoutMs?: number;
+  /** Each of its commands: until a worker takes it, and one try of it. */
+  queueTimeoutMs?: number;
+  attemptTimeoutMs?: number;
   failureMode: "fail_fast" | "best_effort";
   /** What its worker must offer, beside what its tools need (`schemas/needs.ts`). */
   requires?: string[];
@@ -86,6 +91,8 @@ export interface Loop {
   /** How many or what share of iterations may fail without failing the loop. */
   toleratedFailureCount?: number;
   toleratedFailurePercent?: number;
+  /** Failures that may pass and that do not fail their items: a number ≥ 1 or a template. */
+  retryBudget?: number | string;
 }
 
 export interface Task {

@@ -3,6 +3,7 @@ import { formatIssue, rejectIssues } from "../errors.ts";
 import type { Issue } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { checkTemplates } from "./check-templates.ts";
+import { durationMs } from "./duration.ts";
 import { describeValue } from "./explain.ts";
 import { readMap, refuse, TOOL_IS_REQUIRED, warn } from "./findings.ts";
 import {
@@ -108,6 +109,7 @@ function readRoot(reading: Reading): Playbook | undefined {
     entry: executor.entry ?? entryOf(steps),
     ...(executor.finalStep !== undefined && { finalStep: executor.finalStep }),
     noNextIsError: executor.noNextIsError,
+    ...(executor.timeoutMs !== undefined && { timeoutMs: executor.timeoutMs }),
     workload: root.workload ?? {},
     keychain: root.keychain ?? [],
     steps,
@@ -145,7 +147,8 @@ function readExecutor(reading: Reading, raw: Record<string, unknown> | undefined
   }
   reading.loopMode = spec.loop_mode ?? "local";
   reading.fanout = spec.fanout ?? {};
-  return { entry, finalStep, noNextIsError: spec.no_next_is_error ?? false };
+  const timeoutMs = durationMs(spec.timeout);
+  return { entry, finalStep, noNextIsError: spec.no_next_is_error ?? false, timeoutMs };
 }
 
 /** Entries are checked for a name and good templates; the rest is for their provider to say. */

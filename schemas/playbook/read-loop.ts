@@ -38,24 +38,34 @@ export function readLoop(
   }
   const path = [...step, "loop"];
   const fields = readMap(reading, path, loopGrammar, raw, { words: "loop" });
-  const spec = readLoopSpec(reading, [...path, "spec"], fields.spec);
+  const mayFanOut = (loopMode ?? reading.loopMode) === "fanout";
+  const spec = readLoopSpec(reading, [...path, "spec"], fields.spec, mayFanOut);
   const mode = spec.mode ?? "sequential";
   checkSource(reading, path, raw, mode);
   checkTemplates(reading, [...path, "in"], fields.in);
   readCursor(reading, [...path, "cursor"], fields.cursor);
-  const isFanout = (loopMode ?? reading.loopMode) === "fanout";
-  if (loopMode === "fanout" && fields.cursor) {
-    const message = "a cursor loop cannot be fanned out";
-    refuse(reading, [...step, "spec", "loop_mode"], { message, expected: "a loop over 'in'" });
+  const isOrdered = spec.mode === "sequential";
+  if (loopMode === "fanout" && (fields.cursor || isOrdered)) {
+    const message = `a ${fields.cursor ? "cursor" : "sequential"} loop cannot be fanned out`;
+    const expected = fields.cursor ? "a loop over 'in'" : "a loop without mode: sequential";
+    refuse(reading, [...step, "spec", "loop_mode"], { message, expected });
   }
+  // What the executor asks for all of its loops is not for those that are no matter of shards.
+  const isFanout = mayFanOut && !fields.cursor && !isOrdered;
   return {
     ...(fields.in !== undefined && { in: fields.in }),
     ...(fields.cursor && { cursor: fields.cursor }),
     iterator: fields.iterator ?? "",
     ...spec,
     mode,
-    ...(isFanout && !fields.cursor && { fanout: { ...reading.fanout, ...fanout } }),
+    ...(isFanout && { fanout: { ...withOneName(reading.fanout), ...withOneName(fanout ?? {}) } }),
   };
+}
+
+/** `max_job_retries` is an older name of `max_shard_retries`. */
+function withOneName({ max_job_retries, ...fanout }: Record<string, unknown>) {
+  const retries = fanout["max_shard_retries"] ?? max_job_retries;
+  return { ...fanout, ...(retries !== undefined && { max_shard_retries: retries }) };
 }
 
 /** Exactly one of `in` and `cursor`; a cursor goes with `mode: cursor` and only with it. */
@@ -93,6 +103,7 @@ function readLoopSpec(
   reading: Reading,
   path: Path,
   raw: Record<string, unknown> | undefined,
+  mayFanOut: boolean,
 ): LoopSpec {
   refuseFanoutMode(reading, path, raw);
   const known = raw?.["mode"] === "fanout" ? { ...raw, mode: undefined } : raw;
@@ -101,17 +112,27 @@ function readLoopSpec(
   readMap(reading, [...path, "frame"], frameGrammar, spec.frame);
   checkTemplates(reading, [...path, "frame"], spec.frame);
   checkTemplates(reading, [...path, "max_in_flight"], spec.max_in_flight);
-  if (spec.mode !== "parallel" && spec.mode !== "cursor" && spec.max_in_flight !== undefined) {
+  checkTemplates(reading, [...path, "retry_budget"], spec.retry_budget);
+  checkTemplates(reading, [...path, "policy", "retry_budget"], policy.retry_budget);
+  const isOrdered = spec.mode === "sequential" || (spec.mode === undefined && !mayFanOut);
+  if (isOrdered && spec.max_in_flight !== undefined) {
     const message = "'max_in_flight' has no effect on a sequential loop";
     if (spec.max_in_flight !== 1) warn(reading, [...path, "max_in_flight"], { message }, "key");
   }
   const percent = spec.tolerated_failure_percent ?? spec.tolerated_failure_percentage;
   const count = spec.tolerated_failure_count;
+  const budget = spec.retry_budget ?? policy.retry_budget;
+  if (budget && spec.mode === "cursor") {
+    const message = "a loop over a cursor has no retry budget";
+    const hint = "rows that fail are the table's to offer again; a failed claim is repeated anyway";
+    refuse(reading, [...path, "retry_budget"], { message, hint }, "key");
+  }
   return {
     ...(spec.mode && { mode: spec.mode }),
     ...(spec.max_in_flight && { maxInFlight: spec.max_in_flight }),
     exec: policy.exec ?? "local",
     ...(spec.frame && { frame: spec.frame }),
+    ...(budget && { retryBudget: budget }),
     ...(typeof count === "number" && { toleratedFailureCount: count }),
     ...(typeof percent === "number" && { toleratedFailurePercent: percent }),
   };

@@ -1,5 +1,6 @@
 /** The fields of one tool, wherever it is written: in a step, in a pipeline, in the workbook. */
 import { isObject } from "../json.ts";
+import { readTaskLimit, TASK_LIMIT_EXPECTED } from "../rate-limit.ts";
 import { checkTemplates } from "./check-templates.ts";
 import { readMap, refuse, warn } from "./findings.ts";
 import type { Findings } from "./findings.ts";
@@ -8,6 +9,7 @@ import { readRules } from "./read-rules.ts";
 import { readSet } from "./read-set.ts";
 import type { Pipeline, TaskBody } from "./reading.ts";
 import { missingField } from "./required-fields.ts";
+import { hasTemplate } from "./template.ts";
 import type { Path } from "./source.ts";
 
 /** What a tool and its `spec` may both say; the tool's own word wins. */
@@ -42,6 +44,8 @@ export function readToolBody(
   const output = own.output ?? lifted.output;
   const config = { ...lifted.config, ...own.config };
   if (fields.kind) refuseMissingField(findings, path, fields.kind, config);
+  const isOwn = Object.hasOwn(own.config, "rate_limit");
+  refuseRateLimit(findings, [...(isOwn ? path : specPath), "rate_limit"], config["rate_limit"]);
   return {
     kind: fields.kind ?? "noop",
     ...(auth !== undefined && { auth }),
@@ -121,6 +125,19 @@ function refuseMissingField(
   const hint = strayHint(findings, path, missing);
   const is = given ? `${message}, is empty` : message;
   refuse(findings, place, { message: is, expected: missing.join(" | "), hint });
+}
+
+/** A template says it only when the task runs. */
+function refuseRateLimit(findings: Findings, path: Path, value: unknown): void {
+  const values = isObject(value) ? Object.values(value) : [value];
+  const isTemplate = values.some(one => typeof one === "string" && hasTemplate(one));
+  if (value === undefined || value === null || isTemplate) return;
+  const limit = readTaskLimit(value);
+  if (typeof limit !== "string") return;
+  refuse(findings, path, {
+    message: `'rate_limit' cannot be used: ${limit}`,
+    expected: TASK_LIMIT_EXPECTED,
+  });
 }
 
 /** The field may be there, one indentation too far left: on the step. */

@@ -30,10 +30,11 @@ function readsOf(step: Step): Reads {
 }
 
 function collect(step: Step): Reads {
-  const { in: items, cursor, maxInFlight, frame } = step.loop ?? {};
+  const { in: items, cursor, maxInFlight, frame, fanout } = step.loop ?? {};
   const tasks = step.tasks.flatMap(task => readTaskPaths(task, step.input));
   const outputs = step.tasks.map(task => task.output);
-  const paths = [...tasks, ...readPaths([outputs, step.output, items, cursor, maxInFlight, frame])];
+  const ofLoop = [items, cursor, maxInFlight, frame, fanout];
+  const paths = [...tasks, ...readPaths([outputs, step.output, ...ofLoop])];
   const roots = new Set<string>();
   const members = new Map<string, Set<string>>();
   const whole = new Set<string>();

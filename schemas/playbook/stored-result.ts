@@ -4,7 +4,7 @@
 import { Needs, type TurnContext } from "../decider.ts";
 import type { OutcomeResult, ResultReference } from "../events.ts";
 import type { PlaybookPin } from "../frozen-scope.ts";
-import type { Json } from "../json.ts";
+import type { Json, JsonObject } from "../json.ts";
 import type { Playbook } from "./model.ts";
 import { viewOfResult } from "./scope-views.ts";
 import { Interrupt } from "./template-error.ts";
@@ -80,21 +80,31 @@ class LoopResult extends KeptValue {
     return needValue({ ref, bytes: 0, tier: "log" }, { loaded: this.loaded });
   }
 
+  /** Of a fan-out, how its shards ended. */
+  get fanin(): JsonObject | undefined {
+    return this.reference.extract?.["fanin"] as JsonObject | undefined;
+  }
+
   override member(key: string | number): unknown {
     // What a cursor gives may be one result a frame: it has no places to look at.
     const isCursor = this.reference.extract?.["frame_count"] !== undefined;
-    if ((key === "results" || key === "data") && !isCursor) return new LoopItems(this);
+    if ((key === "results" || key === "data") && !isCursor) return new LoopItems(this, "results");
     if (key === "result") return this;
+    if (key === "refs" && this.fanin) return new LoopItems(this, "refs");
+    if (key === "fanin" && this.fanin) return new FaninView(this);
     return key === "failures" ? this.part("failures") : super.member(key);
   }
 }
 
+/** One value an item, in input order: its result, or of a fan-out the reference to it. */
 class LoopItems extends View {
   readonly #of: LoopResult;
+  readonly #what: "results" | "refs";
 
-  constructor(of: LoopResult) {
+  constructor(of: LoopResult, what: "results" | "refs") {
     super();
     this.#of = of;
+    this.#what = what;
   }
 
   override get length(): number {
@@ -109,13 +119,46 @@ class LoopItems extends View {
     const at = index < 0 ? this.length + index : index;
     if (at < 0 || at >= this.length) return undefined;
     const block = Math.floor(at / RESULTS_BLOCK);
-    const items = this.#of.part(String(block)) as Json[];
-    return items[at - block * RESULTS_BLOCK] ?? null;
+    return this.#block(block)[at - block * RESULTS_BLOCK] ?? null;
   }
 
   override plain(): Json {
-    return (this.#of.plain() as { results: Json }).results;
+    if (this.#what === "results") return (this.#of.plain() as { results: Json }).results;
+    const blocks = Math.ceil(this.length / RESULTS_BLOCK);
+    return Array.from({ length: blocks }, (_, block) => this.#block(block))
+      .flat()
+      .slice(0, this.length);
   }
+
+  #block(block: number): Json[] {
+    return this.#of.part(this.#what === "refs" ? `refs/${block}` : String(block)) as Json[];
+  }
+}
+
+/** `fanin`: the counts at once, the references when they are asked for. */
+class FaninView extends View {
+  readonly #of: LoopResult;
+
+  constructor(of: LoopResult) {
+    super();
+    this.#of = of;
+  }
+
+  override member(key: string | number): unknown {
+    const known = this.#of.fanin ?? {};
+    if (Object.hasOwn(known, key)) return known[key];
+    return key === "refs" ? new LoopItems(this.#of, "refs") : undefined;
+  }
+
+  override plain(): Json {
+    return { ...this.#of.fanin };
+  }
+}
+
+/** `fanin` of a step that has just finished; undefined when it was no fan-out. */
+export function faninOf({ reference }: OutcomeResult, loaded: Loaded): View | undefined {
+  if (reference?.tier !== "log" || !reference.extract?.["fanin"]) return undefined;
+  return new FaninView(new LoopResult(reference, loaded));
 }
 
 /** The data of an outcome as a template value. */

@@ -89,7 +89,9 @@ type Check = (spot: Spot, value: unknown) => void;
 function checkStep(step: Step, check: Check): void {
   const at = (field: string): Spot => ({ step: step.name, field });
   for (const rule of step.admit) check(at("spec.policy.admit"), guardText(rule.when));
-  check(at("loop"), [step.loop?.in, step.loop?.cursor, step.loop?.maxInFlight, step.loop?.frame]);
+  const { loop } = step;
+  check(at("loop"), [loop?.in, loop?.cursor, loop?.maxInFlight, loop?.frame]);
+  check(at("spec.fanout"), loop?.fanout);
   check(at("input"), step.input);
   for (const task of step.tasks) checkTask(step.name, task, check);
   check(at("set"), step.set);

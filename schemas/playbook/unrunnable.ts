@@ -1,13 +1,13 @@
 /** What is good grammar and cannot run in this build: refused when a playbook is registered. */
 import type { Issue } from "../errors.ts";
 import type { ToolKind } from "../tool.ts";
-import type { Loop, Playbook } from "./model.ts";
+import type { Playbook } from "./model.ts";
 import { issueAtSpot } from "./spot.ts";
 import type { Whereabouts } from "./spot.ts";
 
 /**
- * An issue for each fan-out loop and tool kind that this build cannot run; none when
- * the playbook can run. `where` (a ReadPlaybook) adds file, line and column.
+ * An issue for each tool kind that this build cannot run; none when the playbook can run. `where`
+ * (a ReadPlaybook) adds file, line and column.
  */
 export function refuseUnrunnable(
   playbook: Playbook,
@@ -16,8 +16,6 @@ export function refuseUnrunnable(
 ): Issue[] {
   const issues: Issue[] = [];
   for (const step of Object.values(playbook.steps)) {
-    const loop = step.loop && unrunnableLoop(step.loop);
-    if (loop) issues.push(issueAtSpot(where, { step: step.name, field: loop.field }, loop));
     for (const task of step.tasks) {
       if (runnableKinds.includes(task.kind)) continue;
       const spot = { step: step.name, task: task.label, field: "kind" };
@@ -53,12 +51,4 @@ export function refuseLacking(
 /** Whether a task of this kind is in the playbook. */
 export function usesKind(playbook: Playbook, kind: ToolKind): boolean {
   return Object.values(playbook.steps).some(step => step.tasks.some(task => task.kind === kind));
-}
-
-function unrunnableLoop(
-  loop: Loop,
-): (Pick<Issue, "message" | "expected"> & { field: string }) | undefined {
-  if (!loop.fanout) return undefined;
-  const message = "fan-out loops (loop_mode: fanout) are not available in this build";
-  return { field: "spec.loop_mode", message, expected: "loop_mode local" };
 }

@@ -3,7 +3,7 @@ import type { ServerResponse } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { Busy, errorType } from "../../schemas/errors.ts";
 import { checked, executionsStream } from "../../schemas/requests.ts";
-import type { ApiRequest } from "../../schemas/routes.ts";
+import type { ApiRequest } from "../../schemas/route-params.ts";
 import { problemOf } from "./problems.ts";
 
 /** The longest one look waits for news; a client that leaves is forgotten within this. */

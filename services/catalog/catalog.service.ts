@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { remembered } from "../../mixins/cacher/remembered.ts";
 import { batched } from "../../mixins/batched.ts";
 import { findPython, lackingPython } from "../../mixins/python.ts";
 import {
@@ -27,12 +28,21 @@ import {
   type CatalogRegister,
 } from "../../schemas/requests.ts";
 
+/** A version that is asked for again and again costs the database one read in this time. */
+const VERSION_KEPT_SECONDS = 3_600;
 /** Paths looked through for the nearest one in an error. */
 const NEAREST_AMONG = 2_000;
 
 /** The service `catalog` over a process's runtime. */
 export default function catalogService(runtime: Runtime): ServiceSchema {
   const { database } = runtime;
+  /** A version never changes. The newest is asked for each time: a start may depend on it. */
+  const getKept = (broker: ServiceBroker, key: CatalogKey) => {
+    const load = () => get(database, find, key);
+    if (key.version === undefined) return load();
+    const name = `catalog.get:${JSON.stringify([key.path, key.version])}`;
+    return remembered(broker, { key: name, ttl: VERSION_KEPT_SECONDS, load });
+  };
   const find = batched((keys: CatalogKey[]) => findPlaybooks(database, keys));
   return {
     name: "catalog",
@@ -42,7 +52,7 @@ export default function catalogService(runtime: Runtime): ServiceSchema {
         handler: validated(catalogRegister, (ctx: Context, p) => register(runtime, p, ctx)),
       },
       /** A playbook by path: of a version, or the newest. */
-      get: { handler: validated(catalogGet, (_ctx: Context, p) => get(database, find, p)) },
+      get: { handler: validated(catalogGet, ({ broker }: Context, p) => getKept(broker, p)) },
       list: {
         handler: validated(catalogList, async (_ctx: Context, p) => ({
           playbooks: await listPlaybooks(runtime.database, p.limit),

@@ -2,7 +2,9 @@
 import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import type { ClaimBatch, Reply } from "../../mixins/actor-service.ts";
+import { batched } from "../../mixins/batched.ts";
 import { findCommand } from "../../mixins/postgres/command.ts";
+import { readHeads } from "../../mixins/postgres/stream.ts";
 import { callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { CommandsClaim } from "../../schemas/command-requests.ts";
@@ -27,7 +29,25 @@ export async function placeOf(
 ): Promise<Place> {
   const execution_id = command_id.split(":")[0] ?? "";
   const found = stream_id ?? (await issuedBy(runtime, { execution_id, command_id }));
-  return { execution_id, stream_id: found, actor: found === execution_id ? "executions" : "loops" };
+  const actor = found === execution_id ? "executions" : await kindOf(runtime, found);
+  return { execution_id, stream_id: found, actor };
+}
+
+type KindReader = (streamId: string) => Promise<ActorKind>;
+
+const readers = new WeakMap<Runtime, KindReader>();
+
+/** Who decides in a stream; questions of many callers go out together. */
+function kindOf(runtime: Runtime, streamId: string): Promise<ActorKind> {
+  let reader = readers.get(runtime);
+  if (!reader) {
+    reader = batched(async (ids: string[]) => {
+      const { heads } = await readHeads(runtime.database, ids);
+      return ids.map(id => (heads.get(id)?.kind === "fanout" ? "fanout" : "loops"));
+    });
+    readers.set(runtime, reader);
+  }
+  return reader(streamId);
 }
 
 async function issuedBy(

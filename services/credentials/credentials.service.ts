@@ -1,5 +1,5 @@
 /** Credentials by alias: kept sealed, listed without data, resolved in the same process only. */
-import type { Context, Service, ServiceSchema } from "moleculer";
+import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
 import { z } from "zod";
 import {
   findCredential,
@@ -8,6 +8,7 @@ import {
   saveCredential,
 } from "../../mixins/postgres/credential.ts";
 import type { Query } from "../../mixins/postgres/index.ts";
+import { forget, remembered } from "../../mixins/cacher/remembered.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import { nearest } from "../../schemas/playbook/nearest.ts";
 import { LIMITS, checked, credentialsRegister } from "../../schemas/requests.ts";
@@ -47,6 +48,8 @@ export interface ListedCredential {
 
 const CACHE_MS = 30_000;
 const CACHE_MAX_ENTRIES = 1_000;
+/** Type and times of a stored one; a change forgets them at once. */
+const METADATA_KEPT_SECONDS = 30;
 /** Known aliases that the error about an unknown one names. */
 const KNOWN_SHOWN = 20;
 
@@ -69,6 +72,7 @@ export function credentials(options: CredentialsOptions = {}): ServiceSchema {
        */
       register: quiet("published", async (ctx: Context) => {
         const answer = await vault.register(checked(credentialsRegister, ctx.params));
+        await forget(ctx.broker, metadataKey(answer.name));
         void ctx.broker.broadcast("credentials.changed", { name: answer.name });
         return answer;
       }),
@@ -76,12 +80,13 @@ export function credentials(options: CredentialsOptions = {}): ServiceSchema {
       list: quiet("published", async () => ({ credentials: await vault.list() })),
       /** `{name}` → the same of one. Rejected 404 when unknown. */
       get: quiet("published", async (ctx: Context) =>
-        vault.describe(checked(byName, ctx.params).name),
+        vault.describe(checked(byName, ctx.params).name, ctx.broker),
       ),
       /** `{name}` → `{name, deleted: true}`. Only stored ones; Rejected 404 when there is none. */
       delete: quiet("published", async (ctx: Context) => {
         const { name } = checked(byName, ctx.params);
         await vault.remove(name);
+        await forget(ctx.broker, metadataKey(name));
         void ctx.broker.broadcast("credentials.changed", { name });
         return { name, deleted: true };
       }),
@@ -98,7 +103,10 @@ export function credentials(options: CredentialsOptions = {}): ServiceSchema {
     },
     events: {
       "credentials.changed": (ctx: Context<{ name?: unknown }>) => {
-        vault.forget(String(ctx.params?.name));
+        const name = String(ctx.params?.name);
+        vault.forget(name);
+        // A cacher may be a node's own.
+        void forget(ctx.broker, metadataKey(name));
       },
     },
     async started(this: Service) {
@@ -106,6 +114,10 @@ export function credentials(options: CredentialsOptions = {}): ServiceSchema {
       if (options.file) this.logger.info({ file: options.file, count }, "credentials.file_read");
     },
   };
+}
+
+function metadataKey(name: string): string {
+  return `credentials.get:${JSON.stringify(name)}`;
 }
 
 /** An action whose parameters and answer stay out of traces and caches. */
@@ -155,9 +167,16 @@ class Vault {
     return [...listed.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  async describe(name: string): Promise<ListedCredential> {
+  /** What other nodes may have said is of the database; an alias of this process wins over it. */
+  async describe(name: string, broker: ServiceBroker): Promise<ListedCredential> {
     const local = this.#local(name);
     if (local) return { name, type: local.alias.type, source: local.source };
+    const load = () => this.#describeStored(name);
+    return remembered(broker, { key: metadataKey(name), ttl: METADATA_KEPT_SECONDS, load });
+  }
+
+  /** Never its data. */
+  async #describeStored(name: string): Promise<ListedCredential> {
     const { database } = this.#options;
     const row = database && (await findCredential(database, name));
     if (!row) throw await this.#unknown(name);
@@ -216,7 +235,8 @@ class Vault {
     const shown =
       known.slice(0, KNOWN_SHOWN).join(", ") + (known.length > KNOWN_SHOWN ? ", …" : "");
     const hint = near ? `did you mean '${near}'? ` : "";
-    const others = known.length > 0 ? `known: ${shown}` : "none is registered";
+    const add = `none is registered: noetl credential add ${name} --type TYPE --data JSON`;
+    const others = known.length > 0 ? `known: ${shown}` : add;
     const message = `credential '${name}' is unknown (${hint}${others})`;
     return new Rejected(message, 404, { name, nearest: near, known: known.slice(0, KNOWN_SHOWN) });
   }

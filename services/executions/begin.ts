@@ -12,6 +12,7 @@ import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { TemplateError } from "../../schemas/playbook/template-error.ts";
 import { enterAll } from "./enter.ts";
 import { evolve } from "./evolve.ts";
+import { pauseRequest } from "./paused.ts";
 import type { Running } from "./state.ts";
 
 export interface ExecutionStart {
@@ -22,6 +23,10 @@ export interface ExecutionStart {
   parent_execution_id?: string;
   start_key?: string;
   caller?: StartCaller;
+  /** The limit of the whole run; the playbook's own when absent. */
+  timeout_ms?: number;
+  /** The pause of its parent, which it begins in. */
+  paused_by?: string;
 }
 
 /** The facts of a start: with them the execution exists and its first command is issued. */
@@ -29,6 +34,7 @@ export function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
   const playbook = needPlaybook(input.playbook, context);
   const { path, version, hash } = input.playbook;
   const { meta: carried, ...asked } = input.caller ?? {};
+  const timeout_ms = input.timeout_ms ?? playbook.timeoutMs;
   const initialized: NewEvent = {
     event_type: "playbook.initialized",
     node_name: playbook.entry,
@@ -38,6 +44,7 @@ export function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
       hash,
       generation: 0,
       ...(input.parent_execution_id && { parent_execution_id: input.parent_execution_id }),
+      ...(timeout_ms !== undefined && { timeout_ms }),
       ...(input.start_key && { start_key: input.start_key }),
       ...asked,
     },
@@ -52,7 +59,8 @@ export function start(input: ExecutionStart, context: TurnContext): NewEvent[] {
     },
   };
   const state = evolve({ status: "none" }, initialized, context.now) as Running;
-  return [initialized, ...enterAll(state, playbook, context)];
+  if (input.paused_by === undefined) return [initialized, ...enterAll(state, playbook, context)];
+  return [initialized, pauseRequest(1, { by: input.paused_by })];
 }
 
 /**

@@ -1,6 +1,7 @@
 // Runs that this node has begun and ended, counted as their facts are committed.
 import { CountsBy, type Metrics } from "../../mixins/metrics.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
+import { WORKER_LOST } from "../../schemas/lease.ts";
 
 const ENDS = new Map([
   ["playbook.completed", "COMPLETED"],
@@ -20,6 +21,19 @@ export function countExecutions(metrics: Metrics): (events: StoredEvent[]) => vo
       if (event_type === "playbook.initialized") started += 1;
       const status = ENDS.get(event_type);
       if (status !== undefined) ended.add(status);
+    }
+  };
+}
+
+/** Registers how many commands this node has given up because their workers died. */
+export function countQuarantined(metrics: Metrics): (events: readonly StoredEvent[]) => void {
+  let quarantined = 0;
+  const help = "Commands given up because their workers died";
+  metrics.counter({ name: "noetl_commands_quarantined_total", help }, () => quarantined);
+  return events => {
+    for (const event of events) {
+      const isFailed = event.event_type === "command.failed";
+      if (isFailed && event.result.error?.code === WORKER_LOST) quarantined += 1;
     }
   };
 }

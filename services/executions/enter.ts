@@ -13,9 +13,10 @@ import { isLive, type ExecutionState, type Failure, type Running } from "./state
 
 /**
  * Enters every step whose tokens need not wait, and ends the execution when nothing is left to do.
- * `state` is the caller's own copy and is folded on the way.
+ * `state` is the caller's own copy and is folded on the way. A paused one stays as it is.
  */
 export function enterAll(state: Running, playbook: Playbook, context: TurnContext): NewEvent[] {
+  if (state.pause) return [];
   const events: NewEvent[] = [];
   let current: ExecutionState = state;
   function record(event: NewEvent): void {
@@ -75,7 +76,10 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
     return {
       event_type: "step.enter",
       node_name: name,
-      meta: { ...meta, loop_id: context.newId() },
+      meta: {
+        ...{ ...meta, loop_id: context.newId() },
+        ...(step.loop.fanout && { loop_mode: "fanout" as const }),
+      },
     };
   }
   const needs = needing(needsOf(step));

@@ -4,6 +4,7 @@ import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { FrozenScope } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { dropWaiting, noteExit, type ExitEvent } from "./lapse.ts";
+import { pauseAsked, resumed } from "./paused.ts";
 import { redriven } from "./redriven.ts";
 import {
   isLive,
@@ -18,7 +19,7 @@ import {
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
 export function evolve(state: ExecutionState, event: NewEvent, at: number): ExecutionState {
   if (event.event_type === "playbook.initialized") {
-    return state.status === "none" ? initialized(event) : state;
+    return state.status === "none" ? initialized(event, at) : state;
   }
   if (state.status === "none") return state;
   if (!isLive(state))
@@ -50,7 +51,16 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
       return exited(state, event);
     case "execution.cancel_requested":
       state.waiting.clear();
-      return { ...state, status: "cancelling", cancelReason: event.meta.reason };
+      return {
+        ...{ ...state, status: "cancelling", cancelReason: event.meta.reason },
+        ...(event.meta.timeout_ms !== undefined && { overran: event.meta.timeout_ms }),
+      };
+    case "execution.pause_requested":
+      return pauseAsked(state, event, at);
+    case "execution.paused":
+      return state.pause ? { ...state, pause: { ...state.pause, whole: true } } : state;
+    case "execution.resumed":
+      return resumed(state, at);
     case "playbook.completed":
       return over(state, "completed", event);
     case "playbook.failed":
@@ -62,9 +72,9 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
   }
 }
 
-function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
+function initialized(event: EventOf<"playbook.initialized">, at: number): ExecutionState {
   const { path, playbook_version: version, hash, parent_execution_id, generation } = event.meta;
-  const { requested_by, request_id } = event.meta;
+  const { requested_by, request_id, timeout_ms } = event.meta;
   const context = event.context;
   const caller = {
     ...(requested_by !== undefined && { requested_by }),
@@ -77,6 +87,7 @@ function initialized(event: EventOf<"playbook.initialized">): ExecutionState {
     playbook: { path, version, hash },
     ...(parent_execution_id === undefined ? {} : { parent_execution_id }),
     ...(Object.keys(caller).length > 0 && { caller }),
+    ...(timeout_ms !== undefined && { timeout_ms, due_at: at + timeout_ms }),
     generation,
     workload: context.workload,
     ctx: event.context.ctx ?? {},
@@ -102,9 +113,10 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): E
 }
 
 function entered(state: Running, event: EventOf<"step.enter">, at: number): ExecutionState {
-  const { step, loop_id } = event.meta;
+  const { step, loop_id, loop_mode } = event.meta;
   if (isOld(state, event.meta)) return state;
-  enter(state, event.meta, at, { loop_id, scope: frozen(state, step) });
+  const kind = loop_mode === "fanout" ? { is_fanout: true } : {};
+  enter(state, event.meta, at, { loop_id, ...kind, scope: frozen(state, step) });
   return state;
 }
 
@@ -126,7 +138,7 @@ function enter(
   state: Running,
   meta: { step: string; activation: number },
   at: number,
-  what: Pick<Token, "command_id" | "loop_id" | "scope">,
+  what: Pick<Token, "command_id" | "loop_id" | "is_fanout" | "scope">,
 ): void {
   const { step, activation } = meta;
   const upstream = upstreamOf(state, step);

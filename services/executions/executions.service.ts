@@ -3,6 +3,7 @@ import type { ActionSchema, Context, Service, ServiceBroker, ServiceSchema } fro
 import { createActorHost } from "../../mixins/actor.ts";
 import { countActors } from "../../mixins/actor-metrics.ts";
 import { actorActions, actorPorts } from "../../mixins/actor-service.ts";
+import { forget, remembered } from "../../mixins/cacher/remembered.ts";
 import { abortsOf } from "../../mixins/cancelled-work.ts";
 import { VERIFY_MS_MAX } from "../../mixins/postgres/verify.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
@@ -13,22 +14,33 @@ import {
   LIMITS,
   executionId,
   executionsCancel,
+  executionsDeadLetters,
   executionsEvents,
   executionsFailures,
   executionsList,
+  executionsPause,
   executionsRedrive,
   executionsResult,
+  executionsResume,
   executionsStart,
   executionsTail,
   executionsWait,
   validated,
 } from "../../schemas/requests.ts";
 import { announcements } from "./announce.ts";
-import { cancelChildren, cancelExecution, resumeExecution } from "./control.ts";
-import { countExecutions } from "./count.ts";
+import { cancelChildren, cancelExecution } from "./control.ts";
+import { countExecutions, countQuarantined } from "./count.ts";
 import { listFailures, redriveExecution } from "./failures.ts";
 import { executionMachine } from "./machine.ts";
-import { listEvents, listRows, readExecution, readResult, readStatus } from "./read.ts";
+import {
+  listEvents,
+  listQuarantined,
+  listRows,
+  readExecution,
+  readResult,
+  readStatus,
+} from "./read.ts";
+import { pauseExecution, pauseFamily, resumeExecution, resumeFamily, type Asking } from "./hold.ts";
 import type { ExecutionHost } from "./host.ts";
 import { startExecution } from "./start.ts";
 import type { ExecutionState } from "./state.ts";
@@ -42,6 +54,13 @@ const PATIENT = {
   // Whoever waits costs nothing: the bulkhead of an app must not make others wait for them.
   bulkhead: { enabled: false },
 };
+
+/** An end is asked for by many who wait for it. A redrive forgets it. */
+const STATUS_KEPT_SECONDS = 10;
+
+function statusKey(executionId: string): string {
+  return `executions.status:${executionId}`;
+}
 
 /** A proof may be a long read: one at a time, and few that wait for their turn. */
 const PROVING = {
@@ -63,7 +82,9 @@ export default function executionsService(runtime: Runtime): ServiceSchema {
       deliver: {
         visibility: "public",
         tracing: false,
-        handler: validated(executionsDeliver, (_ctx: Context, p) => deliver(runtime, host, p)),
+        handler: validated(executionsDeliver, ({ broker }: Context, p) =>
+          deliver({ runtime, host, broker }, p),
+        ),
       },
     },
     created(this: Service) {
@@ -83,7 +104,15 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
       handler: validated(executionId, (_ctx: Context, p) => readExecution(runtime, p.execution_id)),
     },
     status: {
-      handler: validated(executionId, (_ctx: Context, p) => readStatus(runtime, p.execution_id)),
+      handler: validated(executionId, ({ broker }: Context, p) =>
+        remembered(broker, {
+          key: statusKey(p.execution_id),
+          ttl: STATUS_KEPT_SECONDS,
+          load: () => readStatus(runtime, p.execution_id),
+          // What runs is never shown as it was.
+          isLasting: ({ completed, failed, is_cancelled }) => completed || failed || is_cancelled,
+        }),
+      ),
     },
     list: { handler: validated(executionsList, (_ctx: Context, p) => listRows(runtime, p)) },
     events: { handler: validated(executionsEvents, (_ctx: Context, p) => listEvents(runtime, p)) },
@@ -102,6 +131,10 @@ function questions(runtime: Runtime): Record<string, ActionSchema> {
     /** Items of a loop that failed, by index, with their errors. */
     failures: {
       handler: validated(executionsFailures, (_ctx: Context, p) => listFailures(runtime, p)),
+    },
+    /** Commands that were given up because their workers died. */
+    dead_letters: {
+      handler: validated(executionsDeadLetters, (_ctx: Context, p) => listQuarantined(runtime, p)),
     },
     /** The result of a step that has finished, or of the last one. */
     result: {
@@ -143,36 +176,60 @@ function requests(runtime: Runtime, host: () => ExecutionHost): Record<string, A
     },
     /** Runs again what failed of a run that has ended. */
     redrive: {
-      handler: validated(executionsRedrive, (ctx: Context, p) =>
-        redriveExecution(runtime, host(), p, requestedBy(ctx)),
+      handler: validated(executionsRedrive, async (ctx: Context, p) => {
+        const answer = await redriveExecution(runtime, host(), p, requestedBy(ctx));
+        await forget(ctx.broker, statusKey(p.execution_id));
+        return answer;
+      }),
+    },
+    /** Asks a run to begin nothing more; what runs finishes. */
+    pause: {
+      handler: validated(executionsPause, (ctx: Context, p) =>
+        pauseExecution({ runtime, host: host(), broker: ctx.broker }, p, requestedBy(ctx)),
       ),
     },
-    /** Makes this node go on with an execution that was left, and its descendants. */
+    /** Goes on with a run that was paused, or left, and with its descendants. */
     resume: {
-      handler: validated(executionId, (_ctx: Context, p) =>
-        resumeExecution(runtime, p.execution_id),
+      handler: validated(executionsResume, (ctx: Context, p) =>
+        resumeExecution({ runtime, host: host(), broker: ctx.broker }, p, requestedBy(ctx)),
       ),
     },
   };
 }
 
-async function deliver(runtime: Runtime, host: ExecutionHost, { to, input }: ExecutionsDeliver) {
+async function deliver(asking: Asking, { to, input }: ExecutionsDeliver) {
+  const { runtime, host } = asking;
   const { execution_id, stream_id } = to;
-  if (input.type === "cancel_children") return cancelChildren(runtime, host, execution_id);
-  const answer = await host.send({ execution_id, stream_id }, input);
-  return { changed: answer.changed };
+  switch (input.type) {
+    case "cancel_children":
+      return cancelChildren(runtime, host, execution_id);
+    case "pause_family":
+      return pauseFamily(asking, execution_id);
+    case "resume_family":
+      return resumeFamily(asking, execution_id, input.by);
+    case "loop_done": {
+      const answer = await host.send({ execution_id, stream_id }, input);
+      return { changed: answer.changed };
+    }
+  }
 }
 
 /**
  * Reads, and messages that find nothing to change where they are not expected yet: the owner may
  * only not know what another node has decided.
  */
-const PROVED: ReadonlySet<string> = new Set(["describe", "loop_done", "children_gone"]);
+const PROVED: ReadonlySet<string> = new Set([
+  "describe",
+  "loop_done",
+  "children_gone",
+  "family_paused",
+]);
 
 function createHost(runtime: Runtime, broker: ServiceBroker): ExecutionHost {
   const ports = actorPorts(runtime, broker, "executions");
   const abort = abortsOf(broker);
   const count = countExecutions(runtime.metrics);
+  runtime.feed.subscribe(countQuarantined(runtime.metrics));
   const host = createActorHost({
     ...ports,
     machine: executionMachine,

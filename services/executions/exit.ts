@@ -54,7 +54,11 @@ export function loopDone(input: LoopReport, state: Running, context: TurnContext
     ref: `noetl://execution/${state.execution_id}/loop/${loop_id}/results`,
     bytes: 0,
     tier: "log",
-    extract: { ...rowsOf(input), stats: { ...stats }, status: late ? "failed" : wordOf(input) },
+    extract: {
+      ...rowsOf(input),
+      ...(input.fanin && { fanin: { ...input.fanin } }),
+      ...{ stats: { ...stats }, status: late ? "failed" : wordOf(input) },
+    },
   };
   const status = input.status === "ok" && !late ? ("ok" as const) : ("error" as const);
   const error = late ? timeoutError(token) : input.error;
@@ -72,7 +76,8 @@ export function loopDone(input: LoopReport, state: Running, context: TurnContext
 }
 
 /** Rows of a cursor may fail without failing its loop: the word says that some did. */
-function wordOf({ cursor, stats, status }: LoopReport): string {
+function wordOf({ cursor, fanin, stats, status }: LoopReport): string {
+  if (fanin) return fanin.status;
   return cursor && status === "ok" && stats.failed > 0 ? "partial" : status;
 }
 

@@ -15,14 +15,18 @@ import { caughtUp } from "./wait.ts";
 /** An item larger than this is not shown beside its error. */
 const ITEM_BYTES_MAX = 2_048;
 
+/** What the row says of a loop or a fan-out. */
+interface Loop {
+  loop_id: string;
+  failed: number;
+}
+
 /** Failed items of the newest activations of loops, by step and index. Throws Rejected 404. */
 export async function listFailures(runtime: Runtime, request: ExecutionsFailures) {
   const { execution_id, step, after, limit } = request;
   const row = await rowOf(runtime, execution_id);
-  const loops = (row.state["loop"] ?? {}) as unknown as Record<
-    string,
-    { loop_id: string; failed: number }
-  >;
+  const { loop = {}, fanout = {} } = row.state as unknown as Record<string, Record<string, Loop>>;
+  const loops = { ...loop, ...fanout };
   const names = Object.keys(loops).filter(name => loops[name]?.failed);
   const name = step ?? names[0];
   const found = name === undefined ? undefined : loops[name];

@@ -4,27 +4,29 @@ import {
   decideClaim,
   decideRelease,
   fenced,
-  handOff,
   heldBy,
   heldOf,
-  ofDropped,
-  rings,
+  paused,
   settled,
   type ClaimInput,
   type OutcomeInput,
   type ReleaseInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import { leaseDeadline } from "../../schemas/lease.ts";
-import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
+import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import type { Grant, StartCaller } from "../../schemas/frozen-scope.ts";
 import { cutScope } from "../../schemas/playbook/step-reads.ts";
 import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { start, type ExecutionStart } from "./begin.ts";
+import { cancel, gone } from "./cancelled.ts";
 import { evolve } from "./evolve.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
-import { loopDone, settle, timeoutError } from "./exit.ts";
+import { loopDone, settle } from "./exit.ts";
+import { pauseStand, pending, type PauseStand } from "./messages.ts";
+import { familyPaused, pause, resume, type PauseInput, type ResumeInput } from "./paused.ts";
 import { redrive, type RedriveInput } from "./redrive.ts";
 import {
   fork,
@@ -37,8 +39,8 @@ import {
   type ExecutionState,
   type Lapse,
   type Running,
-  type Token,
 } from "./state.ts";
+import { statusWord } from "./status.ts";
 import { earliestTimeout, wake } from "./wake.ts";
 
 export type ExecutionInput =
@@ -49,6 +51,9 @@ export type ExecutionInput =
   | LoopReport
   | { type: "cancel"; reason?: string; asked?: RequestedBy }
   | RedriveInput
+  | PauseInput
+  | ResumeInput
+  | { type: "family_paused"; pause: number }
   | { type: "children_gone" }
   | { type: "describe" }
   | { type: "wake" };
@@ -63,6 +68,8 @@ export interface ExecutionAnswer {
   generation: number;
   /** Told to a `describe` while the run lives: a child is asked for by who asked for its parent. */
   caller?: StartCaller;
+  /** Told to a `describe` of a run that is or was paused. */
+  pause?: PauseStand;
   /** Told to a `describe` after its end: what a redrive would run again, by step. */
   lapsed?: [string, Lapse][];
 }
@@ -75,9 +82,8 @@ function decide(input: ExecutionInput, state: ExecutionState, context: TurnConte
     case "claim":
       // What the answer needs is asked for here: an answer cannot wait.
       needPlaybook(state.playbook, context);
-      return state.status === "running"
-        ? decideClaim(input, state.commands.get(input.command_id))
-        : refuseClaim(input);
+      refuseClaim(input, state);
+      return decideClaim(input, state.commands.get(input.command_id));
     case "release":
       return decideRelease(input, state.commands.get(input.command_id));
     case "outcome":
@@ -86,10 +92,16 @@ function decide(input: ExecutionInput, state: ExecutionState, context: TurnConte
       return loopDone(input, state, context);
     case "cancel":
       return state.status === "cancelling" ? [] : cancel(input, state);
+    case "pause":
+      return pause(input, state);
+    case "resume":
+      return resume(input, state, context);
+    case "family_paused":
+      return familyPaused(input, state);
     case "redrive":
       return redriveLive(input, state);
     case "children_gone":
-      return state.status === "cancelling" && state.tokens.size === 0 ? [cancelled(state)] : [];
+      return state.status === "cancelling" && state.tokens.size === 0 ? [gone(state)] : [];
     case "wake":
       return wake(state, context);
     case "describe":
@@ -118,7 +130,8 @@ function decideOver(
     case "outcome":
       throw settled(input.command_id);
     case "cancel":
-      if (state.status === "cancelled") return [];
+    case "pause":
+      if (state.status === "cancelled" && input.type === "cancel") return [];
       throw new Rejected(`the execution is already ${state.status.toUpperCase()}`, 409, {
         status: state.status.toUpperCase(),
       });
@@ -135,27 +148,16 @@ function redriveLive({ generation }: RedriveInput, state: Running): NewEvent[] {
   });
 }
 
-function refuseClaim(input: ClaimInput): never {
-  throw new Rejected(`command ${input.command_id} belongs to a cancelled execution`, 409, {
-    reason: "cancelled",
-  });
-}
-
-function cancel(input: { reason?: string; asked?: RequestedBy }, state: Running): NewEvent[] {
-  const requested: NewEvent = {
-    event_type: "execution.cancel_requested",
-    meta: { ...(input.reason && { reason: input.reason }), ...input.asked },
-  };
-  const open = [...state.commands.values()].map((command): NewEvent => ({
-    event_type: "command.cancelled",
-    node_name: command.step,
-    meta: { ...ofDropped(command), next: [], step_status: "cancelled" },
-  }));
-  return [requested, ...open];
-}
-
-function cancelled(state: Running): NewEvent {
-  return { event_type: "execution.cancelled", meta: { generation: state.generation } };
+function refuseClaim({ command_id, claim_id }: ClaimInput, state: Running): void {
+  if (state.status === "cancelling") {
+    throw new Rejected(`command ${command_id} belongs to a cancelled execution`, 409, {
+      reason: "cancelled",
+    });
+  }
+  // Who has claimed it before the pause is answered again.
+  if (state.pause && state.commands.get(command_id)?.holder?.claim_id !== claim_id) {
+    throw paused(command_id);
+  }
 }
 
 function answer(
@@ -192,8 +194,11 @@ function answer(
   };
 }
 
-function describe(state: ExecutionState): Pick<ExecutionAnswer, "caller" | "lapsed"> {
-  if (isLive(state)) return state.caller ? { caller: state.caller } : {};
+function describe(state: ExecutionState): Partial<ExecutionAnswer> {
+  if (isLive(state)) {
+    const stand = pauseStand(state);
+    return { ...(state.caller && { caller: state.caller }), ...(stand && { pause: stand }) };
+  }
   return state.status !== "none" && state.live ? { lapsed: [...state.live.lapsed] } : {};
 }
 
@@ -207,64 +212,9 @@ function granted(input: ClaimInput | OutcomeInput, state: Running) {
   return command?.holder?.claim_id === input.claim_id ? command : undefined;
 }
 
-/** The status everybody reads (design §2). */
-export function statusWord(state: ExecutionState): string {
-  if (state.status === "none" || state.status === "cancelling") return "RUNNING";
-  return state.status.toUpperCase();
-}
-
 /** How often an execution was redriven. */
 export function generationOf(state: ExecutionState): number {
   return state.status === "none" ? 0 : state.generation;
-}
-
-function* pending(state: ExecutionState): Iterable<Effect> {
-  if (!isLive(state)) return;
-  const { execution_id } = state;
-  if (state.status === "running") {
-    const stream = { execution_id, stream_id: execution_id, actor: "executions" as const };
-    yield* rings(state.commands.values(), stream);
-  }
-  for (const token of state.tokens.values()) {
-    if (token.loop_id !== undefined) yield* toLoop(token, state);
-  }
-  if (state.status === "cancelling" && state.tokens.size === 0) {
-    const to = { actor: "executions" as const, execution_id, stream_id: execution_id };
-    yield { kind: "message", key: "children", to, input: { type: "cancel_children" } };
-  }
-}
-
-/**
- * What a loop must hear: that it starts, and that it must end. The end names the start too, as
- * either may arrive first.
- */
-function* toLoop(token: Token, state: Running): Iterable<Effect> {
-  const { execution_id, playbook } = state;
-  const { step, activation, scope, redrive: again } = token;
-  const loop_id = token.loop_id as string;
-  const to = { actor: "loops" as const, execution_id, stream_id: loop_id };
-  const ids = { execution_id, loop_id, step, activation };
-  const start = { type: "start", ...ids, playbook, scope, ...(again && { redrive: again }) };
-  const end = endOf(token, state);
-  if (end) yield { kind: "message", key: `${end.type}:${loop_id}`, to, input: { ...end, start } };
-  else yield { kind: "message", key: `loop:${loop_id}`, to, input: start };
-}
-
-/**
- * A cancelled or late loop drops what it runs; after a failure elsewhere, running iterations
- * finish.
- */
-function endOf(
-  token: Token,
-  state: Running,
-): { type: "cancel" | "stop"; reason: string } | undefined {
-  if (state.status === "cancelling") {
-    return { type: "cancel", reason: state.cancelReason ?? "the execution was cancelled" };
-  }
-  if (token.timed_out_ms !== undefined) {
-    return { type: "cancel", reason: timeoutError(token).message };
-  }
-  return state.failure && { type: "stop", reason: "another step of the execution failed" };
 }
 
 function deadline(state: ExecutionState, context: TurnContext): number | undefined {

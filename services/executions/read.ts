@@ -1,17 +1,19 @@
 // What readers are told about executions: rows of the projection and pages of the log.
 import { batched } from "../../mixins/batched.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
+import { listDeadLetters } from "../../mixins/postgres/dead-letter.ts";
 import { pageEvents, readStepResult } from "../../mixins/postgres/event.ts";
-import {
-  listExecutions,
-  readExecutions,
-  type ExecutionRow,
-} from "../../mixins/postgres/execution.ts";
+import { listExecutions, type ExecutionRow } from "../../mixins/postgres/execution.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { paceOf } from "../../schemas/loop-pace.ts";
-import type { ExecutionsEvents, ExecutionsList, ExecutionsResult } from "../../schemas/requests.ts";
+import type {
+  ExecutionsDeadLetters,
+  ExecutionsEvents,
+  ExecutionsList,
+  ExecutionsResult,
+} from "../../schemas/requests.ts";
 
 /** An execution as every door shows it; ids are strings, times ISO 8601. */
 export interface ExecutionView {
@@ -31,6 +33,7 @@ export interface ExecutionView {
    * By step: `{loop_id, total, done, failed, in_flight, completed, rate_per_second, eta_seconds}`.
    */
   loop_progress: JsonObject;
+  /** The same of fan-outs, with `total_shards` and `status`; their counts are of shards. */
   fanout_progress: JsonObject;
   state: JsonObject;
 }
@@ -53,7 +56,7 @@ export async function rowOf(runtime: Runtime, executionId: string): Promise<Exec
   let reader = readers.get(runtime);
   if (!reader) {
     reader = batched(async (ids: string[]) => {
-      const rows = await readExecutions(runtime.database, ids);
+      const rows = await runtime.rows.read(ids);
       const byId = new Map(rows.map(row => [row.execution_id, row]));
       return ids.map(id => byId.get(id));
     });
@@ -100,7 +103,7 @@ export function toView(row: ExecutionRow, now: number): ExecutionView {
     error: row.error,
     result: (row.result as { context?: unknown } | null)?.context ?? null,
     loop_progress: progressOf(row, now),
-    fanout_progress: (state["fanout"] ?? {}) as JsonObject,
+    fanout_progress: fanoutsOf(row, now),
     state,
   };
 }
@@ -110,6 +113,18 @@ function progressOf({ state }: ExecutionRow, now: number): JsonObject {
   const loops = (state["loop"] ?? {}) as unknown as Record<string, Parameters<typeof paceOf>[0]>;
   const shown = Object.entries(loops).map(([step, { marks, ...loop }]) => {
     return [step, { ...loop, ...paceOf({ ...loop, ...(marks && { marks }) }, now) }] as const;
+  });
+  return Object.fromEntries(shown);
+}
+
+type Shown = Omit<Parameters<typeof paceOf>[0], "total"> & { total_shards: number };
+
+/** The same of fan-outs: a shard is what is counted there. */
+function fanoutsOf({ state }: ExecutionRow, now: number): JsonObject {
+  const fanouts = (state["fanout"] ?? {}) as unknown as Record<string, Shown>;
+  const shown = Object.entries(fanouts).map(([step, { marks, ...fanout }]) => {
+    const counted = { ...fanout, total: fanout.total_shards, ...(marks && { marks }) };
+    return [step, { ...fanout, ...paceOf(counted, now) }] as const;
   });
   return Object.fromEntries(shown);
 }
@@ -127,6 +142,7 @@ export async function readStatus(runtime: Runtime, executionId: string) {
     is_cancelled: status === "CANCELLED",
     current_step: row.last_node_name,
     progress: progressOf(row, runtime.clock.now()),
+    fanout_progress: fanoutsOf(row, runtime.clock.now()),
   };
 }
 
@@ -172,6 +188,15 @@ export async function listEvents(runtime: Runtime, request: ExecutionsEvents) {
     events: events.map(event => forReaders(event, row)),
     pagination: { page, page_size, total, has_next: offset + events.length < total },
   };
+}
+
+/** Commands that were given up because their workers died. */
+export async function listQuarantined(runtime: Runtime, filter: ExecutionsDeadLetters) {
+  const limit = filter.limit + 1;
+  const rows = await listDeadLetters(runtime.database, { ...filter, limit });
+  const dead_letters = rows.slice(0, filter.limit);
+  const next = rows.length > filter.limit ? dead_letters.at(-1)?.event_id : undefined;
+  return { dead_letters, ...(next !== undefined && { next }) };
 }
 
 /**

@@ -27,7 +27,13 @@ export interface Plan {
 export function redriven(state: Ended, event: EventOf<"execution.redriven">): ExecutionState {
   if (!state.live || event.meta.generation !== state.generation + 1) return state;
   const { enter, taken, broken, ctx, final } = event.context as unknown as Plan;
-  const { failure: _failure, handled: _handled, ...live } = copyOf(state.live);
+  const {
+    failure: _failure,
+    handled: _handled,
+    pause: _pause,
+    due_at: _due,
+    ...live
+  } = copyOf(state.live);
   for (const step of taken) live.lapsed.delete(step);
   for (const { step, failure } of broken) {
     const lapse = state.live.lapsed.get(step);

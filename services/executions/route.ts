@@ -6,7 +6,7 @@ import type { Arc, Playbook, Step } from "../../schemas/playbook/model.ts";
 import { keepRoots, partsOf, viewOfRoots } from "../../schemas/playbook/kept-roots.ts";
 import { readPaths, renderSet } from "../../schemas/playbook/render.ts";
 import { createScope, type ScopeParts } from "../../schemas/playbook/scope.ts";
-import { dataOf, envelopeOf, LostValue } from "../../schemas/playbook/stored-result.ts";
+import { dataOf, envelopeOf, faninOf, LostValue } from "../../schemas/playbook/stored-result.ts";
 import { guardSource, isTrue, TemplateError } from "../../schemas/playbook/template.ts";
 import { wholeScope, type Failure, type Running } from "./state.ts";
 
@@ -87,6 +87,7 @@ class Routing {
       output: envelopeOf(finished.result, loaded),
       result: dataOf(finished.result, loaded),
       event: eventView(finished),
+      fanin: faninOf(finished.result, loaded),
       error: finished.result.error ?? null,
     };
   }
@@ -159,6 +160,7 @@ function namesFailure(arc: Arc): boolean {
     ([root, member]) =>
       (root === "event" && (member === "name" || member === "status")) ||
       (root === "output" && (member === "status" || member === "error")) ||
+      (root === "fanin" && (member === "status" || member === "failed")) ||
       root === "error",
   );
 }

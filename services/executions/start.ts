@@ -3,12 +3,13 @@ import { createHash } from "node:crypto";
 import type { Context } from "moleculer";
 import { ownedId } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { findStart } from "../../mixins/postgres/execution.ts";
 import { Conflict, Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { PlaybookPin } from "../../schemas/frozen-scope.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { ExecutionsStart } from "../../schemas/requests.ts";
+import { durationMs } from "../../schemas/playbook/duration.ts";
 import { askerOf } from "./asker.ts";
+import { unlessOver } from "./control.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
 import type { ExecutionAnswer } from "./machine.ts";
 
@@ -36,6 +37,8 @@ export async function startExecution(
   const { parent_execution_id, idempotency_key: key } = request;
   const parent =
     parent_execution_id === undefined ? undefined : await liveParent(host, parent_execution_id);
+  const paused_by = pausedBy(parent);
+  const timeout_ms = durationMs(request.timeout);
   const caller = askerOf(ctx, runtime.settings.starts.metaKeys, parent?.caller);
   const payload = (request.payload ?? {}) as JsonObject;
   const request_hash = hashOf([playbook.path, playbook.hash, payload, parent_execution_id ?? null]);
@@ -50,6 +53,8 @@ export async function startExecution(
         parent_execution_id,
         start_key: key,
         caller,
+        ...(timeout_ms !== undefined && { timeout_ms }),
+        ...(paused_by !== undefined && { paused_by }),
       },
       {
         path: playbook.path,
@@ -59,6 +64,7 @@ export async function startExecution(
         ...(key === undefined ? {} : { key, request_hash, key_ttl_seconds: KEY_TTL_SECONDS }),
       },
     );
+    if (parent_execution_id !== undefined) await follow(host, parent_execution_id, execution_id);
     const { path, version } = playbook;
     return { execution_id, status: answer.status, path, version, created: true };
   } catch (error) {
@@ -72,6 +78,26 @@ async function liveParent(host: ExecutionHost, parentId: string): Promise<Execut
   const parent = await host.send(streamOf(parentId), { type: "describe" });
   if (parent.status !== "CANCELLED" && !parent.cancelling) return parent;
   throw new Rejected(`parent execution ${parentId} is cancelled`, 409, { status: "CANCELLED" });
+}
+
+function pausedBy(parent: ExecutionAnswer | undefined): string | undefined {
+  return parent?.pause && parent.pause.is !== "over" ? parent.pause.name : undefined;
+}
+
+/**
+ * A parent that was cancelled or paused while its child was being started has not met it: the child
+ * follows now.
+ */
+async function follow(host: ExecutionHost, parentId: string, childId: string): Promise<void> {
+  const parent = await host.send(streamOf(parentId), { type: "describe" });
+  const child = streamOf(childId);
+  const by = pausedBy(parent);
+  if (parent.status === "CANCELLED" || parent.cancelling) {
+    const reason = `its parent ${parentId} was cancelled`;
+    await unlessOver(host.send(child, { type: "cancel", reason }));
+  } else if (by !== undefined) {
+    await unlessOver(host.send(child, { type: "pause", by }));
+  }
 }
 
 /** The playbook to run: text is registered first, a path is looked up. */
@@ -89,7 +115,7 @@ async function existing(
   host: ExecutionHost,
   wanted: { key: string; request_hash: string; playbook: PlaybookPin },
 ): Promise<Started> {
-  const start = await findStart(runtime.database, wanted.key);
+  const start = await runtime.store.findStart(wanted.key);
   if (!start) throw new Unavailable("the key of this start is being decided; try again");
   if (start.request_hash !== wanted.request_hash) {
     throw new Rejected(`idempotency key '${wanted.key}' was used for another request`, 409, {

@@ -16,6 +16,8 @@ export interface Token {
   upstream?: string;
   command_id?: string;
   loop_id?: string;
+  /** Its loop is a fan-out. */
+  is_fanout?: boolean;
   /** What the loop's templates see, frozen when the step was entered. */
   scope?: FrozenScope;
   /** The limit that a loop step has passed: its loop is told to stop, and the step has failed. */
@@ -72,6 +74,24 @@ export interface Live {
   /** The last step that exited, whose result is the execution's. */
   last?: string;
   cancelReason?: string;
+  /** The limit of the whole run, when it is reached, and that it was. */
+  timeout_ms?: number;
+  due_at?: number;
+  overran?: number;
+  /** Pauses so far. */
+  pauses?: number;
+  pause?: Pause;
+}
+
+/** Nothing is entered, issued or claimed; what runs finishes. */
+export interface Pause {
+  number: number;
+  /** Since when; steps do not grow older meanwhile. */
+  at: number;
+  /** Loops and children know of it. */
+  whole: boolean;
+  /** The ancestor's pause that it is part of. */
+  by?: string;
 }
 
 export type ExecutionState =
@@ -100,6 +120,11 @@ export function isLive(state: ExecutionState): state is Running {
 
 export function tokenKey(step: string, activation: number): string {
   return `${step}:${activation}`;
+}
+
+/** A pause's name for those below its execution. */
+export function pauseName(executionId: string, number: number): string {
+  return `${executionId}:${number}`;
 }
 
 /** A copy whose maps can be changed; commands are copied because claims change them in place. */

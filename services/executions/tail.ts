@@ -4,11 +4,10 @@ import { readFacts, readMarks, type ExecutionMark } from "../../mixins/postgres/
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ExecutionsTail } from "../../schemas/requests.ts";
 import { forReaders, rowOf, toView, unknownExecution, type ExecutionView } from "./read.ts";
+import { isOver } from "./status.ts";
 
 /** What other nodes write is looked for this often; what this process writes is heard at once. */
 const LOOK_MS = 500;
-
-const OVER: ReadonlySet<string> = new Set(["COMPLETED", "FAILED", "CANCELLED"]);
 
 export interface ExecutionTail {
   /**
@@ -47,7 +46,7 @@ export async function tailExecution(
     try {
       const mark = await markOf(execution_id);
       if (!mark) throw unknownExecution(execution_id);
-      const isNew = mark.version > after || mark.seen !== seen || OVER.has(mark.status);
+      const isNew = mark.version > after || mark.seen !== seen || isOver(mark.status);
       const left = until - clock.now();
       if (isNew || left <= 0 || stopping()) return await look(runtime, request, mark);
       // Everybody looks at the same moments, so that one statement serves all of a process.
@@ -72,7 +71,7 @@ async function look(
     version: facts.at(-1)?.version ?? after,
     seen,
     execution,
-    ended: OVER.has(execution.status) && facts.length < limit,
+    ended: isOver(execution.status) && facts.length < limit,
   };
 }
 

@@ -7,7 +7,7 @@ import { unknownExecution } from "./read.ts";
 /** The rules, in the order in which a reader asks for them. */
 const RULES = [
   ...["versions", "commands", "names", "fence", "cancel", "end"],
-  ...["loops", "items", "counts", "digest", "terminal", "row", "wakers"],
+  ...["loops", "items", "counts", "fanin", "digest", "terminal", "row", "wakers"],
 ];
 
 export interface Check {

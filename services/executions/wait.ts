@@ -2,11 +2,11 @@
 import type { ServiceBroker } from "moleculer";
 import { hostsOf, isOffered, isUnreachable, rendezvous } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { listOpenDescendants } from "../../mixins/postgres/execution.ts";
 import type { ExecutionsWait } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
-import { generationOf, statusWord } from "./machine.ts";
+import { generationOf } from "./machine.ts";
 import { readExecution, type ExecutionView } from "./read.ts";
+import { isOver, statusWord } from "./status.ts";
 
 /** Another node may own the stream: its head is looked at this often. */
 const LOOK_MS = 500;
@@ -94,7 +94,7 @@ async function watched(
   let wake = () => {};
   const stop = host.watch(stream, state => {
     const status = statusWord(state);
-    if (status === "RUNNING") return;
+    if (!isOver(status)) return;
     end ??= { status, generation: generationOf(state), justNow: true };
     wake();
   });
@@ -102,7 +102,7 @@ async function watched(
     for (;;) {
       const { status, generation } = await host.send(stream, { type: "describe" });
       if (end) return end;
-      if (status !== "RUNNING") return { status, generation, justNow: false };
+      if (isOver(status)) return { status, generation, justNow: false };
       const left = until - runtime.clock.now();
       if (left <= 0) return undefined;
       await new Promise<void>(resolve => {
@@ -122,7 +122,7 @@ async function watched(
 
 async function familyEnded(runtime: Runtime, executionId: string, until: number): Promise<void> {
   while (runtime.clock.now() < until) {
-    const open = await listOpenDescendants(runtime.database, executionId, 1);
+    const open = await runtime.rows.openDescendants(executionId, 1);
     if (open.length === 0) return;
     await runtime.clock.sleep(200);
   }
@@ -142,7 +142,7 @@ export async function caughtUp(
     const generation = Number(row.state["generation"] ?? 0);
     const isThere =
       generation > end.generation ||
-      (generation === end.generation && (row.status !== "RUNNING" || end.status === "RUNNING"));
+      (generation === end.generation && (isOver(row.status) || !isOver(end.status)));
     if (isThere || runtime.clock.now() >= until) {
       next.cancel();
       return isThere ? row : { ...row, status: end.status };

@@ -15,8 +15,9 @@ import { KEY_MEMORY_MS } from "../../schemas/access.ts";
 import { requestedBy } from "../../schemas/caller.ts";
 import type { Caller } from "../../schemas/caller.ts";
 import { Rejected } from "../../schemas/errors.ts";
-import { keysCreate, keysRevoke, LIMITS, nothing, validated } from "../../schemas/requests.ts";
-import type { KeysCreate } from "../../schemas/requests.ts";
+import { keysCreate, keysRevoke } from "../../schemas/key-requests.ts";
+import type { KeysCreate } from "../../schemas/key-requests.ts";
+import { LIMITS, nothing, validated } from "../../schemas/requests.ts";
 
 export interface KeysOptions {
   database: Query;

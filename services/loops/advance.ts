@@ -6,7 +6,7 @@ import { commandId, type CommandName } from "../../schemas/ids.ts";
 import { digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { Bitmap } from "../../schemas/bitmap.ts";
-import { acceptance } from "./accepted.ts";
+import { acceptance } from "../../schemas/accepted.ts";
 import { ITEM_MS_MIN, type Running } from "./state.ts";
 
 /**
@@ -26,8 +26,12 @@ export function tallyOf(state: Running): Tally {
   return { open: open.size, success, failed, digest, error };
 }
 
-/** Issues up to the window, or ends the loop when nothing is open and nothing is left to issue. */
+/**
+ * Issues up to the window, or ends the loop when nothing is open and nothing is left to issue. A
+ * paused loop does neither.
+ */
 export function goOn(state: Running, tally: Tally): NewEvent[] {
+  if (state.paused) return [];
   const { plan, stopReason } = state;
   // Items that failed before and do not run again keep none of the others from running.
   const isSpent = tally.failed - (state.inheritedFailed ?? 0) > plan.tolerance;

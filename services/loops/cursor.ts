@@ -1,12 +1,12 @@
 // Loops over a cursor: slots that claim rows of a user's table until a claim gives none.
 import {
   fenced,
-  handOff,
   ofCommand,
   type Command,
   type FrameReport,
   type OutcomeInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
@@ -16,13 +16,14 @@ import type { Json } from "../../schemas/json.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { exhausted, expiryOf } from "../../schemas/lease.ts";
-import { acceptance, readSets, type Sets } from "./accepted.ts";
+import { acceptance, readSets, type Sets } from "../../schemas/accepted.ts";
 import { cut, done, tallyOf } from "./advance.ts";
 import { evolve } from "./evolve.ts";
 import { fork, type Claiming, type Slot } from "./state.ts";
 
 /** Issues the next claim of each slot that is ready, or ends the loop when all are through. */
 export function goOnClaiming(state: Claiming): NewEvent[] {
+  if (state.paused) return [];
   const { cursor, open } = state;
   const { slots, accepted } = cursor;
   const error = cursor.error ?? endlessOf(state);
@@ -79,13 +80,15 @@ function issue(state: Claiming, place: number): NewEvent {
 
 /** Claims whose pause after a failure is over. */
 export function claimsDue(state: Claiming, now: number): NewEvent[] {
+  if (state.paused) return [];
   return state.cursor.slots.flatMap((slot, place) =>
     slot.status === "waiting" && (slot.retry_at ?? 0) <= now ? issue(state, place) : [],
   );
 }
 
 /** When the first failed claim is made again; Infinity when none is. */
-export function earliestClaim({ cursor }: Claiming): number {
+export function earliestClaim({ cursor, paused }: Claiming): number {
+  if (paused) return Infinity;
   return Math.min(...cursor.slots.map(slot => slot.retry_at ?? Infinity));
 }
 

@@ -1,30 +1,16 @@
 // The fold of a loop's facts. Total: it never throws, logs or asks the time.
-import { Bitmap } from "../../schemas/bitmap.ts";
 import { evolveCommand, issuedAs, type Command } from "../../schemas/command.ts";
-import type {
-  EventOf,
-  LoopStats,
-  NewEvent,
-  OutcomeResult,
-  ResultReference,
-} from "../../schemas/events.ts";
-import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
-import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
+import type { EventOf, LoopStats, NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import type { JsonObject } from "../../schemas/json.ts";
+import { begunAs, type Fresh } from "../../schemas/loop-begun.ts";
+import { waitAnew } from "../../schemas/time-limits.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
+import { openThrottle } from "../../schemas/retry-budget.ts";
 import { foldCursor, freshCursor } from "./cursor-fold.ts";
+import { answer, park, tryAgain } from "./parked.ts";
 import { ITEM_MS_MIN, isClaiming, type LoopState, type Running } from "./state.ts";
-
-/**
- * What a start knows beside its event, so that the fold of that same turn need not load it again.
- */
-export interface Fresh {
-  execution_id: string;
-  scope: FrozenScope;
-  collection?: Json[];
-}
 
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
 export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh): LoopState {
@@ -43,20 +29,28 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "command.expired":
     case "command.released": {
       const command = state.open.get(event.meta.command_id);
+      if (command && event.event_type === "command.released") park(state, command, event);
       if (command) evolveCommand(command, event, at);
       return state;
     }
+    case "loop.probed":
+      return tryAgain(state, event);
     case "command.completed":
     case "command.failed":
-      return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event);
+      return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event, at);
     case "frame.committed":
-      return committed(state, event);
+      return committed(state, event, at);
     case "command.cancelled":
       giveUp(state, event.meta.command_id);
       return state;
     case "execution.cancel_requested":
       state.stopReason = event.meta.reason ?? "the execution asked for it";
       return state;
+    case "execution.paused":
+      return { ...state, pauses: event.meta.pause ?? 1, paused: true };
+    case "execution.resumed":
+      waitAnew(state.open.values(), at);
+      return { ...state, pauses: event.meta.pause ?? 1, paused: false };
     case "loop.done":
       return over(
         state,
@@ -70,46 +64,20 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
 }
 
 function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
-  const kept = (event.context ?? {}) as JsonObject;
-  const { loop_id, step, activation } = event.meta;
-  const plan = kept["plan"] as unknown as LoopPlan;
+  const loop = begunAs(event, fresh);
+  const plan = loop.plan as typeof loop.plan | undefined;
   const cursor = freshCursor(plan);
-  const scope = fresh?.scope ?? (kept["scope"] as unknown as FrozenScope | undefined);
   return {
     status: "running",
-    execution_id: fresh?.execution_id ?? String(kept["execution_id"]),
-    loop_id,
-    step,
-    activation,
-    playbook: kept["playbook"] as unknown as PlaybookPin,
-    plan,
-    collection: fresh?.collection ?? (kept["collection"] as Json[] | undefined),
-    collection_ref: kept["collection_ref"] as unknown as ResultReference | undefined,
-    scope,
-    scope_ref: kept["scope_ref"] as unknown as ResultReference | undefined,
+    ...loop,
     next: 0,
     open: new Map(),
-    ...settledBefore(event),
     digest: 0n,
     again: [],
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
-  };
-}
-
-/** Nothing; of a redriven loop, what it inherits. */
-function settledBefore({ meta, context }: EventOf<"loop.started">) {
-  const { ok: doneCount = 0, failed: failedCount = 0 } = meta.inherited ?? {};
-  const sets = context?.["inherited"] as { ok: string; failed: string } | undefined;
-  const empty = () => Bitmap.ofSize(meta.collection_size);
-  const keyed = context?.["keyed"] as number | undefined;
-  return {
-    done: sets ? Bitmap.fromText(sets.ok) : empty(),
-    failed: sets ? Bitmap.fromText(sets.failed) : empty(),
-    ...{ doneCount, failedCount },
-    ...(failedCount > 0 && { inheritedFailed: failedCount }),
-    ...(keyed !== undefined && { keyed }),
+    ...(plan?.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
   };
 }
 
@@ -142,7 +110,7 @@ function leaveAgain(state: Running, { first, count }: NonNullable<Command["frame
   state.again.sort((one, other) => one - other);
 }
 
-function committed(state: Running, event: EventOf<"frame.committed">): Running {
+function committed(state: Running, event: EventOf<"frame.committed">, at: number): Running {
   const { command_id, first, count, ok, failed, final } = event.meta;
   // After the frame's last report its items are settled, or issued again.
   if (!state.open.has(command_id)) return state;
@@ -161,11 +129,13 @@ function committed(state: Running, event: EventOf<"frame.committed">): Running {
   if (state.doneCount + state.failedCount > before) {
     state.digest = plus(state.digest, parseDigest(event.meta.digest));
   }
-  if (event.result.error) state.firstError ??= event.result.error;
+  if (event.result.error && failed !== "") state.firstError ??= event.result.error;
   merge(state, event);
+  if (!final && (ok !== "" || failed !== "")) answer(state, at);
   if (!final) return state;
   pace(state, countOf(ok) + countOf(failed), event);
   state.open.delete(command_id);
+  answer(state, at);
   leaveAgain(state, { first, count });
   return state;
 }
@@ -194,6 +164,7 @@ function settle(
   index: number,
   id: string,
   event: EventOf<"command.completed" | "command.failed">,
+  at: number,
 ): Running {
   state.open.delete(id);
   if (state.done.has(index) || state.failed.has(index)) return state;
@@ -208,6 +179,7 @@ function settle(
   state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
   pace(state, 1, event);
+  answer(state, at);
   return state;
 }
 

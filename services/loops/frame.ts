@@ -1,25 +1,35 @@
 // Frames: one command that carries several iterations; what a report settles, what a death leaves.
 import {
   fenced,
-  handOff,
   ofCommand,
   type Command,
   type FrameReport,
+  type GiveBack,
   type OutcomeInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
+import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import { acceptance, readSets, type Sets } from "./accepted.ts";
+import { acceptance, readSets, type Sets } from "../../schemas/accepted.ts";
 import { goOn, tallyOf } from "./advance.ts";
+import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { evolve } from "./evolve.ts";
+import { giveBack, hasBudget, mayHandOver } from "./parked.ts";
 import { fork, type Running } from "./state.ts";
 
 /**
  * Facts of a frame's report: its items, and with the last report whatever that makes room for.
  * An item is accepted iff the delivery is current and the item is not yet done (design §9).
  */
-export function decideFrame(input: OutcomeInput, report: FrameReport, state: Running): NewEvent[] {
+export function decideFrame(
+  input: OutcomeInput,
+  given: FrameReport,
+  state: Running,
+  context: TurnContext,
+): NewEvent[] {
   const command = fenced(input, state.open.get(input.command_id));
+  const { report, back } = budgeted(input, given, state);
   const { frame } = command;
   if (!frame) throw malformed(input, "is no frame");
   const sets = settledBy(input, report, frame);
@@ -28,13 +38,32 @@ export function decideFrame(input: OutcomeInput, report: FrameReport, state: Run
   // The same report again; one that is only partly known is of another time.
   if (known.length > 0 && known.length === items.length && !report.final) return [];
   if (known.length > 0) throw malformed(input, "names items that are done");
+  if (back && items.length === 0) return [giveBack(command, back, state, context)];
   const { fact } = acceptance(command, input, { loop_id: state.loop_id, sets });
   const { ok, failed, final } = report;
   const meta = { ...fact.meta, ...frame, final, ok, failed };
   const committed: NewEvent = { ...fact, event_type: "frame.committed", meta };
-  if (!report.final) return [committed];
   const after = evolve(fork(state), committed) as Running;
-  return handOff([committed, ...goOn(after, tallyOf(after))], input);
+  if (back) return [committed, giveBack(command, back, after, context)];
+  if (!report.final) return [committed];
+  const facts = [committed, ...goOn(after, tallyOf(after))];
+  return mayHandOver(state) ? handOff(facts, input) : facts;
+}
+
+/**
+ * A report that ends with an item whose failure may pass: with budget left that item is not among
+ * the failed, and the frame is given back; without, it is over, and the rest is issued again.
+ */
+function budgeted(
+  { give_back }: OutcomeInput,
+  report: FrameReport,
+  state: Running,
+): { report: FrameReport; back?: GiveBack } {
+  if (!give_back) return { report };
+  if (!hasBudget(state)) return { report: { ...report, final: true } };
+  const failed = fromRanges(report.failed, 0, Infinity) ?? [];
+  const others = toRanges(failed.filter(index => index !== give_back.index));
+  return { report: { ...report, failed: others, final: false }, back: give_back };
 }
 
 function settledBy(

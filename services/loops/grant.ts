@@ -7,25 +7,17 @@ import type {
   GrantedFrame,
 } from "../../schemas/frozen-scope.ts";
 import type { CursorRound } from "../../schemas/ids.ts";
-import type { Json } from "../../schemas/json.ts";
+import { grantBase, iterationOf, itemsLeft } from "../../schemas/loop-grant.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
-import { toRanges } from "../../schemas/ranges.ts";
+import { hasBudget } from "./parked.ts";
 import { isClaiming, type Claiming, type Running, type Slot } from "./state.ts";
 
 /** Values of large collections and scopes are named: whoever runs the command loads them. */
 export function grantOf(command: Command, state: Running): Grant {
-  const { execution_id, loop_id, step, activation, playbook } = state;
   const base = {
-    command_id: command.command_id,
-    execution_id,
-    stream_id: loop_id,
-    step,
-    activation,
-    attempt: command.attempt,
-    delivery: command.delivery,
-    kind: command.kind,
-    playbook,
+    ...grantBase(command, state),
     ...scopeOf(state),
+    ...(hasBudget(state) && { gives_back: true as const }),
   };
   if (!isClaiming(state)) {
     const keyed = state.keyed === undefined ? {} : { keyed: state.keyed };
@@ -36,26 +28,11 @@ export function grantOf(command: Command, state: Running): Grant {
 }
 
 function itemsOf(command: Command, state: Running): Pick<Grant, "iteration" | "frame"> {
-  const { loop_id, plan } = state;
   const { frame } = command;
-  const index = frame?.first ?? command.iter_index ?? 0;
-  const { iterator, size: total } = plan;
   return {
-    iteration: {
-      iterator,
-      ...(frame ? {} : { value: itemOf(state, index) }),
-      ...(state.collection_ref && { collection_ref: state.collection_ref }),
-      index,
-      total,
-      loop_id,
-    },
+    iteration: iterationOf(command, state),
     ...(frame && { frame: frameOf(frame, state) }),
   };
-}
-
-/** An item that is at hand; undefined when it is in a chunk. */
-function itemOf({ plan, collection }: Running, index: number): Json | undefined {
-  return plan.counted ? index : collection?.[index];
 }
 
 function scopeOf(state: Running): Pick<Grant, "scope" | "scope_ref" | "writes"> {
@@ -67,18 +44,10 @@ function scopeOf(state: Running): Pick<Grant, "scope" | "scope_ref" | "writes"> 
   return { scope: writes ? { ...inline, ctx: { ...inline.ctx, ...writes } } : inline };
 }
 
-function frameOf({ first, count }: NonNullable<Command["frame"]>, state: Running): GrantedFrame {
-  const { plan, done, failed, failedCount, collection } = state;
-  const left: number[] = [];
-  for (let index = first; index < first + count; index += 1) {
-    if (!done.has(index) && !failed.has(index)) left.push(index);
-  }
-  const atHand = plan.counted || collection !== undefined;
+function frameOf(frame: NonNullable<Command["frame"]>, state: Running): GrantedFrame {
+  const { plan, failedCount } = state;
   return {
-    first,
-    count,
-    left: toRanges(left),
-    ...(atHand && { values: left.map(index => itemOf(state, index) as Json) }),
+    ...itemsLeft(frame, state),
     tolerance: Math.max(0, plan.tolerance - failedCount + (state.inheritedFailed ?? 0)),
     sequential: plan.window === 1,
   };

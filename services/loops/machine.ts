@@ -3,10 +3,10 @@ import {
   decideClaim,
   decideRelease,
   fenced,
-  handOff,
   heldBy,
   heldOf,
   ofDropped,
+  paused,
   releaseOf,
   rings,
   settled,
@@ -15,53 +15,27 @@ import {
   type OutcomeInput,
   type ReleaseInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
 import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { FrozenScope, Grant, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { Grant } from "../../schemas/frozen-scope.ts";
 import { parseCommandId } from "../../schemas/ids.ts";
-import type { Json } from "../../schemas/json.ts";
-import { openLoop } from "../../schemas/playbook/loop-plan.ts";
-import type { Redrive } from "../../schemas/redrive.ts";
-import { cut, done, end, goOn, tallyOf } from "./advance.ts";
-import {
-  claimsDue,
-  decideClaimed,
-  decideLost,
-  earliestClaim,
-  goOnClaiming,
-  holdsRows,
-} from "./cursor.ts";
+import type { LoopEnd, LoopPause, LoopStart } from "../../schemas/loop-begun.ts";
+import { pause, resume } from "../../schemas/loop-pause.ts";
+import { cut, end, tallyOf } from "./advance.ts";
+import { onward, start } from "./begin.ts";
+import { claimsDue, decideClaimed, decideLost, earliestClaim, holdsRows } from "./cursor.ts";
 import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
+import { earliestProbe, givenBack, mayHandOver, probe, refuseParked, ringing } from "./parked.ts";
 import { evolve } from "./evolve.ts";
+import { earliestLate, fail, firstLate } from "./late.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
 
-/** Sent by the execution when a loop step is entered. */
-export interface LoopStart {
-  type: "start";
-  execution_id: string;
-  loop_id: string;
-  step: string;
-  activation: number;
-  playbook: PlaybookPin;
-  scope: FrozenScope;
-  redrive?: Redrive;
-}
-
-/**
- * Ends a loop before its time: `cancel` drops what runs, `stop` lets it finish and issues no more.
- */
-export interface LoopEnd {
-  type: "cancel" | "stop";
-  reason: string;
-  /** The loop's start, for when this message arrives first. */
-  start: LoopStart;
-}
-
 export type LoopInput =
-  LoopStart | ClaimInput | OutcomeInput | ReleaseInput | LoopEnd | { type: "wake" };
+  LoopStart | ClaimInput | OutcomeInput | ReleaseInput | LoopEnd | LoopPause | { type: "wake" };
 
 /** Told to a claim: the grant; to any other input: whether it changed anything. */
 export type LoopAnswer = { changed: boolean; grant?: Grant };
@@ -73,7 +47,7 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
     case "start":
       return [];
     case "claim":
-      return decideClaim(input, state.open.get(input.command_id), state.loop_id);
+      return claim(input, state);
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
@@ -82,6 +56,10 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
       return cancel(input.reason, state);
     case "stop":
       return state.stopReason === undefined ? stop(input.reason, state) : [];
+    case "pause":
+      return pause(input.pause, state);
+    case "resume":
+      return resume(input.pause, state, fact => onward(evolve(fork(state), fact) as Running));
     case "wake":
       return expireAll(state, context);
   }
@@ -93,7 +71,11 @@ function decideFirst(input: LoopInput, context: TurnContext): NewEvent[] {
       return start(input, context);
     case "cancel":
     case "stop":
-      return start(input.start, context, input.reason);
+      return start(input.start, context, { end: input.reason });
+    case "pause":
+      return start(input.start, context, { pause: input.pause });
+    case "resume":
+      return start(input.start, context, { resumed: input.pause });
     case "wake":
       return [];
     default:
@@ -112,55 +94,21 @@ function decideOver(input: LoopInput): NewEvent[] {
   }
 }
 
-/** The loop's first facts; with a reason to end it opens only to say that nothing ran. */
-function start(input: LoopStart, context: TurnContext, endReason?: string): NewEvent[] {
-  const { loop_id, step, activation, execution_id, playbook, redrive } = input;
-  const opened = openLoop(input, context);
-  const { inherited } = opened;
-  const started: NewEvent = {
-    event_type: "loop.started",
-    node_name: step,
-    meta: {
-      loop_id,
-      step,
-      activation,
-      collection_size: opened.plan.size,
-      mode: opened.plan.mode,
-      max_in_flight: opened.plan.window,
-      ...(inherited && {
-        redrive_of: redrive?.loop_id,
-        inherited: { ok: inherited.ok.count(), failed: inherited.failed.count() },
-      }),
-    },
-    context: {
-      ...opened.kept,
-      ...(redrive && { keyed: redrive.keyed }),
-      execution_id,
-      plan: opened.plan as unknown as Json,
-      playbook: { ...playbook },
-    },
-  };
-  const state = evolve({ status: "none" }, started, context.now, {
-    execution_id,
-    scope: opened.scope,
-    ...(opened.items ? { collection: opened.items } : {}),
-  }) as Running;
-  const tally = tallyOf(state);
-  if (opened.error) return [started, done(state, tally, "failed", opened.error)];
-  if (endReason !== undefined) return [started, cut(state, tally, endReason)];
-  return [started, ...onward(state)];
-}
-
-/** What the state lets in: the next commands, or the end. */
-function onward(state: Running): NewEvent[] {
-  return isClaiming(state) ? goOnClaiming(state) : goOn(state, tallyOf(state));
+function claim(input: ClaimInput, state: Running): NewEvent[] {
+  const command = state.open.get(input.command_id);
+  // Who has claimed it before the pause is answered again.
+  if (state.paused && command?.holder?.claim_id !== input.claim_id) throw paused(input.command_id);
+  refuseParked(command, state);
+  return decideClaim(input, command, state.loop_id);
 }
 
 function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext): NewEvent[] {
   // The same report again: its answer, with the next command, was lost.
   if (heldBy(state.open.values(), input.next?.claim_id)) return [];
   if (isClaiming(state)) return decideClaimed(input, state, context);
-  if (input.frame) return decideFrame(input, input.frame, state);
+  if (input.frame) return decideFrame(input, input.frame, state, context);
+  const back = givenBack(input, state, context);
+  if (back) return back;
   const name = parseCommandId(input.command_id);
   const index = name?.iter_index ?? -1;
   if (state.done.has(index) || state.failed.has(index)) throw settled(input.command_id);
@@ -170,7 +118,8 @@ function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext
       reason: "malformed",
     });
   }
-  return handOff(end(command, input, state), input);
+  const facts = end(command, input, state);
+  return mayHandOver(state) ? handOff(facts, input) : facts;
 }
 
 /**
@@ -190,6 +139,12 @@ function expireAll(state: Running, context: TurnContext): NewEvent[] {
     if (command?.holder) record(expire(command, after, context));
   }
   if (isClaiming(after)) record(claimsDue(after, context.now));
+  for (;;) {
+    const late = after.status === "running" ? firstLate(after, context.now) : undefined;
+    if (!late) break;
+    record(fail(late, after as Running));
+  }
+  if (after.status === "running") record(probe(after, context.now));
   return events;
 }
 
@@ -255,9 +210,9 @@ function answer(
 }
 
 function* pending(state: LoopState): Iterable<Effect> {
-  if (state.status === "running") {
+  if (state.status === "running" && !state.paused) {
     const { execution_id, loop_id: stream_id } = state;
-    yield* rings(state.open.values(), { execution_id, stream_id, actor: "loops" });
+    yield* rings(ringing(state), { execution_id, stream_id, actor: "loops" });
   }
   if (state.status === "done") {
     const { execution_id, report } = state;
@@ -276,7 +231,8 @@ export const loopMachine: Machine<LoopState, LoopInput, LoopAnswer> = {
   deadline(state, context) {
     if (state.status !== "running") return undefined;
     const lease = leaseDeadline(state.open.values(), context) ?? Infinity;
-    const due = isClaiming(state) ? Math.min(lease, earliestClaim(state)) : lease;
+    const next = isClaiming(state) ? earliestClaim(state) : earliestProbe(state);
+    const due = Math.min(lease, next, earliestLate(state));
     return due < Infinity ? due : undefined;
   },
   held: state => (state.status === "running" ? heldOf(state.open.values()) : []),

@@ -1,20 +1,12 @@
 // The state of a loop: its plan, what is open, and of what is over only one bit an iteration.
 import { Bitmap } from "../../schemas/bitmap.ts";
 import type { Command, LeftRows } from "../../schemas/command.ts";
-import type { OutcomeResult, ResultReference } from "../../schemas/events.ts";
-import type { FrozenScope, PlaybookPin } from "../../schemas/frozen-scope.ts";
+import type { OutcomeResult } from "../../schemas/events.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
+import type { BegunLoop, LoopIdentity } from "../../schemas/loop-begun.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { Throttle } from "../../schemas/retry-budget.ts";
 import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
-import type { LoopPlan } from "../../schemas/playbook/loop-plan.ts";
-
-interface Identity {
-  execution_id: string;
-  loop_id: string;
-  step: string;
-  activation: number;
-  playbook: PlaybookPin;
-}
 
 /** One claimant of a cursor loop: it claims, runs what it got, and claims again. */
 export interface Slot {
@@ -41,25 +33,12 @@ export interface CursorState {
   error?: OutcomeResult["error"];
 }
 
-interface Progress {
-  plan: Omit<LoopPlan, "items">;
-  collection?: Json[];
-  collection_ref?: ResultReference;
-  scope?: FrozenScope;
-  scope_ref?: ResultReference;
+interface Progress extends BegunLoop {
   /** The next index to issue; those below it are open, done or failed. */
   next: number;
   open: Map<string, Command>;
-  done: Bitmap;
-  failed: Bitmap;
-  doneCount: number;
-  failedCount: number;
   /** Of what was accepted so far; undefined when an older build accepted some of it. */
   digest?: bigint;
-  /** Of the failed ones those that an earlier loop had failed, and that do not run again. */
-  inheritedFailed?: number;
-  /** The activation that names the idempotency keys of its calls, when that is an earlier one. */
-  keyed?: number;
   /** Items of frames that were given up with their worker: issued again, each by itself. */
   again: number[];
   /** Items the next frame may carry, and what one takes, in milliseconds. */
@@ -70,12 +49,14 @@ interface Progress {
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
   stopReason?: string;
   cursor?: CursorState;
+  /** Only with a retry budget. */
+  throttle?: Throttle;
 }
 
 export type LoopState =
   | { status: "none" }
-  | ({ status: "running" } & Identity & Progress)
-  | ({ status: "done" } & Identity & { report: LoopReport });
+  | ({ status: "running" } & Progress)
+  | ({ status: "done" } & LoopIdentity & { report: LoopReport });
 
 /** No item is taken to be quicker, in milliseconds: clocks of workers are that coarse. */
 export const ITEM_MS_MIN = 0.01;

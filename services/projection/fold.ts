@@ -1,39 +1,25 @@
 // The fold of the log into the row people read. Deterministic: a rebuilt row equals the one it
 // replaces.
-import { WORKER_LOST } from "../../schemas/lease.ts";
-import {
-  EXECUTION_TERMINALS,
-  type EventOf,
-  type NewEvent,
-  type OutcomeResult,
-  type StoredEvent,
-} from "../../schemas/events.ts";
+import { EXECUTION_TERMINALS, type OutcomeResult, type StoredEvent } from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
-import { firstMarks, marked, type PaceMark } from "../../schemas/loop-pace.ts";
+import { firstMarks } from "../../schemas/loop-pace.ts";
 import { countOf } from "../../schemas/ranges.ts";
+import { ended, retriesOf, withMarks, type Activation } from "./activation.ts";
+import { fanoutsOf, foldFanout } from "./fanout.ts";
 
 const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
 
 /** Progress of a step's newest loop activation, in `state.loop.<step>`. */
-export interface LoopProgress {
-  loop_id: string;
-  activation: number;
+export interface LoopProgress extends Activation {
   /** Only of a loop over a cursor, whose total is what came so far. */
   mode?: "cursor";
   total: number;
-  done: number;
-  failed: number;
-  in_flight: number;
-  completed: boolean;
-  status?: string;
-  started_at: number;
-  ended_at?: number;
-  retries: number;
-  /** Where its rate is counted from; while it runs. */
-  marks?: PaceMark[];
-  collection_ref?: string;
-  version: number;
+  /** With a retry budget: how large it is, and how much of it is spent. */
+  retry_budget?: number;
+  retries_spent?: number;
+  /** It is parked after this failure, until something is answered. */
+  parked?: { code: string; next_try_at: number };
 }
 
 /**
@@ -51,9 +37,11 @@ export function expectedVersion(row: ExecutionRow, event: StoredEvent): number |
   if (event.stream_id === event.execution_id) {
     return event.version <= row.version ? "old" : row.version + 1;
   }
-  const loop = Object.values(loopsOf(row)).find(progress => progress.loop_id === event.stream_id);
+  const known = { ...loopsOf(row), ...fanoutsOf(row) };
+  const loop = Object.values(known).find(progress => progress.loop_id === event.stream_id);
   if (loop) return event.version <= loop.version ? "old" : loop.version + 1;
-  const shown = loopsOf(row)[event.node_name ?? ""];
+  // A step is either a loop or a fan-out, in all of its activations.
+  const shown = known[event.node_name ?? ""];
   if (!shown) return 1;
   // Loops are made by many nodes, so their ids do not say which is newer; their activations do.
   const { activation } = event.meta as { activation?: number };
@@ -66,7 +54,7 @@ function loopsOf(row: ExecutionRow): Record<string, LoopProgress> {
 }
 
 function foldEvent(row: ExecutionRow, event: StoredEvent): ExecutionRow {
-  if (event.stream_id !== event.execution_id) return foldLoop(row, event);
+  if (event.stream_id !== event.execution_id) return foldOther(row, event);
   const next = {
     ...row,
     version: event.version,
@@ -115,17 +103,33 @@ function foldCounts(state: JsonObject, event: StoredEvent): JsonObject {
   counts.retries += retriesOf(event);
   switch (event.event_type) {
     case "execution.cancel_requested":
+      if (event.meta.timeout_ms !== undefined) return { ...state, counts };
       return { ...state, counts, cancel_requested: true };
     case "execution.redriven":
       return { ...state, counts, generation: event.meta.generation };
+    case "execution.pause_requested":
+      return { ...state, counts, pause_requested: true };
+    case "execution.paused":
+    case "execution.resumed": {
+      const { pause_requested: _asked, ...rest } = state;
+      return { ...rest, counts };
+    }
     default:
       return { ...state, counts };
   }
 }
 
-function retriesOf(event: NewEvent): number {
-  const context = event.context as { stats?: { retries?: number } } | undefined;
-  return context?.stats?.retries ?? 0;
+function foldOther(row: ExecutionRow, event: StoredEvent): ExecutionRow {
+  const fanouts = fanoutsOf(row);
+  const isFanout =
+    event.event_type === "loop.fanout.started" ||
+    fanouts[event.node_name ?? ""]?.loop_id === event.stream_id;
+  if (!isFanout) return foldLoop(row, event);
+  const step = event.node_name ?? "";
+  const after = foldFanout(fanouts[step], event);
+  if (!after) return row;
+  const fanout = { ...fanouts, [step]: after } as unknown as JsonObject;
+  return { ...row, state: { ...row.state, fanout } };
 }
 
 function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
@@ -133,18 +137,34 @@ function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
   const before = event.event_type === "loop.started" ? begun(event) : loopsOf(row)[step];
   if (!before) return row;
   const after: LoopProgress = { ...before, ...stepOf(before, event), version: event.version };
-  const progress = withMarks(before, after, event.at);
+  const progress = parkedOf(withMarks(before, after, event.at), event);
   const loop = { ...loopsOf(row), [step]: progress } as unknown as JsonObject;
   return { ...row, state: { ...row.state, loop } };
 }
 
-/** A running loop is marked as items end; one that is over needs no marks. */
-function withMarks(before: LoopProgress, after: LoopProgress, at: number): LoopProgress {
-  const { marks, ...rest } = after;
-  if (after.completed) return rest;
-  const ended = after.done + after.failed;
-  if (ended === before.done + before.failed) return after;
-  return { ...rest, marks: marked(marks, Math.round(at), ended) };
+/** Whether a loop with a retry budget is parked: from a failure that may pass to an answer. */
+function parkedOf(progress: LoopProgress, event: StoredEvent): LoopProgress {
+  if (progress.retry_budget === undefined) return progress;
+  const { parked, ...rest } = progress;
+  switch (event.event_type) {
+    case "command.released": {
+      const { spent, next_try_at, code = "" } = event.meta;
+      if (spent === undefined || next_try_at === undefined) return progress;
+      return { ...rest, retries_spent: spent, parked: { code, next_try_at } };
+    }
+    case "loop.probed": {
+      const { next_try_at } = event.meta;
+      return parked ? { ...rest, parked: { ...parked, next_try_at } } : progress;
+    }
+    case "frame.committed":
+      return event.meta.ok === "" && event.meta.failed === "" ? progress : rest;
+    case "command.completed":
+    case "command.failed":
+    case "loop.done":
+      return rest;
+    default:
+      return progress;
+  }
 }
 
 function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgress {
@@ -162,6 +182,9 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
     retries: 0,
     marks: firstMarks(Math.round(event.at)),
     ...(reference?.ref && { collection_ref: reference.ref }),
+    ...(event.meta.retry_budget !== undefined && {
+      ...{ retry_budget: event.meta.retry_budget, retries_spent: 0 },
+    }),
     version: event.version,
   };
 }
@@ -196,21 +219,11 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
         in_flight: 0,
         status: event.meta.status,
         ended_at: Math.round(event.at),
+        ...(event.meta.stats.not_run > 0 && { not_run: event.meta.stats.not_run }),
       };
     default:
       return {};
   }
-}
-
-/** A command given up after its last worker died was taken out of flight by that expiry. */
-function ended(
-  { in_flight, retries }: LoopProgress,
-  event: EventOf<"command.completed" | "command.failed">,
-): Partial<LoopProgress> {
-  // The log is followed without the results that this fold does not need.
-  const result = event.result as Partial<OutcomeResult> | undefined;
-  const held = result?.error?.code === WORKER_LOST ? 0 : 1;
-  return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
 }
 
 /** An event with what is folded of it, as `followLog` reads it: the rest may be large. */
@@ -226,7 +239,7 @@ export function foldable({ context, result, ...event }: StoredEvent): StoredEven
 
 function foldableResult(type: string, result: NonNullable<StoredEvent["result"]>): object {
   if (type === "playbook.completed" || type === "playbook.failed") return { result };
-  if (type !== "command.failed") return {};
+  if (type !== "command.failed" && type !== "loop.shard.failed") return {};
   return { result: { error: { code: (result as Partial<OutcomeResult>).error?.code } } };
 }
 

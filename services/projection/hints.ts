@@ -2,7 +2,6 @@
 // follow at once, and whatever holds back the watermark of the log.
 import type { ServiceBroker } from "moleculer";
 import { splitBySize } from "../../mixins/json-size.ts";
-import { readShardHolder } from "../../mixins/postgres/execution.ts";
 import { isOffered, isUnreachable } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { errorType } from "../../schemas/errors.ts";
@@ -73,9 +72,9 @@ export class HintSender {
 
   /** The node that keeps the shard, as far as is known. Throws Unavailable. */
   async holder(): Promise<string | undefined> {
-    const { clock, database } = this.#runtime;
+    const { clock, rows } = this.#runtime;
     if (clock.now() >= this.#holder.until) {
-      const node = await readShardHolder(database, this.#shard);
+      const node = await rows.holder(this.#shard);
       this.#holder = { node, until: clock.now() + HOLDER_KEPT_MS };
     }
     return this.#holder.node;

@@ -2,16 +2,8 @@
 // surely. While another node keeps it, this one's commits are hinted to that node.
 import type { Service } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { readExecution } from "../../mixins/postgres/event.ts";
-import {
-  deleteExecution,
-  holdShard,
-  releaseShard,
-  saveCheckpoint,
-  writeExecutions,
-  type ShardClaim,
-} from "../../mixins/postgres/execution.ts";
-import { followLog, type LogPosition } from "../../mixins/postgres/follow.ts";
+import type { ShardClaim } from "../../mixins/postgres/execution.ts";
+import type { LogPosition } from "../../mixins/postgres/follow.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import { endsRun } from "./fold.ts";
@@ -57,7 +49,7 @@ export class ProjectionKeeper {
     this.#runtime = runtime;
     this.#logger = logger;
     this.#others = others;
-    this.#projector = new Projector(runtime.database);
+    this.#projector = new Projector(runtime.rows);
   }
 
   get holds(): boolean {
@@ -89,7 +81,7 @@ export class ProjectionKeeper {
     if (!claim) return;
     try {
       await this.#keepHints(claim);
-      await releaseShard(this.#runtime.database, claim);
+      await this.#runtime.rows.release(claim);
     } catch (error) {
       this.#logger.warn({ err: error }, "projection.stop");
     }
@@ -113,17 +105,14 @@ export class ProjectionKeeper {
   }
 
   async #rebuild(execution_id: string) {
-    const { database } = this.#runtime;
+    const { rows } = this.#runtime;
     const claim = this.#claim;
     const elsewhere = () => new Unavailable("another node keeps the projection; ask there");
     if (!claim) throw elsewhere();
-    const row = rebuildRow(await readExecution(database, execution_id));
+    const row = rebuildRow(await rows.log(execution_id));
     if (!row) throw new Rejected(`there is no execution ${execution_id}`, 404, { execution_id });
     this.#projector.forgetRow(execution_id);
-    await database.transaction(async query => {
-      await deleteExecution(query, execution_id);
-      if (!(await writeExecutions(query, claim, [row]))) throw elsewhere();
-    });
+    if (!(await rows.replace(claim, row))) throw elsewhere();
     return { execution_id, version: row.version, status: row.status };
   }
 
@@ -199,8 +188,8 @@ export class ProjectionKeeper {
   }
 
   async #renew(): Promise<void> {
-    const { clock, database, nodeId: holder } = this.#runtime;
-    const held = await holdShard(database, { shard: SHARD, holder, leaseMs: LEASE_MS });
+    const { clock, rows, nodeId: holder } = this.#runtime;
+    const held = await rows.hold({ shard: SHARD, holder, leaseMs: LEASE_MS });
     this.#renewAt = clock.now() + (held ? LEASE_MS / 3 : LOOK_MS);
     if (held && this.#claim?.epoch !== held.epoch) {
       this.#projector.forget();
@@ -214,13 +203,13 @@ export class ProjectionKeeper {
 
   /** One page: the next turn goes on when there is more. */
   async #follow(claim: ShardClaim): Promise<void> {
-    const { clock, database } = this.#runtime;
-    const page = await followLog(database, this.#position, FOLLOW_PAGE);
+    const { clock, rows } = this.#runtime;
+    const page = await rows.follow(this.#position, FOLLOW_PAGE);
     this.#isBehind = page.events.length === FOLLOW_PAGE;
     if (!this.#isBehind) this.#followAt = clock.now() + FOLLOW_MS;
     if (page.events.length === 0) return;
     if (!(await this.#keep(claim, page.events))) return;
-    await saveCheckpoint(database, claim, page.position);
+    await rows.save(claim, page.position);
     this.#position = page.position;
   }
 

@@ -1,14 +1,9 @@
 // The projector: folds events into rows and writes the changed ones, fenced by its claim on the
 // shard.
 import type { StoredEvent } from "../../schemas/events.ts";
-import type { Database } from "../../mixins/postgres/index.ts";
-import {
-  readExecutions,
-  writeExecutions,
-  type ExecutionRow,
-  type ShardClaim,
-} from "../../mixins/postgres/execution.ts";
-import { readGaps, type Gap } from "../../mixins/postgres/follow.ts";
+import type { ExecutionRow, ShardClaim } from "../../mixins/postgres/execution.ts";
+import type { Gap } from "../../mixins/postgres/follow.ts";
+import type { ProjectionStore } from "../../mixins/projection-store.ts";
 import { emptyRow, endsRun, expectedVersion, foldNext, newestOf } from "./fold.ts";
 
 /** Hinted events kept at most; of more than these only the newest of each stream. */
@@ -23,15 +18,15 @@ const OVER = new Set(["COMPLETED", "FAILED", "CANCELLED"]);
 
 /** Rows being folded. One caller at a time drains it. */
 export class Projector {
-  readonly #database: Database;
+  readonly #store: ProjectionStore;
   #queue: StoredEvent[] = [];
   #rows = new Map<string, ExecutionRow>();
   #dirty = new Set<string>();
   /** Events that did not follow on what is folded, and those that were read to fill such gaps. */
   readonly counters = { early: 0, filled: 0 };
 
-  constructor(database: Database) {
-    this.#database = database;
+  constructor(store: ProjectionStore) {
+    this.#store = store;
   }
 
   get waiting(): number {
@@ -72,7 +67,7 @@ export class Projector {
     const early = await this.#apply(events);
     if (early.length === 0) return;
     this.counters.early += early.length;
-    const found = await readGaps(this.#database, this.#gapsBefore(early), GAP_EVENTS);
+    const found = await this.#store.gaps(this.#gapsBefore(early), GAP_EVENTS);
     this.counters.filled += found.length;
     const left = await this.#apply([...found, ...early]);
     if (left.length < found.length + early.length) this.hint(left);
@@ -117,7 +112,7 @@ export class Projector {
       if (event.event_type === "playbook.initialized") starts.set(execution_id, emptyRow(event));
     }
     if (missing.size === 0) return;
-    for (const row of await readExecutions(this.#database, [...missing])) {
+    for (const row of await this.#store.read([...missing])) {
       this.#rows.set(row.execution_id, row);
       starts.delete(row.execution_id);
     }
@@ -132,7 +127,7 @@ export class Projector {
     const ids = [...this.#dirty];
     if (ids.length === 0) return [];
     const rows = ids.map(id => this.#rows.get(id) as ExecutionRow);
-    const ours = await writeExecutions(this.#database, claim, rows);
+    const ours = await this.#store.write(claim, rows);
     if (!ours) return undefined;
     for (const id of ids) {
       this.#dirty.delete(id);

@@ -2,9 +2,7 @@
 import type { Service, ServiceSchema } from "moleculer";
 import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { ensurePartitions, forgetStarts } from "../../mixins/postgres/execution.ts";
-import { forgetWorkers } from "../../mixins/postgres/runtime.ts";
-import { pickDue, type DueStream } from "../../mixins/postgres/stream.ts";
+import type { DueStream } from "../../mixins/postgres/stream.ts";
 
 export interface ReaperOptions {
   /**
@@ -28,13 +26,15 @@ const WAKE_MS = 30_000;
 const PARTITIONS_AHEAD = 2;
 /** A worker's row is kept so long, and longer where a silent holder may hold its work longer. */
 const WORKERS_KEPT_SECONDS = 3_600;
+/** Longer than any burst is refilled by a sensible rate. */
+const BUCKETS_KEPT_SECONDS = 86_400;
 
 /** The service `reaper` over a process's runtime. */
 export default function reaperService(
   runtime: Runtime,
   options: ReaperOptions = { scope: "all" },
 ): ServiceSchema {
-  const { clock, database } = runtime;
+  const { clock, store } = runtime;
   const silenceSeconds = runtime.settings.command.heartbeatTimeoutMs / 1_000;
   const workersKeptSeconds = Math.max(WORKERS_KEPT_SECONDS, 2 * silenceSeconds);
   const sweepMs = options.sweepMs ?? 500;
@@ -46,7 +46,7 @@ export default function reaperService(
   async function sweep(service: Service): Promise<void> {
     try {
       const owner = options.scope === "own" ? runtime.nodeId : undefined;
-      const due = await pickDue(database, {
+      const due = await store.pickDue({
         limit: SWEEP_STREAMS_MAX,
         backoffMs: PICK_BACKOFF_MS,
         owner,
@@ -74,9 +74,11 @@ export default function reaperService(
 
   async function housekeep(service: Service): Promise<void> {
     try {
-      await ensurePartitions(database, PARTITIONS_AHEAD);
-      await forgetStarts(database);
-      await forgetWorkers(database, workersKeptSeconds);
+      await store.keepHouse({
+        partitionsAhead: PARTITIONS_AHEAD,
+        workersKeptSeconds,
+        bucketsKeptSeconds: BUCKETS_KEPT_SECONDS,
+      });
     } catch (error) {
       service.logger.warn({ err: error }, "reaper.housekeeping_failed");
     }

@@ -10,6 +10,7 @@ const OURS: readonly (readonly [pattern: string, reason: string])[] = [
   ["executions.**", "only asking for executions and about them is for playbooks"],
   ["catalog.**", "only reading the catalog is for playbooks"],
   ["loops.**", "actors of the runtime speak here"],
+  ["fanout.**", "actors of the runtime speak here"],
   ["commands.**", "workers speak here"],
   ["worker.**", "workers speak here"],
   ["workers.**", "what runs where is for operators"],

@@ -1,6 +1,8 @@
 /** The action tool: any action of any Moleculer service as a durable step. */
 import type { CallingOptions, Context, ServiceBroker, ServiceSchema } from "moleculer";
+import type { RateLimiter } from "../../mixins/rate-limit/limiter.ts";
 import { cancelledFailure, configFailure, readPositive, toolAction } from "../../mixins/tool.ts";
+import type { ToolLimits } from "../../mixins/tool.ts";
 import { isObject, type JsonObject } from "../../schemas/json.ts";
 import type { ToolCommand, ToolEnvelope } from "../../schemas/tool.ts";
 import { refusalOf } from "./allowed.ts";
@@ -10,10 +12,14 @@ import { actionFailure } from "./failure.ts";
 export interface ActionToolOptions {
   /** Patterns of actions that playbooks may call; empty: all but the runtime's own. */
   allow?: readonly string[];
+  concurrency?: number;
+  maxQueueSize?: number;
+  /** Of all tools of the process. */
+  limiter?: RateLimiter;
 }
 
 /** Calls of this process at once, and how many more may wait: the worker's slots come first. */
-const LIMITS = { concurrency: 1_000, max_queue_size: 10_000 };
+const ACTION_DEFAULTS = { concurrency: 1_000, maxQueueSize: 10_000 };
 /** When the task does not say how long an answer may take. */
 const TIMEOUT_SECONDS = 60;
 const TIMEOUT_MAX_SECONDS = 86_400;
@@ -25,11 +31,16 @@ const NAME_MAX_CHARS = 256;
  * `ctx.meta` of the action: `idempotency_key`, `execution_id`, `command_id`, `step`, `attempt`,
  * `caller` when known, and what of the start's meta is carried (NOETL_META_KEYS).
  */
-export function actionTool({ allow = [] }: ActionToolOptions = {}): ServiceSchema {
+export function actionTool(options: ActionToolOptions = {}): ServiceSchema {
+  const { allow = [], concurrency, maxQueueSize, limiter } = { ...ACTION_DEFAULTS, ...options };
+  const limits: ToolLimits = {
+    ...{ tool: "action", concurrency, max_queue_size: maxQueueSize, limiter },
+    labels: ({ config }) => ({ action: String(config["action"] ?? "").trim() }),
+  };
   return {
     name: "tool.action",
     actions: {
-      run: toolAction(LIMITS, async ({ config, command }, { ctx, signal }) => {
+      run: toolAction(limits, async ({ config, command }, { ctx, signal }) => {
         const call = readCall(config, allow);
         const startedAt = performance.now();
         try {

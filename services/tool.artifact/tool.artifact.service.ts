@@ -8,20 +8,23 @@ import { isObject, type Json } from "../../schemas/json.ts";
 import type { ToolRequest } from "../../schemas/tool.ts";
 
 /** Loads of this process at once: each may be large. */
-const LIMITS = { concurrency: 8, max_queue_size: 1_000 };
+const LIMITS = { tool: "artifact", concurrency: 8, max_queue_size: 1_000 } as const;
 /** Results of a loop lie in the log, not in a tier. */
-const IN_LOG = /^noetl:\/\/execution\/[0-9]+\/loop\/[0-9]+\/results$/;
+const IN_LOG = /^noetl:\/\/execution\/[0-9]+\/loop\/[0-9]+\/results(?:\/item\/[0-9]+)?$/;
 
 /**
  * The service `tool.artifact` over a process's runtime: playbook-dsl §3.12. Action `run` with
  * `action: get` and `result_ref` (or `uri`) as a field or an input: a step's `_ref` is answered
  * with the whole result; a value that is no reference is the result itself.
  */
-export default function artifactTool(runtime: Pick<Runtime, "results" | "values">): ServiceSchema {
+export default function artifactTool(
+  runtime: Pick<Runtime, "results" | "values"> & Partial<Pick<Runtime, "limiter">>,
+): ServiceSchema {
+  const limits = { ...LIMITS, limiter: runtime.limiter };
   return {
     name: "tool.artifact",
     actions: {
-      run: toolAction(LIMITS, async request => {
+      run: toolAction(limits, async request => {
         const data = await load(runtime, referenceOf(request));
         return { status: "ok", data, error: null };
       }),

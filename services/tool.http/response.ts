@@ -71,6 +71,19 @@ export function retryAfterMs(value: unknown, nowMs: number, maxMs: number): numb
   return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(0, Math.ceil(delayMs)), maxMs);
 }
 
+/**
+ * How long nobody should call this host: the `Retry-After` of a 429, or of a 503. A 429 that
+ * says nothing means `pauseMs`. 0: go on.
+ */
+export function pauseOf(
+  { status, headers }: Pick<HttpResponse, "status" | "headers">,
+  { nowMs, maxMs, pauseMs }: { nowMs: number; maxMs: number; pauseMs: number },
+): number {
+  if (status !== 429 && status !== 503) return 0;
+  const asked = retryAfterMs(headers["retry-after"], nowMs, maxMs);
+  return asked ?? (status === 429 ? pauseMs : 0);
+}
+
 function contentType(headers: JsonObject): string {
   const value = headers["content-type"];
   return typeof value === "string" ? value.toLowerCase() : "";

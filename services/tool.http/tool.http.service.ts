@@ -8,14 +8,16 @@ import {
   resolveCredential,
   toolAction,
 } from "../../mixins/tool.ts";
-import type { ToolRun } from "../../mixins/tool.ts";
+import type { ToolLimits, ToolRun } from "../../mixins/tool.ts";
+import { RateLimiter } from "../../mixins/rate-limit/limiter.ts";
+import { bucketOf, type RateLabels } from "../../schemas/rate-limit.ts";
 import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 import { httpSecrets } from "./auth.ts";
 import { exchange } from "./exchange.ts";
 import { buildRequest } from "./request.ts";
 import type { HttpRequest } from "./request.ts";
-import { toEnvelope } from "./response.ts";
-import type { ResponseType } from "./response.ts";
+import { pauseOf, toEnvelope } from "./response.ts";
+import type { HttpResponse, ResponseType } from "./response.ts";
 
 export interface HttpToolOptions {
   /** Requests of this process at once; more wait in a queue of `maxQueueSize`, then QUEUE_FULL. */
@@ -37,9 +39,15 @@ export interface HttpToolOptions {
   maxRedirects?: number;
   /** Origins with open connections at once. */
   maxOrigins?: number;
+  /** How long nobody calls a host after a 429 that does not say it. */
+  pauseMs?: number;
+  /** Of all tools of the process; one of its own when absent. */
+  limiter?: RateLimiter;
 }
 
-export const HTTP_DEFAULTS: Required<HttpToolOptions> = {
+type HttpSettings = Required<Omit<HttpToolOptions, "limiter">>;
+
+export const HTTP_DEFAULTS: HttpSettings = {
   concurrency: 64,
   maxQueueSize: 1000,
   timeoutMs: 60_000,
@@ -51,6 +59,7 @@ export const HTTP_DEFAULTS: Required<HttpToolOptions> = {
   retryAfterMaxMs: 300_000,
   maxRedirects: 10,
   maxOrigins: 1024,
+  pauseMs: 1_000,
 };
 
 /**
@@ -68,9 +77,14 @@ interface Clients {
  * also on an error. `broker.createService(httpTool())` works in any Moleculer application.
  */
 export function httpTool(options: HttpToolOptions = {}): ServiceSchema {
-  const settings: Required<HttpToolOptions> = { ...HTTP_DEFAULTS, ...options };
+  const { limiter = new RateLimiter(), ...given } = options;
+  const settings: HttpSettings = { ...HTTP_DEFAULTS, ...given };
   let clients: Clients | undefined;
-  const limits = { concurrency: settings.concurrency, max_queue_size: settings.maxQueueSize };
+  const { concurrency, maxQueueSize } = settings;
+  const limits: ToolLimits = {
+    ...{ tool: "http", concurrency, max_queue_size: maxQueueSize, limiter },
+    labels: ({ config }) => hostLabel(config),
+  };
 
   function client(verify: boolean): Agent {
     clients ??= { verifying: newAgent(settings, true) };
@@ -84,7 +98,8 @@ export function httpTool(options: HttpToolOptions = {}): ServiceSchema {
     actions: {
       run: toolAction(limits, async function run(request, { ctx, signal }) {
         const { service } = ctx;
-        return runHttp({ request, ctx, signal, settings, client, log: service?.logger });
+        const log = service?.logger;
+        return runHttp({ request, ctx, signal, settings, client, limiter, log });
       }),
     },
     async stopped() {
@@ -97,7 +112,8 @@ export function httpTool(options: HttpToolOptions = {}): ServiceSchema {
 
 interface HttpRun extends ToolRun {
   request: ToolRequest;
-  settings: Required<HttpToolOptions>;
+  settings: HttpSettings;
+  limiter: RateLimiter;
   client: (verify: boolean) => Agent;
   log: Service["logger"] | undefined;
 }
@@ -119,12 +135,30 @@ async function runHttp(run: HttpRun): Promise<ToolEnvelope> {
     const response = await exchange(client, built, secrets, limits, run.signal);
     logExchange(run, built, startedAt, { status: response.status, bytes: response.bytes.length });
     const { retryAfterMaxMs } = run.settings;
+    await pauseHost(run, built, response);
     return toEnvelope(response, { responseType, redirectIsOk: !following, retryAfterMaxMs });
   } catch (error) {
     const failure = (error as { failure?: { kind: string; code: string } }).failure;
     logExchange(run, built, startedAt, { error_kind: failure?.kind, error_code: failure?.code });
     throw error;
   }
+}
+
+/** The host that limits apply to; none when the URL is none, which the run itself says. */
+function hostLabel(config: Record<string, unknown>): RateLabels {
+  const host = URL.parse(String(config.url ?? config.endpoint ?? "").trim())?.host;
+  return host ? { host } : {};
+}
+
+/** What an upstream asks of one call it means for all: nobody calls it before it wants to. */
+async function pauseHost(
+  run: HttpRun,
+  { url }: HttpRequest,
+  response: HttpResponse,
+): Promise<void> {
+  const { retryAfterMaxMs, pauseMs } = run.settings;
+  const ms = pauseOf(response, { nowMs: Date.now(), maxMs: retryAfterMaxMs, pauseMs });
+  if (ms > 0) await run.limiter.pause(bucketOf("http", "host", url.host), ms);
 }
 
 /** The shape of the exchange only: no query, no headers, no bodies. */
@@ -141,7 +175,7 @@ function logExchange(
   run.log?.debug({ execution_id, command_id, step, task, ...target, ...outcome, ms }, "tool.http");
 }
 
-function timeoutOf(config: Record<string, unknown>, settings: Required<HttpToolOptions>): number {
+function timeoutOf(config: Record<string, unknown>, settings: HttpSettings): number {
   const field = config.timeout === undefined ? "timeout_seconds" : "timeout";
   const seconds = readPositive(config[field], field, "seconds");
   const asked = seconds === undefined ? settings.timeoutMs : Math.ceil(seconds * 1000);
@@ -154,7 +188,7 @@ function responseTypeOf(value: unknown): ResponseType {
   throw configFailure("response_type: unknown", "json, text or binary");
 }
 
-function newAgent(settings: Required<HttpToolOptions>, verify: boolean): Agent {
+function newAgent(settings: HttpSettings, verify: boolean): Agent {
   return new Agent({
     connections: settings.maxConnections,
     maxOrigins: settings.maxOrigins,

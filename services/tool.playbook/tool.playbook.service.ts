@@ -1,9 +1,12 @@
 // The playbook tool: starts a child execution, and waits for its end when asked to.
 import { createHash } from "node:crypto";
 import type { Service, ServiceSchema } from "moleculer";
+import { backoffMs, type Clock } from "../../mixins/clock.ts";
+import { isUnreachable } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { ServerLink } from "../../mixins/server-link.ts";
 import { configFailure, readPositive, toolAction, ToolFailure } from "../../mixins/tool.ts";
+import { errorType } from "../../schemas/errors.ts";
 import { isObject, type Json, type JsonObject } from "../../schemas/json.ts";
 import type { ToolCommand, ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 
@@ -12,6 +15,8 @@ const TIMEOUT_SECONDS = 300;
 const WAIT_MS = 20_000;
 /** A server that does not answer within this, beyond what it was asked to wait, is not there. */
 const ANSWER_MS = 10_000;
+/** Between two questions that nobody has answered. */
+const PAUSE_MAX_MS = 2_000;
 /** Children started or waited for at once in one process. */
 const CONCURRENCY = 10_000;
 
@@ -22,13 +27,19 @@ interface Child {
 }
 
 /** The service `tool.playbook` over a process's runtime: playbook-dsl §3.8. */
-export default function playbookTool({ settings, doorbell }: Runtime): ServiceSchema {
+export default function playbookTool(runtime: Runtime): ServiceSchema {
+  const { settings, doorbell, clock, limiter } = runtime;
   let link: ServerLink;
-  const limits = { concurrency: CONCURRENCY, max_queue_size: 0 };
+  const limits = {
+    tool: "playbook",
+    concurrency: CONCURRENCY,
+    max_queue_size: 0,
+    limiter,
+  } as const;
   return {
     name: "tool.playbook",
     actions: {
-      run: toolAction(limits, (request, { signal }) => runChild(request, link, signal)),
+      run: toolAction(limits, (request, { signal }) => runChild(request, { link, clock }, signal)),
     },
     created(this: Service) {
       link = new ServerLink({ broker: this.broker, http: settings.http, doorbell });
@@ -37,24 +48,55 @@ export default function playbookTool({ settings, doorbell }: Runtime): ServiceSc
   };
 }
 
+/** Puts questions to the servers, until the task has taken as long as it may. */
+interface Asker {
+  link: ServerLink;
+  clock: Clock;
+  signal: AbortSignal | undefined;
+  /** By `performance.now()`. */
+  until: number;
+}
+
+/**
+ * Each question can be repeated, and a server that is killed, frozen or away is none of the
+ * playbook's business: another one is asked, or the same one again. Throws what it met last when
+ * the time is over, and what a server refuses.
+ */
+async function asked<T>(
+  { link, clock, signal, until }: Asker,
+  question: { action: string; params: Record<string, unknown>; answerMs: number },
+): Promise<T> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await link.call<T>(question.action, question.params, question.answerMs);
+    } catch (error) {
+      const isLost = isUnreachable(error) || errorType(error) === "UNAVAILABLE";
+      if (!isLost || performance.now() > until) throw error;
+      await clock.sleep(backoffMs(tries, 50, PAUSE_MAX_MS));
+      signal?.throwIfAborted();
+    }
+  }
+}
+
 async function runChild(
   request: ToolRequest,
-  link: ServerLink,
+  way: Pick<Asker, "link" | "clock">,
   signal: AbortSignal | undefined,
 ): Promise<ToolEnvelope> {
   const { config } = request;
-  const started = await start(request, link);
+  const seconds = readPositive(config["timeout"], "timeout", "seconds") ?? TIMEOUT_SECONDS;
+  const asker: Asker = { ...way, signal, until: performance.now() + seconds * 1_000 };
+  const started = await start(request, asker);
   const { execution_id, path } = started;
   const resultStep = text(config["return_step"]) ?? text(config["result_step"]);
   if (resultStep === undefined && config["return_result"] !== true) {
     return ok({ status: "started", execution_id, path, async: true });
   }
-  const seconds = readPositive(config["timeout"], "timeout", "seconds") ?? TIMEOUT_SECONDS;
-  const child = await waitFor(link, execution_id, seconds * 1_000, signal);
+  const child = await waitFor(asker, execution_id, seconds * 1_000);
   if (child === undefined) return ok({ status: "timeout", execution_id, timeout_seconds: seconds });
   if (child.status !== "COMPLETED") throw childFailed(child, path);
   const payload = { execution_id, status: child.status, path, completed: true, failed: false };
-  return ok({ ...(await resultOf(link, execution_id, resultStep)), ...payload });
+  return ok({ ...(await resultOf(asker, execution_id, resultStep)), ...payload });
 }
 
 /**
@@ -63,7 +105,7 @@ async function runChild(
  */
 async function start(
   request: ToolRequest,
-  link: ServerLink,
+  asker: Asker,
 ): Promise<{ execution_id: string; path: string }> {
   const { config, command } = request;
   const path = text(config["path"]) ?? text(config["catalog_id"]);
@@ -78,7 +120,7 @@ async function start(
       parent_execution_id: command.execution_id,
       idempotency_key: childKey(command),
     };
-    return await link.call("executions.start", params, ANSWER_MS);
+    return await asked(asker, { action: "executions.start", params, answerMs: ANSWER_MS });
   } catch (error) {
     const { code, message } = error as { code?: number; message?: string };
     if (code === 404 || code === 422) throw configFailure(`playbook '${path}': ${message}`);
@@ -99,19 +141,19 @@ function payloadOf({ input, config }: ToolRequest): Record<string, unknown> {
 }
 
 async function waitFor(
-  link: ServerLink,
+  asker: Asker,
   execution_id: string,
   timeoutMs: number,
-  signal: AbortSignal | undefined,
 ): Promise<Child | undefined> {
   const until = performance.now() + timeoutMs;
   for (;;) {
-    signal?.throwIfAborted();
+    asker.signal?.throwIfAborted();
     const left = until - performance.now();
     if (left <= 0) return undefined;
     const timeout_ms = Math.ceil(Math.min(left, WAIT_MS));
     const params = { execution_id, timeout_ms };
-    const child = await link.call<Child>("executions.wait", params, timeout_ms + ANSWER_MS);
+    const answerMs = timeout_ms + ANSWER_MS;
+    const child = await asked<Child>(asker, { action: "executions.wait", params, answerMs });
     if (!["RUNNING", "PAUSED"].includes(child.status)) return child;
   }
 }
@@ -131,16 +173,13 @@ function childFailed(child: Child, path: string): ToolFailure {
  * `data`.
  */
 async function resultOf(
-  link: ServerLink,
+  asker: Asker,
   execution_id: string,
   step: string | undefined,
 ): Promise<JsonObject> {
   const params = { execution_id, ...(step === undefined ? {} : { step }) };
-  const { found, value } = await link.call<{ found: boolean; value: Json }>(
-    "executions.result",
-    params,
-    ANSWER_MS,
-  );
+  const question = { action: "executions.result", params, answerMs: ANSWER_MS };
+  const { found, value } = await asked<{ found: boolean; value: Json }>(asker, question);
   if (!found) return {};
   return isObject(value) ? { ...value, data: value } : { data: value };
 }

@@ -8,7 +8,8 @@ import {
   resolveCredential,
   toolAction,
 } from "../../mixins/tool.ts";
-import type { ToolRun } from "../../mixins/tool.ts";
+import type { ToolLimits, ToolRun } from "../../mixins/tool.ts";
+import type { RateLimiter } from "../../mixins/rate-limit/limiter.ts";
 import { AcquireTimeout } from "../../mixins/postgres/target-acquire.ts";
 import { TARGET_DEFAULTS, TargetPools, targetId } from "../../mixins/postgres/target.ts";
 import type { PoolTuning, TargetPoolsOptions } from "../../mixins/postgres/target.ts";
@@ -60,11 +61,14 @@ const MAX_PARAMETERS = 65_535;
  * to share them.
  */
 export function postgresTool(
-  options: Partial<PostgresToolOptions> & { pools?: TargetPools } = {},
+  options: Partial<PostgresToolOptions> & { pools?: TargetPools; limiter?: RateLimiter } = {},
 ): ServiceSchema {
-  const { pools: shared, ...given } = options;
+  const { pools: shared, limiter, ...given } = options;
   const settings: PostgresToolOptions = { ...POSTGRES_DEFAULTS, ...given };
-  const limits = { concurrency: settings.concurrency, max_queue_size: settings.maxQueueSize };
+  const { concurrency, maxQueueSize } = settings;
+  const limits: ToolLimits = {
+    ...{ tool: "postgres", concurrency, max_queue_size: maxQueueSize, limiter },
+  };
   let log: Service["logger"] | undefined;
   let pools = shared;
   const poolsOf = (): TargetPools => {

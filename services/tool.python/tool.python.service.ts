@@ -3,6 +3,8 @@ import { availableParallelism } from "node:os";
 import type { Service, ServiceSchema } from "moleculer";
 import { findPython, PYTHON_REMEDY } from "../../mixins/python.ts";
 import { configFailure, readPositive, toolAction, ToolFailure } from "../../mixins/tool.ts";
+import type { ToolLimits } from "../../mixins/tool.ts";
+import type { RateLimiter } from "../../mixins/rate-limit/limiter.ts";
 import { programEnvironment } from "../../schemas/env.ts";
 import type { ToolEnvelope, ToolRequest } from "../../schemas/tool.ts";
 import { envelopeOf } from "./outcome.ts";
@@ -57,14 +59,19 @@ export const PYTHON_DEFAULTS: Omit<PythonToolOptions, "environment"> = {
  * `{stdout, stderr}` when it gives none. Action `check`: `{version}` of the interpreter, or the
  * `{problem}` with it. Action `stats` (this process only): the processes.
  */
-export function pythonTool(options: Partial<PythonToolOptions> = {}): ServiceSchema {
+export function pythonTool(
+  options: Partial<PythonToolOptions> & { limiter?: RateLimiter } = {},
+): ServiceSchema {
   const settings: PythonToolOptions = {
     ...PYTHON_DEFAULTS,
     environment: programEnvironment(),
     ...options,
   };
   const processes = settings.processes || Math.max(PROCESSES_MIN, availableParallelism());
-  const limits = { concurrency: processes, max_queue_size: settings.queueMax };
+  const { limiter } = options;
+  const limits: ToolLimits = {
+    ...{ tool: "python", concurrency: processes, max_queue_size: settings.queueMax, limiter },
+  };
   const pool = createPool(settings);
   let log: Service["logger"] | undefined;
   return {

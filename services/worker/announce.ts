@@ -2,10 +2,9 @@
 // changed much, and when it leaves.
 import type { ServiceBroker } from "moleculer";
 import type { Clock } from "../../mixins/clock.ts";
-import { CAPACITY_EVENT, type WorkerCapacity } from "../../schemas/capacity.ts";
+import { CAPACITY_EVENT, type WorkerCapacity } from "../../schemas/worker-capacity.ts";
 import type { WorkerIdentity } from "./identity.ts";
-import type { WorkClass } from "../../schemas/work-class.ts";
-import type { SlotCaps } from "./ledger.ts";
+import type { Ledger } from "./ledger.ts";
 
 /** How often it is looked whether something has changed. */
 const LOOK_MS = 500;
@@ -53,18 +52,16 @@ function isNews(before: WorkerCapacity, now: WorkerCapacity): boolean {
   return becameFull || changed >= Math.max(1, now.slots * SHARE);
 }
 
-/** What a worker has room for beside commands of these classes, with what it says of itself. */
+/** What a worker has room for beside what it runs, with what it says of itself. */
 export function capacityOf(
   { worker_id, incarnation }: WorkerIdentity,
-  caps: SlotCaps,
-  running: WorkClass[],
+  { caps, busy, databaseBusy }: Pick<Ledger, "caps" | "busy" | "databaseBusy">,
   said: Pick<WorkerCapacity, "status" | "capabilities" | "labels">,
 ): WorkerCapacity {
-  const available = Math.max(0, caps.all - running.length);
-  const database = caps.database - running.filter(one => one === "database").length;
+  const available = Math.max(0, caps.all - busy);
   return {
-    ...{ worker_id, incarnation, ...said, slots: caps.all, active_tasks: running.length },
+    ...{ worker_id, incarnation, ...said, slots: caps.all, active_tasks: busy },
     available_slots: available,
-    available_db_slots: Math.max(0, Math.min(available, database)),
+    available_db_slots: Math.max(0, Math.min(available, caps.database - databaseBusy)),
   };
 }

@@ -81,7 +81,8 @@ class CursorFrame {
     this.#cursor = of.cursor;
     this.#flush = of.flush;
     this.#slot = new SharedSlot(wait => of.command.options.suspended(wait));
-    const options = { ...of.command.options, suspended: this.#slot.suspended };
+    const { suspended } = this.#slot;
+    const options = { ...of.command.options, suspended, waiting: suspended };
     this.#command = { ...of.command, options };
   }
 

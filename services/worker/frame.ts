@@ -1,9 +1,10 @@
 // A frame at its worker: items one after the other, told to the owner as they are done.
+import type { GiveBack, OutcomeInput } from "../../schemas/command.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { emptyBatch, isDue, record, reportOf, withinBounds, type ToldFrame } from "./batch.ts";
 import { leftOf } from "./items.ts";
 import type { PipelineOutcome } from "./pipeline.ts";
-import { runItem, writesOf, type OpenCommand } from "./run.ts";
+import { giveBackOf, runItem, writesOf, type OpenCommand } from "./run.ts";
 
 /** Quick items must not keep the event loop from beats and other commands. */
 const TURN_MS = 3;
@@ -15,7 +16,7 @@ const TURN_MS = 3;
  */
 export async function runFrame(
   command: OpenCommand,
-  flush: (report: ToldFrame) => Promise<boolean>,
+  flush: (report: ToldFrame & Pick<OutcomeInput, "give_back">) => Promise<boolean>,
 ): Promise<void> {
   const { frame } = command.grant;
   const { signal } = command.options;
@@ -25,12 +26,15 @@ export async function runFrame(
   let failures = 0;
   let yieldedAt = performance.now();
 
-  async function tell(final: boolean): Promise<boolean> {
+  async function tell(final: boolean, give_back?: GiveBack): Promise<boolean> {
     flushes += 1;
     const place = `f${frame?.first}-${frame?.count}-${flushes}`;
     const { numbers, ...report } = await reportOf(command, batch, place);
     batch = emptyBatch();
-    return flush({ ...report, frame: { ...numbers, final } });
+    return flush({
+      ...{ ...report, frame: { ...numbers, final } },
+      ...(give_back && { give_back }),
+    });
   }
 
   for (const item of leftOf(command.grant)) {
@@ -42,6 +46,12 @@ export async function runFrame(
     } catch (error) {
       if (batch.count > 0) await tell(false);
       throw error;
+    }
+    const back = giveBackOf(outcome);
+    if (back) {
+      // Among the failed, for an owner whose budget is spent by now.
+      record(batch, index, outcome, {});
+      return void (await tell(false, { ...back, index }));
     }
     const fitting = withinBounds(outcome);
     const { ctx = {} } = await writesOf(command, fitting, index);

@@ -16,7 +16,7 @@ export async function findOffers({ settings, doorbell }: OffersNeed): Promise<Wo
   const { command } = settings.pythonTool;
   const isAlone = settings.nats.url === undefined && doorbell.connected();
   const place = { command, environment: settings.pythonEnvironment };
-  const hasPython = isAlone || "python" in (await findPython(place));
+  const hasPython = isAlone || given.includes("python") || "python" in (await findPython(place));
   return {
     capabilities: [...new Set([...given, ...(hasPython ? ["python"] : [])])].sort(),
     labels: labels.map(({ name, value }) => `${name}=${value}`).sort(),

@@ -22,7 +22,6 @@ import { resultOf } from "./step-result.ts";
 export const MAX_TASK_RUNS = 1_000_000;
 /** The shortest wait when a tool says Busy without saying how long, and against a tight loop. */
 export const MIN_BUSY_WAIT_MS = 50;
-
 /** Task runs between two turns of the event loop: quick tools must not starve heartbeats. */
 export const TASK_RUNS_PER_TURN = 100;
 
@@ -55,6 +54,8 @@ export interface PipelineStep {
   /** true when `tool` was a list: decides the shape of the result. */
   pipeline: boolean;
   input: Record<string, unknown>;
+  /** A failure that may pass ends it at once: it will be run again from its first task. */
+  gives_back?: boolean;
 }
 
 /** How a pipeline ended, with everything it wrote. */
@@ -62,6 +63,7 @@ export interface PipelineOutcome {
   status: "ok" | "error";
   /** A rule ended it early, as a success. */
   broke: boolean;
+  gives_back?: boolean;
   result: Json;
   error?: ToolError;
   failed_task?: string;
@@ -96,7 +98,7 @@ interface Run {
 type Move =
   | { to: "task"; index: number }
   | { to: "end"; broke: boolean }
-  | { to: "failure"; error: ToolError; task: string };
+  | { to: "failure"; error: ToolError; task: string; gives_back?: boolean };
 
 /**
  * Runs a step's tasks to the end. `parts` belongs to this run: its ctx, iteration variables, output
@@ -246,6 +248,9 @@ async function write(run: Run, set: Record<string, unknown>): Promise<void> {
 
 async function applyRules(run: Run, task: Task, index: number, output: Output): Promise<Move> {
   const rule = await evaluated(run, scope => firstRule(task.rules, scope));
+  if (run.step.gives_back && output.error?.retryable && (!rule || rule.do === "retry")) {
+    return { ...failure(task, output.error), gives_back: true };
+  }
   const action = rule?.do ?? (output.status === "ok" ? "continue" : "fail");
   if (rule && Object.keys(rule.set).length > 0) await write(run, rule.set);
   if (rule && action === "retry") return retry(run, task, index, rule, output);
@@ -291,7 +296,7 @@ function jump(run: Run, task: Task, index: number, to: string): Move {
   return failure(task, logic("UNKNOWN_LABEL", `no task '${to}' to jump to`));
 }
 
-function failure(task: Task, error: ToolError): Move {
+function failure(task: Task, error: ToolError): Move & { to: "failure" } {
   return { to: "failure", error, task: task.label };
 }
 
@@ -299,6 +304,7 @@ function finish(run: Run, move: Exclude<Move, { to: "task" }>): PipelineOutcome 
   const { http, pg, py } = run.output ?? {};
   const envelope = { ...(http && { http }), ...(pg && { pg }), ...(py && { py }) };
   const ended = move.to === "failure" ? { error: move.error, failed_task: move.task } : {};
+  const back = move.to === "failure" && move.gives_back ? { gives_back: true } : {};
   const broke = move.to === "end" && move.broke;
   const status = move.to === "failure" ? "error" : "ok";
   return {
@@ -307,7 +313,7 @@ function finish(run: Run, move: Exclude<Move, { to: "task" }>): PipelineOutcome 
       broke,
       result: resultOf(run.step, run.pipeline, run.output, broke ? "break" : status),
     },
-    ...ended,
+    ...{ ...ended, ...back },
     ...{ ctx: run.ctx, iter: run.iter, envelope },
     ...{ task_runs: run.taskRuns, retries: run.retryCount },
   };

@@ -5,6 +5,7 @@ import type { Doorbell, Pull, Rung } from "../../mixins/notifications.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import type { Ring } from "../../schemas/decider.ts";
 import { classOf, type WorkClass } from "../../schemas/work-class.ts";
+import type { Admission, CapacityGate } from "./gate/gate.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** Pause after a pull that failed. */
@@ -13,12 +14,18 @@ const PAUSE_MS = 1_000;
 const QUIET_MS = 500;
 /** Between two looks for work that may not keep a slot while it waits. */
 const LOOK_MS = 100;
+/** The same, growing, where others were asked whether there is room: none of it is kept waiting. */
+const GATED_MIN_MS = 250;
+const GATED_MAX_MS = 1_000;
 
 export interface PullPorts {
   clock: Clock;
   doorbell: Doorbell;
   link: ServerLink;
   ledger: Ledger;
+  gate: CapacityGate;
+  /** Room that others gave must not wait for work. */
+  isGated: boolean;
   /** Takes these over, each with a slot of its class. */
   take(rings: Rung[], workClass: WorkClass): void;
   failed(error: unknown): void;
@@ -30,63 +37,84 @@ export async function pullClass(
   ports: PullPorts,
   signal: AbortSignal,
 ): Promise<void> {
-  const { ledger, clock } = ports;
-  while (!signal.aborted) {
-    const slots = await ledger.reserve(workClass, signal);
-    if (slots === 0) return;
-    const hold = new Hold(ledger, workClass, slots);
+  const { gate, clock } = ports;
+  for (let empty = 0; !signal.aborted;) {
     let pause = 0;
+    let hold: Hold | undefined;
     try {
+      hold = new Hold(ports, workClass, await gate.acquire(signal));
       const found = await pullInto(hold, ports, signal);
-      pause = found ?? LOOK_MS;
+      empty = found ? 0 : empty + 1;
+      if (found === undefined) pause = ports.isGated ? gatedMs(empty) : LOOK_MS;
     } catch (error) {
+      if (signal.aborted) break;
       ports.failed(error);
       pause = PAUSE_MS;
     } finally {
-      hold.giveBack();
+      hold?.giveBack();
     }
     if (pause > 0 && !signal.aborted) await clock.sleep(pause);
   }
 }
 
+function gatedMs(empty: number): number {
+  return Math.min(GATED_MAX_MS, GATED_MIN_MS * empty);
+}
+
 /** Slots that are taken and have no work yet. */
 class Hold {
-  readonly #ledger: Ledger;
   readonly workClass: WorkClass;
-  count: number;
+  readonly #ledger: Ledger;
+  readonly #admission: Admission;
+  #count: number;
 
-  constructor(ledger: Ledger, workClass: WorkClass, count: number) {
-    this.#ledger = ledger;
+  constructor({ ledger }: PullPorts, workClass: WorkClass, admission: Admission) {
     this.workClass = workClass;
-    this.count = count;
+    this.#ledger = ledger;
+    this.#admission = admission;
+    this.#count = admission.budget;
   }
 
-  /** These have work: they are its own now. */
-  used(count: number): void {
-    this.count -= count;
-    this.#ledger.use(count);
+  get count(): number {
+    return this.#count;
+  }
+
+  /** These have work: they are its own now, in its class; false when there is no room in that. */
+  moveTo(workClass: WorkClass, count: number): boolean {
+    if (!this.#ledger.move(this.workClass, workClass, count)) return false;
+    this.#count -= count;
+    this.#ledger.use(this.workClass, count);
+    this.#admission.use(count);
+    return true;
   }
 
   giveBack(keep = 0): void {
-    const spare = Math.max(0, this.count - keep);
-    this.count -= spare;
-    if (spare > 0) this.#ledger.unreserve(this.workClass, spare);
+    const spare = Math.max(0, this.#count - keep);
+    this.#count -= spare;
+    if (spare > 0) this.#admission.release(spare);
   }
 }
 
-/** The pause before the next pull, milliseconds; undefined when slots may not wait for work. */
+/** How many came; undefined when nothing is there and slots may not wait for it. */
 async function pullInto(
   hold: Hold,
   ports: PullPorts,
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  const { doorbell, ledger } = ports;
+  const { doorbell, ledger, isGated } = ports;
   const { workClass: work_class } = hold;
   const pull = { work_class, max: hold.count };
   const there = doorbell.connected() ? await doorbell.look(pull) : await asked(pull, ports, signal);
   if (there.length > 0) return admit(there, hold, ports, signal);
+  const isHeard = doorbell.connected();
+  if (isGated && isHeard) return undefined;
   hold.giveBack(1);
   const come = await ledger.idle(work_class, signal, yields => wait(work_class, ports, yields));
+  // It may have been a long wait.
+  if (come && come.length > 0 && !(await ports.gate.isOpen(signal))) {
+    for (const ring of come) ring.giveBack();
+    return undefined;
+  }
   return come && admit(come, hold, ports, signal);
 }
 
@@ -116,11 +144,9 @@ function rungOf(ring: Ring): Rung {
 /** What came has a slot each. An older server rings database work where this one has no room. */
 function admit(rings: Rung[], hold: Hold, ports: PullPorts, signal: AbortSignal): number {
   for (const [workClass, group] of Map.groupBy(rings, ring => classOf(ring.kind))) {
-    const { length: count } = group;
-    if (!signal.aborted && ports.ledger.move(hold.workClass, workClass, count)) {
-      hold.used(count);
-      ports.take(group, workClass);
-    } else for (const ring of group) ring.giveBack();
+    const isAdmitted = !signal.aborted && hold.moveTo(workClass, group.length);
+    if (isAdmitted) ports.take(group, workClass);
+    else for (const ring of group) ring.giveBack();
   }
-  return 0;
+  return rings.length;
 }

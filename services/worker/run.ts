@@ -2,6 +2,7 @@
 import type { ServiceBroker } from "moleculer";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { callTool } from "../../mixins/tool.ts";
+import type { GiveBack } from "../../schemas/command.ts";
 import { errorType } from "../../schemas/errors.ts";
 import {
   INLINE_RESULT_BYTES_MAX,
@@ -18,6 +19,7 @@ import { playbookReference } from "../../schemas/playbook/stored-result.ts";
 import type { ToolCommand, ToolEnvelope, ToolError } from "../../schemas/tool.ts";
 import { isTooLarge, tooLargeFailure } from "./failures.ts";
 import { valueOf, type Item } from "./items.ts";
+import { LONG_WAIT_MS } from "./long-waits.ts";
 import { patiently } from "./patience.ts";
 import {
   runPipeline,
@@ -31,12 +33,15 @@ export interface Ran {
   result: OutcomeResult;
   ctx?: JsonObject;
   stats: { task_runs: number; retries: number; duration_ms: number };
+  give_back?: GiveBack;
 }
 
 export interface RunOptions {
   signal: AbortSignal;
   /** Called around a wait for a child execution: waiting occupies no slot. */
   suspended<T>(wait: Promise<T>): Promise<T>;
+  /** Called around any other long wait, which may keep the slot. */
+  waiting<T>(wait: Promise<T>): Promise<T>;
 }
 
 /** A granted command with what all its items have in common, loaded once. */
@@ -70,7 +75,9 @@ export async function runCommand(command: OpenCommand): Promise<Ran> {
   const started = performance.now();
   const { iteration } = command.grant;
   const outcome = await runItem(command, iteration);
+  const back = giveBackOf(outcome);
   return {
+    ...(back && { give_back: back }),
     ...(await keptOutcome(command, outcome, iteration?.index)),
     stats: {
       task_runs: outcome.task_runs,
@@ -108,7 +115,13 @@ export async function runItem(
     const value = await patiently(command, () => valueOf(runtime, grant, item));
     parts.iteration = { iterator, value, index: item.index, total, vars: {} };
   }
-  return runTasks(command, step, parts, item?.index);
+  const { gives_back = false } = grant;
+  return runTasks(command, { ...step, gives_back }, parts, item?.index);
+}
+
+/** Why the command of this outcome may be given back. */
+export function giveBackOf({ gives_back, error }: PipelineOutcome): GiveBack | undefined {
+  return gives_back && error ? { error: cutError(error) } : undefined;
 }
 
 /** What tells an item from the others of its step: its index, or the key of a claimed row. */
@@ -163,21 +176,26 @@ function portsOf(running: Running): PipelinePorts {
     now: () => performance.now(),
     load: references => load(running, references),
     async sleep(ms) {
-      options.signal.throwIfAborted();
-      await new Promise<void>((resolve, reject) => {
-        const cancel = runtime.clock.after(ms, resolve);
-        options.signal.addEventListener(
-          "abort",
-          () => {
-            cancel();
-            reject(options.signal.reason as Error);
-          },
-          { once: true },
-        );
-      });
+      const wait = pause(runtime, ms, options.signal);
+      await (ms < LONG_WAIT_MS ? wait : options.waiting(wait));
     },
     call: (task, request, run) => call(running, task, request, run),
   };
+}
+
+/** Rejects with the signal's reason when that comes first. */
+async function pause({ clock }: Runtime, ms: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const cancel = clock.after(ms, resolve);
+  const onAbort = () => reject(signal.reason as Error);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await promise;
+  } finally {
+    cancel();
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 async function call(
@@ -197,6 +215,7 @@ async function call(
     attempt: run.attempt,
     delivery: grant.delivery,
     idempotency_key: idempotencyKey(grant, task, run.visit, place),
+    playbook: grant.playbook.path,
     ...(scope.execution.caller && { caller: scope.execution.caller }),
   };
   const called = callTool(broker, task.kind, { ...request, command }, options.signal);

@@ -6,6 +6,7 @@ import { ServerLink } from "../../mixins/server-link.ts";
 import { workerAbort, workerHolds } from "../../schemas/actor-requests.ts";
 import { validated } from "../../schemas/requests.ts";
 import { countWork } from "./count.ts";
+import { countGates } from "./gate/count.ts";
 import { Worker } from "./worker.ts";
 
 /** The service `worker` over a process's runtime. */
@@ -41,6 +42,7 @@ export default function workerService(runtime: Runtime): ServiceSchema {
       link = linkOf(runtime, this.broker, () => worker.offers);
       worker = new Worker(runtime, this, link);
       countWork(runtime.metrics, worker);
+      countGates(runtime.metrics, worker.gates);
     },
     started: () => worker.start(),
     async stopped() {

@@ -1,38 +1,35 @@
 // The worker: fetches rings for its free slots, claims, runs and reports. It never decides what
 // comes next.
-import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import { offersOf } from "../../mixins/capacity.ts";
-import { findOver } from "../../mixins/postgres/command.ts";
-import { beat, markGone } from "../../mixins/postgres/runtime.ts";
 import { abandoned } from "../../schemas/command.ts";
-import { isUrgent, type ActorKind } from "../../schemas/decider.ts";
+import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
-import type { WorkerCapacity } from "../../schemas/capacity.ts";
+import type { WorkerCapacity } from "../../schemas/worker-capacity.ts";
 import { serves } from "../../schemas/needs.ts";
 import { WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
 import { announceCapacity, capacityOf, type Announcer } from "./announce.ts";
 import { claimAll } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
+import { openGates, type Gates } from "./gate/open.ts";
 import { Ledger, reclass, type Slot } from "./ledger.ts";
+import { LongWaits } from "./long-waits.ts";
 import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
+import { handing, nextClaim } from "./next-claim.ts";
 import { findOffers, type WorkerOffers } from "./offers.ts";
+import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
 
 /** Pause after a run that found the world away. */
 const PAUSE_MS = 1_000;
-/** Commands one slot takes from hand to hand before it looks what else waits. */
-const HANDED_MAX = 32;
-/** Those of a loop for so long: each may take up to a second. Milliseconds. */
-const HANDED_MS = 50;
 
 class CommandAbandoned extends Error {}
 
@@ -49,14 +46,14 @@ interface Work {
 export class Worker {
   readonly me: WorkerIdentity;
   readonly slots: Ledger;
+  readonly gates: Gates;
   readonly #runtime: Runtime;
   readonly #service: Service;
   readonly #link: ServerLink;
   readonly #reporter: Reporter;
+  readonly #longWaits: LongWaits;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
-  /** Slots that have work. */
-  readonly #running = new Set<Slot>();
   /** Commands this worker claims, runs, or has still to report, each with what ends it. */
   readonly #held = new Map<string, AbortController>();
   #offers: WorkerOffers = { capabilities: [], labels: [] };
@@ -74,17 +71,23 @@ export class Worker {
     this.me = identify(runtime.nodeId);
     const { maxInflight: all, maxInflightDb: database } = runtime.settings.worker;
     this.slots = new Ledger({ all, database });
+    this.#longWaits = new LongWaits(all);
+    const { incarnation } = this.me;
+    this.gates = openGates({ runtime, service, ledger: this.slots, incarnation });
     this.#reporter = new Reporter(service.broker, runtime.clock, link);
   }
 
   async start(): Promise<void> {
-    const { clock, database, doorbell, settings } = this.#runtime;
+    const { clock, doorbell, settings, workers } = this.#runtime;
     this.#offers = await findOffers(this.#runtime);
     await doorbell.attend(this.me.worker_id);
     await this.#beat();
     const { logger } = this.#service;
-    this.#unwatch = await watchNeighbours({ clock, database, logger }, this.me);
-    this.#service.logger.info({ ...this.me, slots: this.slots.caps.all }, "worker.started");
+    this.#unwatch = await watchNeighbours({ clock, workers, logger }, this.me);
+    const { worker_id, incarnation } = this.me;
+    const { limits, gate } = startRecord(this.#runtime.settings, this.gates);
+    // One field a limit: a log cuts objects that are long.
+    logger.info({ worker_id, incarnation, gate, ...limits }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
     this.#fetching = this.#pull();
     const { broker } = this.#service;
@@ -115,7 +118,7 @@ export class Worker {
   }
 
   async #drain(): Promise<void> {
-    const { clock, database, settings } = this.#runtime;
+    const { clock, workers, settings } = this.#runtime;
     this.#stopping.abort();
     this.#announcer?.stop();
     await this.#fetching;
@@ -126,8 +129,9 @@ export class Worker {
     cancel();
     this.#cancelBeat();
     this.#unwatch();
+    await this.gates.close();
     this.#unsubscribe();
-    await markGone(database, [this.me.incarnation]).catch((error: unknown) => {
+    await workers.leave(this.me.incarnation).catch((error: unknown) => {
       this.#service.logger.warn({ err: error }, "worker.farewell_lost");
     });
   }
@@ -135,8 +139,9 @@ export class Worker {
   /** Each class by itself, until the worker stops. */
   async #pull(): Promise<void> {
     const { clock, doorbell } = this.#runtime;
+    const { isAskingOthers: isGated } = this.gates;
     const ports = {
-      ...{ clock, doorbell, link: this.#link, ledger: this.slots },
+      ...{ clock, doorbell, link: this.#link, ledger: this.slots, isGated },
       take: (rings: Rung[], workClass: WorkClass) => {
         for (const [actor, group] of Map.groupBy(rings, ring => ring.actor)) {
           this.#track(this.#claim(actor, group, workClass));
@@ -145,7 +150,12 @@ export class Worker {
       failed: (err: unknown) => this.#service.logger.warn({ err }, "worker.fetch_failed"),
     };
     const { signal } = this.#stopping;
-    await Promise.all(WORK_CLASSES.map(workClass => pullClass(workClass, ports, signal)));
+    await Promise.all(
+      WORK_CLASSES.map(workClass => {
+        const { gate } = this.gates.of[workClass];
+        return pullClass(workClass, { ...ports, gate }, signal);
+      }),
+    );
   }
 
   #track(promise: Promise<void>): void {
@@ -158,12 +168,12 @@ export class Worker {
     const { broker } = this.#service;
     const claimer = { broker, clock: this.#runtime.clock, link: this.#link, me: this.me };
     const rings = rung.filter(ring => this.#hold(ring));
-    this.slots.give(workClass, rung.length - rings.length);
+    this.#ended(workClass, rung.length - rings.length);
     const grants = await claimAll(claimer, { actor, rings });
     for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
     for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
-    this.slots.give(workClass, rings.length - grants.length);
+    this.#ended(workClass, rings.length - grants.length);
     for (const grant of grants) this.#track(this.#run(actor, grant, workClass));
   }
 
@@ -184,25 +194,28 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
-    const until = performance.now() + HANDED_MS;
-    const isInTime = () => isUrgent({ actor }) || performance.now() < until;
-    this.#running.add(slot);
+    const mayTake = handing(actor);
     try {
       for (let handed = 0; grant; handed += 1) {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
         reclass(this.slots, slot, grant.kind);
-        const takesNext = () => handed < HANDED_MAX && isInTime();
+        const takesNext = () => mayTake(handed);
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);
         grant = next;
       }
     } finally {
-      this.#running.delete(slot);
-      this.slots.give(slot.workClass, 1);
+      this.#ended(slot.workClass, 1);
     }
+  }
+
+  #ended(workClass: WorkClass, count: number): void {
+    if (count === 0) return;
+    this.slots.give(workClass, count);
+    this.gates.ended(count);
   }
 
   async #runOne(
@@ -218,6 +231,8 @@ export class Worker {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
         suspended: wait => this.slots.suspended(slot.workClass, wait),
+        waiting: wait =>
+          this.#longWaits.around(wait, waits => this.slots.suspended(slot.workClass, waits)),
       });
       if (!grant.frame && !grant.cursor) {
         const ran = await runCommand(command);
@@ -259,33 +274,16 @@ export class Worker {
     }
   }
 
-  /**
-   * Whoever waits for this slot goes first: a long loop must not keep a short run waiting. The slot
-   * is one of the database class until the answer says what is to come, where there is room.
-   */
   #wantsNext(slot: Slot, actor: ActorKind): Pick<Outcome, "next"> {
-    const { doorbell } = this.#runtime;
-    const takesAll = this.slots.move(slot.workClass, "database", 1);
-    if (takesAll) slot.workClass = "database";
-    const classes = takesAll ? WORK_CLASSES : (["general"] as const);
-    const others = isUrgent({ actor }) ? "urgent" : "waiting";
-    const isAwaited = classes.some(one => doorbell[others](one) > 0);
-    if (this.#stopping.signal.aborted || isAwaited) return {};
-    const { worker_id, incarnation } = this.me;
-    const claim = { worker_id, incarnation, claim_id: randomUUID(), offers: this.offers };
-    return { next: { ...claim, ...(!takesAll && { only: "general" }) } };
+    if (this.#stopping.signal.aborted) return {};
+    const { me, offers, slots } = this;
+    const next = nextClaim(slot, actor, { doorbell: this.#runtime.doorbell, slots, me, offers });
+    return next ? { next } : {};
   }
 
   #capacity(): WorkerCapacity {
-    const classes = [...this.#running].map(slot => slot.workClass);
-    return capacityOf(this.me, this.slots.caps, classes, {
-      status: this.#status(),
-      ...this.#offers,
-    });
-  }
-
-  #status(): WorkerCapacity["status"] {
-    return this.#stopping.signal.aborted ? "draining" : "ready";
+    const status = this.#stopping.signal.aborted ? "draining" : "ready";
+    return capacityOf(this.me, this.slots, { status, ...this.#offers });
   }
 
   async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {
@@ -304,13 +302,16 @@ export class Worker {
 
   /** Liveness is this row: owners read it when a lease has passed. */
   async #beat(): Promise<void> {
-    const { clock, database, settings } = this.#runtime;
-    const { status: _said, ...told } = this.#capacity();
+    const { clock, store, workers, settings } = this.#runtime;
+    const { status, ...told } = this.#capacity();
     const capacity = { ...told, free: told.available_slots };
     try {
-      await beat(database, { ...this.me, capacity }, this.#status());
+      await workers.beat({ ...this.me, capacity }, status);
+      if (this.gates.isAskingOthers) {
+        this.gates.setWorkers(await workers.countReady(settings.command.leaseMs));
+      }
       // Whoever ended them has said so, once; without NATS, or by bad luck, nobody has heard it.
-      if (this.#held.size > 0) this.abort(await findOver(database, [...this.#held.keys()]));
+      if (this.#held.size > 0) this.abort(await store.findOver([...this.#held.keys()]));
     } catch (error) {
       this.#service.logger.warn({ err: error }, "worker.beat_failed");
     }

@@ -3,7 +3,7 @@ import type { Context, Service, ServiceSchema } from "moleculer";
 import { listWorkers, type SeenWorker } from "../../mixins/postgres/runtime.ts";
 import { listUnserved, saveUnserved } from "../../mixins/postgres/unserved.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import { CAPACITY_EVENT, workerCapacity } from "../../schemas/capacity.ts";
+import { CAPACITY_EVENT, workerCapacity } from "../../schemas/worker-capacity.ts";
 import { validated, workersList } from "../../schemas/requests.ts";
 
 /** How often commands that nobody can run are named anew. */

@@ -12,7 +12,7 @@ import {
   begin,
   endAll,
   newFolder,
-  startServer,
+  beginServer,
   type NoetlProcess,
   type NoetlServer,
 } from "../support/process.ts";
@@ -72,7 +72,7 @@ describe("bad messages", function () {
       NATS_SUBJECT: rings,
       NOETL_ENCRYPTION_KEY: randomBytes(32).toString("base64"),
     };
-    server = await startServer({ ...env, NOETL_NODE_ID: serverId }, undefined, "server");
+    server = await beginServer(["server"], { ...env, NOETL_NODE_ID: serverId });
     worker = begin(["worker"], { ...env, NOETL_NODE_ID: workerId });
     await worker.says(/works/);
     wire = await connect({ servers: nats.url });

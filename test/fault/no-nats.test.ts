@@ -87,7 +87,8 @@ describe("without NATS", function () {
     const gate = Promise.withResolvers<void>();
     api.waits[ITEMS] = () => gate.promise;
     const id = await submit(servers[0]!, COPY, { api_url: api.url, n: 8 });
-    await asked(api, ITEMS, 8);
+    // As many as it may have of the database class.
+    await asked(api, ITEMS, 4);
     await nats.stop();
     assert.equal((await servers[0]!.ask("POST", `/executions/${id}/cancel`, {})).status, 202);
     assert.equal((await ended(store.direct, id)).status, "CANCELLED");

@@ -4,7 +4,7 @@ import { ask } from "../support/actors.ts";
 import { openDatabase } from "../../mixins/postgres/index.ts";
 import { setWakes, wakeStreamsOf } from "../../mixins/postgres/stream.ts";
 import { chance } from "../support/chance.ts";
-import { assertCopied, COPY } from "../support/copy-playbook.ts";
+import { assertCopied, COPY, COPY_SHARDS } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
 import { endAll, startServer } from "../support/process.ts";
 import { setStage, type Stage } from "../support/stage.ts";
@@ -14,19 +14,27 @@ import { asked, countEvents, ended, longestSilenceMs, submit } from "../support/
 const SILENCE_MAX_MS = 4_000;
 
 describe("the other of two servers", function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   let stage: Stage;
 
   before(async () => void (stage = await setStage()));
   afterEach(endAll);
   after(() => stage.close());
 
-  it("takes over within seconds what a killed one held", async () => {
+  for (const [what, playbook] of [
+    ["a loop", COPY],
+    ["a fan-out", COPY_SHARDS],
+  ] as const) {
+    it(`takes over within seconds what a killed one held of ${what}`, () => takeOver(playbook));
+  }
+
+  async function takeOver(playbook: string): Promise<void> {
     const { api, store, target, env } = stage;
     const seed = chance("takeover");
     const [first] = await Promise.all([startServer(env), startServer(env)]);
-    const id = await submit(first, COPY, { api_url: api.url, pause: 0.05 });
-    await asked(api, "GET /posts/{id}", seed.between(10, 60));
+    const id = await submit(first, playbook, { api_url: api.url, pause: 0.05 });
+    const before = api.calls["GET /posts/{id}"] ?? 0;
+    await asked(api, "GET /posts/{id}", before + seed.between(10, 60));
     await first.kill();
     const { status } = await ended(store.url, id);
     const silenceMs = await longestSilenceMs(store.url, id);
@@ -36,7 +44,7 @@ describe("the other of two servers", function () {
     await assertCopied(target.url, 100);
     await assertSound(store.url, id);
     assert.ok((await countEvents(store.url, id, "command.expired")) > 0, "the kill hit nothing");
-  });
+  }
 
   it("is not put to sleep by a turn that read the world before the other died", async () => {
     const { store } = stage;

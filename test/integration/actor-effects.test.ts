@@ -1,7 +1,7 @@
 // Design §5 rule 3: effects are a function of state: a death after the commit loses none of them.
 import { strict as assert } from "node:assert";
 import type { EventStore } from "../../mixins/event-store.ts";
-import { createValues } from "../../mixins/values.ts";
+import { createValues, valuesOf } from "../../mixins/values.ts";
 import { Needs, type Machine } from "../../schemas/decider.ts";
 import type { Json } from "../../schemas/json.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
@@ -209,7 +209,7 @@ describe("actors: effects", function () {
     const references = ["a", "b", "c"].map(name => ({ ref: `noetl://${name}`, bytes, tier: "x" }));
     const get = () => Promise.resolve("large");
     const put = () => Promise.reject(new Error("nothing is stored here"));
-    const values = createValues({ database: one.database, results: { get, put, find: get } });
+    const values = createValues({ ...valuesOf(one.database), results: { get, put, find: get } });
     const needy: LedgerMachine = {
       ...ledger,
       decide(input, state, context) {

@@ -207,7 +207,7 @@ describe("actors: wake_at", function () {
         },
       },
     });
-    const runtime = { database: one.database, clock: one.clock, settings: loadSettings({}) };
+    const runtime = { store: one.store, clock: one.clock, settings: loadSettings({}) };
     const options = { scope: "all" as const, sweepMs: 50 };
     broker.createService(reaperService(runtime as unknown as Runtime, options));
     await setWake(stuck, -1);

@@ -31,7 +31,7 @@ import {
   unprivileged,
 } from "../support/pgbouncer.ts";
 import { testDatabase } from "../support/postgres.ts";
-import { endAll, newFolder, startServer } from "../support/process.ts";
+import { endAll, newFolder, beginServer } from "../support/process.ts";
 import { ROOT } from "../support/source-files.ts";
 
 const KIND = ["kind.yaml"];
@@ -184,18 +184,14 @@ describe("what the chart configures", function () {
       const folder = await newFolder();
       const settings = the(all, "ConfigMap", "noetl-server").data ?? {};
       const { NATS_USER: _user, ...given } = settings;
-      const server = await startServer(
-        {
-          ...given,
-          ...login,
-          ...{ POSTGRES_HOST: "127.0.0.1", POSTGRES_PORT: String(port) },
-          POSTGRES_DB: direct.pathname.slice(1),
-          ...{ NATS_URL: bell.url, NOETL_DATA_DIR: folder, NOETL_PORT: "0" },
-          NOETL_HOST: "127.0.0.1",
-        },
-        undefined,
-        "server",
-      );
+      const server = await beginServer(["server"], {
+        ...given,
+        ...login,
+        ...{ POSTGRES_HOST: "127.0.0.1", POSTGRES_PORT: String(port) },
+        POSTGRES_DB: direct.pathname.slice(1),
+        ...{ NATS_URL: bell.url, NOETL_DATA_DIR: folder, NOETL_PORT: "0" },
+        NOETL_HOST: "127.0.0.1",
+      });
       await assertProbes(server.url);
     } finally {
       child.kill("SIGTERM");

@@ -44,6 +44,21 @@ async function doctor(
   return { code, checks };
 }
 
+/** How often each table of ours was written to, by the database's own count, and its rows. */
+async function tables(url: string): Promise<object[]> {
+  const names = await ask<{ name: string }>(
+    url,
+    `select relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = 'noetl' and c.relkind in ('r', 'p') order by 1`,
+  );
+  const rows = names.map(async ({ name }) => {
+    const text = `select $1 as name, count(*)::int as n, max(xmin::text::bigint) as newest
+                  from noetl.${name}`;
+    return (await ask<object>(url, text, [name]))[0] as object;
+  });
+  return Promise.all(rows);
+}
+
 describe("noetl doctor", function () {
   this.timeout(90_000);
   afterEach(endAll);
@@ -63,6 +78,26 @@ describe("noetl doctor", function () {
     assert.equal(code, 3);
     for (const name of ["database", "nats", "server"]) assert.match(said(checks, name), /^fail/);
     assert.doesNotMatch(JSON.stringify(checks), /hunter2/);
+  });
+
+  it("says what bounds a worker, asks whom its gate would ask, and reserves nothing", async () => {
+    const server = await startServer();
+    const { direct } = await server.database({ migrated: true });
+    const gate = {
+      ...{ NOETL_PREFETCH_GATE: "quota,http", NOETL_PREFETCH_RESERVED_LIMIT: "5" },
+      NOETL_PREFETCH_HTTP_URL: "http://127.0.0.1:1/",
+    };
+    const before = await tables(direct);
+    const { code, checks } = await doctor({
+      ...{ DATABASE_URL: direct, NOETL_ENCRYPTION_KEY: KEY, ...gate },
+    });
+    assert.equal(code, 1, "the probe is away");
+    const words = named(checks, "gate").map(({ state, found }) => `${state} ${found}`);
+    assert.equal(words[0], "ok quota:commands: 4 free, 0 of 5 used");
+    assert.match(words[1] ?? "", /^ok 8 items at once, 4 with databases; pools of 12, 2 waiters/);
+    assert.match(words[2] ?? "", /^fail .*ECONNREFUSED/);
+    assert.deepEqual(await tables(direct), before, "nothing was changed");
+    await server.remove();
   });
 
   it("shows settings that contradict each other, and exits 1", async () => {

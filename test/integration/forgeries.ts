@@ -1,6 +1,7 @@
 // Forgeries of an execution's rows, each with what its proof must say of it.
 import { digestOf, digestText } from "../../schemas/loop-digest.ts";
 
+import { FANOUT_FORGERIES } from "./fanout-forgeries.ts";
 import {
   of,
   OWN,
@@ -185,6 +186,7 @@ export const FORGERIES: [string, Forge, RegExp][] = [
       ),
     /^loops: loop \d+ of each: is entered 1 times and left 0 times/,
   ],
+  ...FANOUT_FORGERIES,
   [
     "an outcome is of an old delivery",
     sql => sql(set(DONE, "delivery", 0)),
@@ -275,7 +277,7 @@ export const FORGERIES: [string, Forge, RegExp][] = [
         `update noetl.execution set state = jsonb_set(state, '{counts,steps}', '9')
          where execution_id = $1`,
       ),
-    /^row: execution \d+: the row counts 9 steps, the log has 3/,
+    /^row: execution \d+: the row counts 9 steps, the log has 4/,
   ],
   [
     "the row shows other progress",

@@ -44,6 +44,8 @@ const guards: Guard[] = [
       command("command.completed"),
       command("command.failed"),
       command("command.cancelled"),
+      command("loop.shard.done"),
+      command("loop.shard.failed"),
     ],
     allowed: [
       command("command.failed", "c2"),

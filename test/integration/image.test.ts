@@ -90,7 +90,7 @@ describe("the image", function () {
     try {
       const env = { DATABASE_URL: database.url, NATS_URL: bell.url, NOETL_DATA_DIR: data };
       const entry = relative(ROOT, join(folder, "cli/launcher.js"));
-      const server = begin(["server"], { ...env, NOETL_PORT: "0" }, entry);
+      const server = begin(["server"], { ...env, NOETL_PORT: "0" }, { entry });
       const [, url = ""] = await server.says(/serves (http:\/\/\S+)\/api/);
       const health = await fetch(`${url}/health`);
       assert.equal(health.status, 200, await health.text());

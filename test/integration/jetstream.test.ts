@@ -185,6 +185,27 @@ describe("the stream of rings", function () {
     await until(async () => (await infoOf()).num_ack_pending === 0);
   });
 
+  it("is not filled by repetitions of what waits, and takes them when nothing does", async () => {
+    const bell = await open();
+    await ring(bell, 0, 1);
+    await take(bell, 1);
+    await ring(bell, 0, 1);
+    assert.equal((await take(bell, 1)).size, 1, "nothing waited: it was rung again");
+    // From the first look at what waits on, a ring that waits is not taken twice.
+    await until(async () => {
+      await ring(bell, 1, 50);
+      const before = await pendingOf();
+      await ring(bell, 1, 50);
+      return before > 0 && (await pendingOf()) === before;
+    });
+    const { state } = await manager.streams.info(STREAM);
+    const before = state.messages;
+    for (let round = 0; round < 20; round += 1) await ring(bell, 1, 50);
+    assert.equal((await manager.streams.info(STREAM)).state.messages, before);
+    await ring(bell, 51, 1);
+    assert.ok((await take(bell, 51)).has(ringOf(51).command_id), "a new one is taken");
+  });
+
   it("what comes in the moment a pull is ended is handed over, not lost to nobody", async () => {
     const bell = await open();
     const { between } = chance("ended pulls");

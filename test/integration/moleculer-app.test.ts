@@ -8,7 +8,7 @@ const APP = "examples/moleculer-app/app.ts";
 
 /** Runs the app to its end and checks the story it tells. */
 async function tellsItsStory(env: Env): Promise<void> {
-  const { code, stdout, stderr } = await begin([], env, APP).ended;
+  const { code, stdout, stderr } = await begin([], env, { entry: APP }).ended;
   assert.equal(code, 0, stdout + stderr);
   for (const name of ["Ada", "Grace", "Linus"]) {
     assert.match(stdout, new RegExp(`users: created \\d ${name} of acme`));

@@ -171,6 +171,11 @@ describe("GET /api/openapi.json", function () {
     const beat = { event_type: "command.heartbeat", worker_id: "w1" };
     nothingElse("commands.report_one", await call("POST /events", "/events", beat));
     nothingElse("workers.list", await call("GET /workers", "/workers"));
+    const limit = { target: "http:host:a", rate: "5/s" };
+    nothingElse("limits.set", await call("POST /limits", "/limits", limit));
+    nothingElse("limits.list", await call("GET /limits", "/limits"));
+    const { target } = limit;
+    nothingElse("limits.clear", await call("POST /limits/clear", "/limits/clear", { target }));
     await call("GET /openapi.json", "/openapi.json");
   });
 
@@ -224,8 +229,16 @@ describe("GET /api/openapi.json", function () {
     nothingElse("executions.verify", await call(`${route}/verify`, `${base}/verify`));
   }
 
-  it("is true of a cancelled and of a failed execution", async () => {
+  it("is true of a paused, a cancelled and a failed execution", async () => {
     const { execution_id: id } = await call("POST /execute", "/execute", { path: "demo/one" });
+    const paused = await call(
+      "POST /executions/:execution_id/pause",
+      `/executions/${id}/pause`,
+      {},
+    );
+    nothingElse("executions.pause", paused);
+    assert.equal(paused["status"], "PAUSED");
+    nothingElse("executions.dead_letters", await call("GET /dead-letters", "/dead-letters"));
     nothingElse(
       "executions.resume",
       await call("POST /executions/:execution_id/resume", `/executions/${id}/resume`, {}),

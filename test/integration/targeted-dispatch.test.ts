@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { CAPACITY_EVENT } from "../../schemas/capacity.ts";
+import { CAPACITY_EVENT } from "../../schemas/worker-capacity.ts";
 import { ask, until } from "../support/actors.ts";
 import { ended, type TestNode } from "../support/node.ts";
 import { testNodes, type TestNodes } from "../support/nodes.ts";

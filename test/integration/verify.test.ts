@@ -23,7 +23,12 @@ workflow:
       iterator: i
       spec: {mode: parallel, max_in_flight: 2, policy: {exec: distributed}}
     tool: {kind: noop}
-    next: {arcs: [{step: end}]}
+    next: {arcs: [{step: fanned}]}
+  - step: fanned
+    spec: {loop_mode: fanout, fanout: {max_in_flight: 4, max_shard_retries: 1}}
+    loop: {in: "{{ 20 }}", iterator: i}
+    tool: {kind: noop, spec: {policy: {rules: [{when: "{{ i == 3 }}", then: {do: fail}}]}}}
+    next: {arcs: [{step: end, when: "{{ fanin.status == 'partial' }}"}]}
   - step: end
     tool: {kind: noop}
 `;
@@ -117,7 +122,7 @@ describe("the proof of an execution", function () {
     const digest = found.find(({ rule }) => rule === "digest");
     assert.match(
       digest?.detail ?? "",
-      /1 equal to the stored results; 1 of an older build, with no digest/,
+      /2 equal to the stored results; 1 of an older build, with no digest/,
     );
   });
 

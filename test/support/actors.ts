@@ -167,6 +167,8 @@ export async function ask<R extends object>(
   values: unknown[] = [],
 ): Promise<R[]> {
   const client = new pg.Client(url);
+  // A connection that is lost fails its query; told again outside of one, it would end the process.
+  client.on("error", () => undefined);
   await client.connect();
   try {
     return (await client.query<R>(text, values)).rows;

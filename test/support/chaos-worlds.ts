@@ -20,5 +20,6 @@ export function playWorld(seed: number): Chaos {
     answer: grant => frameReply(grant, one => answerOf(flow, one)),
     turns: Math.floor(random() * 150),
     mayCancel: seed % 4 === 2,
+    mayPause: seed % 5 === 0,
   }).run();
 }

@@ -18,6 +18,9 @@ export interface ChaosOptions {
   /** Turns in which anything may happen, before the rest is played in peace. */
   turns: number;
   mayCancel: boolean;
+  mayPause?: boolean;
+  /** How much time passes between two turns of the peaceful rest. */
+  restMs?: number;
 }
 
 /** Runs a started play to its end. Throws when it does not end within a bound of turns. */
@@ -30,6 +33,8 @@ export class Chaos {
   #names = 2;
   #claims = 0;
   cancelled = false;
+  /** Pauses, and ends of them. */
+  pauses = 0;
 
   constructor(play: Play, options: ChaosOptions) {
     this.play = play;
@@ -37,11 +42,11 @@ export class Chaos {
   }
 
   run(): this {
-    const { random, turns } = this.#options;
+    const { random, turns, mayPause = false } = this.#options;
     for (let turn = 0; turn < turns && !this.#isOver(); turn += 1) {
       this.play.now += Math.floor(random() * 50);
-      const act = this.#action(random());
-      act();
+      const act = mayPause && random() < 0.1 ? this.#pauseOrResume : this.#action(random());
+      act.call(this);
     }
     for (let turn = 0; !this.#isOver(); turn += 1) {
       if (turn > 3_000) throw new Error("the run does not end");
@@ -146,8 +151,16 @@ export class Chaos {
     }
   }
 
+  #pauseOrResume(): void {
+    const type = this.#options.random() < 0.5 ? "pause" : "resume";
+    if (this.play.try(() => this.play.ask({ type }))?.changed) this.pauses += 1;
+  }
+
   /** One thing of what is left to do, in no random order. */
   #goOn(): void {
+    // What waits for an upstream, or for its next try, is tried again after a while.
+    this.play.now += this.#options.restMs ?? 100;
+    this.play.ask({ type: "resume" });
     for (const id of [...this.play.streams.keys()]) this.play.wake(id);
     this.play.deliver();
     const job = this.#jobs[0];

@@ -3,19 +3,22 @@
 import { randomBytes } from "node:crypto";
 import { ask, until } from "./actors.ts";
 import { natsServerBinary, startNats, type TestNats } from "./nats.ts";
-import { pgBouncerBinary, startPgBouncer, type TestPgBouncer } from "./pgbouncer.ts";
+import { pgBouncerBinary, startPgBouncer, type Backends, type TestPgBouncer } from "./pgbouncer.ts";
 import type { TestServer } from "./postgres.ts";
-import { begin, startServer, type Env, type NoetlProcess, type NoetlServer } from "./process.ts";
+import { begin, beginServer, orKill } from "./process.ts";
+import type { Env, NoetlProcess, NoetlServer, Program } from "./process.ts";
 import { credentialsFor } from "./public-playbooks.ts";
 import { setStage, type Stage } from "./stage.ts";
 import { inFlight, type FlyingCommand } from "./submitted.ts";
 
 export interface ClusterServer extends NoetlServer {
   readonly name: string;
+  readonly settings: Env;
 }
 
 export interface ClusterWorker extends NoetlProcess {
   readonly name: string;
+  readonly settings: Env;
   /** Whom the user's database knows it as: its statements can be told from others'. */
   readonly user: string;
 }
@@ -24,8 +27,16 @@ export interface ClusterOptions {
   servers: number;
   workers: number;
   env?: Env;
+  /** Connections that PgBouncer opens to the store; it stands before the target too when given. */
+  backends?: { store: Backends; target: Backends };
   /** The Postgres of the store, for a test that crashes it. */
   postgres?: TestServer;
+  /** The Postgres of the user's database, likewise. */
+  users?: TestServer;
+  /** Other programs than the command. */
+  program?: Program;
+  /** Put between the processes and what they connect to: gives the URL to use instead. */
+  between?(what: "store" | "target" | "nats", url: string): string | Promise<string>;
   /** Workers are told the servers' addresses (NOETL_SERVER_URL). */
   isOverHttp?: boolean;
   /** NATS is gone before anybody starts; `nats.start` brings it. */
@@ -44,13 +55,27 @@ export function needsNats(this: Mocha.Context): void {
 
 /** Begins everything; resolves when all servers serve and all workers work. */
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
-  const stage = await setStage(options.postgres);
+  const stage = await setStage(options.postgres, options.users);
   const nats = await startNats(natsServerBinary() ?? "nats-server");
   if (options.isNatsAway) await nats.loseAll();
   const binary = pgBouncerBinary();
   if (!binary) process.stdout.write("      no pgbouncer: straight to Postgres\n");
-  const bouncer = binary ? await startPgBouncer(binary, stage.store.direct) : undefined;
-  const cluster = new Cluster({ stage, nats, bouncer }, options);
+  const { backends } = options;
+  const bouncer = binary
+    ? await startPgBouncer(binary, stage.store.direct, backends?.store)
+    : undefined;
+  const before =
+    binary && backends
+      ? await startPgBouncer(binary, stage.target.direct, backends.target)
+      : undefined;
+  const between = options.between ?? ((_what, url) => url);
+  const target = before?.through(stage.target.direct) ?? stage.target.direct;
+  const urls = {
+    store: await between("store", bouncer?.through(stage.store.direct) ?? stage.store.url),
+    target: await between("target", target),
+    nats: await between("nats", nats.url),
+  };
+  const cluster = new Cluster({ stage, nats, bouncer, before, urls }, options);
   const many = (count: number, add: () => Promise<unknown>) =>
     Promise.all(Array.from({ length: count }, add));
   await many(options.servers, () => cluster.addServer());
@@ -62,6 +87,10 @@ interface Parts {
   stage: Stage;
   nats: TestNats;
   bouncer: TestPgBouncer | undefined;
+  /** What the processes connect to. */
+  urls: Record<"store" | "target" | "nats", string>;
+  /** Before the user's database. */
+  before: TestPgBouncer | undefined;
 }
 
 export class Cluster {
@@ -76,22 +105,24 @@ export class Cluster {
   readonly #parts: Parts;
   readonly #env: Env;
   readonly #isOverHttp: boolean;
+  readonly #program: Program;
   readonly #mark = randomBytes(4).toString("hex");
   readonly #users: string[] = [];
   #begun = 0;
 
-  constructor(parts: Parts, { env, isOverHttp = false }: ClusterOptions) {
-    const { stage, nats, bouncer } = parts;
+  constructor(parts: Parts, { env, isOverHttp = false, program = {} }: ClusterOptions) {
+    const { stage, nats, urls } = parts;
     this.#parts = parts;
     this.#isOverHttp = isOverHttp;
+    this.#program = program;
     this.api = stage.api;
     this.store = stage.store;
     this.target = stage.target;
     this.nats = nats;
     this.#env = {
       ...stage.env,
-      DATABASE_URL: bouncer?.through(stage.store.direct) ?? stage.store.url,
-      NATS_URL: nats.url,
+      DATABASE_URL: urls.store,
+      NATS_URL: urls.nats,
       NOETL_NAMESPACE: `t${this.#mark}`,
       NOETL_ENCRYPTION_KEY: randomBytes(32).toString("base64"),
       NOETL_RERING_SECONDS: "2",
@@ -102,22 +133,41 @@ export class Cluster {
 
   /** Begins one more, on a free port; resolves when it serves. */
   async addServer(): Promise<ClusterServer> {
-    const server = await this.#server("0");
+    const name = `server-${(this.#begun += 1)}`;
+    const server = await this.#server({ ...this.#env, NOETL_NODE_ID: name, NOETL_PORT: "0" });
     this.servers.push(server);
     return server;
   }
 
   /** Begins one on the port of a server that has ended, in its place. */
   async restart(ended: ClusterServer): Promise<ClusterServer> {
-    const server = await this.#server(new URL(ended.url).port);
+    const name = `server-${(this.#begun += 1)}`;
+    return this.#replace(ended, { ...ended.settings, NOETL_NODE_ID: name });
+  }
+
+  /** Begins one that has ended again, under its name: a container that is restarted in its pod. */
+  async revive(ended: ClusterServer | ClusterWorker): Promise<void> {
+    if (!("user" in ended)) return void (await this.#replace(ended, ended.settings));
+    const worker = this.#worker(ended);
+    await orKill(worker, worker.says(/ works/));
+    this.workers[this.workers.indexOf(ended)] = worker;
+  }
+
+  async #replace(ended: ClusterServer, settings: Env): Promise<ClusterServer> {
+    const server = await this.#server({ ...settings, NOETL_PORT: new URL(ended.url).port });
     this.servers[this.servers.indexOf(ended)] = server;
     return server;
   }
 
-  async #server(port: string): Promise<ClusterServer> {
-    const name = `server-${(this.#begun += 1)}`;
-    const settings = { ...this.#env, NOETL_NODE_ID: name, NOETL_PORT: port };
-    return Object.assign(await startServer(settings, undefined, "server"), { name });
+  #worker({ name, user, settings }: Pick<ClusterWorker, "name" | "user" | "settings">) {
+    const begun = begin(["worker"], settings, this.#program);
+    return Object.assign(begun, { name, user, settings });
+  }
+
+  async #server(settings: Env): Promise<ClusterServer> {
+    const name = settings["NOETL_NODE_ID"] ?? "";
+    const server = await beginServer(["server"], settings, this.#program);
+    return Object.assign(server, { name, settings });
   }
 
   /** Begins one more; resolves when it works. */
@@ -125,15 +175,17 @@ export class Cluster {
     const name = `worker-${(this.#begun += 1)}`;
     const user = `${name.replace("-", "_")}_${this.#mark}`;
     this.#users.push(user);
-    const url = await makeUser(this.target.direct, user);
+    await makeUser(this.target.direct, user);
+    const target = new URL(this.#parts.urls.target);
+    target.username = user;
     const urls = this.servers.map(server => server.url).join(",");
     const settings = {
       ...this.#env,
-      ...credentialsFor(url),
+      ...credentialsFor(target.href),
       NOETL_NODE_ID: name,
       ...(this.#isOverHttp && { NOETL_SERVER_URL: urls }),
     };
-    const worker = Object.assign(begin(["worker"], settings), { name, user });
+    const worker = this.#worker({ name, user, settings });
     await worker.says(/ works/);
     this.workers.push(worker);
     return worker;
@@ -170,22 +222,20 @@ export class Cluster {
 
   /** For `afterEach`, when the processes have ended. */
   async close(): Promise<void> {
-    const { stage, nats, bouncer } = this.#parts;
+    const { stage, nats, bouncer, before } = this.#parts;
     await bouncer?.stop();
+    await before?.stop();
     await nats.stop();
     await stage.close();
     for (const user of this.#users) await dropUser(this.target.direct, user);
   }
 }
 
-/** A user like the given URL's, under another name; gives the URL for it. */
-async function makeUser(direct: string, user: string): Promise<string> {
-  const url = new URL(direct);
-  const password = decodeURIComponent(url.password).replaceAll("'", "''");
+/** A user like the given URL's, under another name. */
+async function makeUser(direct: string, user: string): Promise<void> {
+  const password = decodeURIComponent(new URL(direct).password).replaceAll("'", "''");
   await ask(direct, `create role ${user} superuser login password '${password}'`);
   await ask(direct, `alter role ${user} set client_connection_check_interval = ${NOTICE_MS}`);
-  url.username = user;
-  return url.href;
 }
 
 /** Roles belong to the whole server, which lives on. */

@@ -45,6 +45,12 @@ workflow:
     tool: {kind: noop, result: {success: "{{ copy.stats.success }}"}}
 `;
 
+/** The same, every post a shard of a fan-out. */
+export const COPY_SHARDS = COPY.replace(
+  "step: copy\n",
+  "step: copy\n    spec: {loop_mode: fanout, fanout: {max_in_flight: 8}}\n",
+).replace("      spec: {mode: parallel, max_in_flight: 8}\n", "");
+
 /** All rows are there, each right; gives how many were written again. */
 export async function assertCopied(url: string, n: number): Promise<number> {
   const [row] = await ask<Record<string, number>>(

@@ -1,8 +1,4 @@
-/**
- * A whole execution played in memory: its machine, its loops' machines, workers that answer by a
- * table, messages, a clock and ids. Nothing waits for real time; every turn is checked against the
- * rules of all machines.
- */
+/** An execution and its loops played in memory; every turn is checked by the rules of machines. */
 import { strict as assert } from "node:assert";
 import type { Effect, Machine, MessageInput, Needs, TurnContext } from "../../schemas/decider.ts";
 import type { Rejected } from "../../schemas/errors.ts";
@@ -17,7 +13,9 @@ import {
   type ExecutionAnswer,
   type ExecutionInput,
 } from "../../services/executions/machine.ts";
+import { fanoutMachine } from "../../services/fanout/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
+import { answeredAsService } from "./play-family.ts";
 import { decideWith, signsOf, turnAt } from "./given.ts";
 import { logValue } from "./play-results.ts";
 import { ok, replyOf, statsOf, type Answers, type Reply } from "./worker-replies.ts";
@@ -31,6 +29,8 @@ interface Stream {
   events: StoredEvent[];
   acked: Set<string>;
 }
+
+export const MACHINES = { executions: executionMachine, loops: loopMachine, fanout: fanoutMachine };
 
 export const EXECUTION_ID = "1000";
 const PIN = { path: "t", version: 1, hash: "abc" };
@@ -79,8 +79,10 @@ export class Play {
     return play;
   }
 
-  start(payload: JsonObject = {}): void {
-    const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload };
+  /** `pausedBy`: the pause of a parent that it begins in. */
+  start(payload: JsonObject = {}, paused_by?: string, timeout_ms?: number): void {
+    const more = { ...(paused_by && { paused_by }), ...(timeout_ms && { timeout_ms }) };
+    const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload, ...more };
     this.send(EXECUTION_ID, input, executionMachine);
   }
 
@@ -220,10 +222,8 @@ export class Play {
   carry(from: Stream, effect: Effect & { kind: "message" }, lost = false): void {
     const { to, input } = effect;
     const sent = JSON.parse(JSON.stringify(input)) as MessageInput;
-    const machine = to.actor === "loops" ? loopMachine : executionMachine;
-    // The service answers this one: a play has no children unless a test says so.
-    const message = sent.type === "cancel_children" ? { type: "children_gone" } : sent;
-    this.send(to.stream_id, message, machine);
+    const machine = MACHINES[to.actor];
+    if (!answeredAsService(this, sent)) this.send(to.stream_id, sent, machine);
     if (!lost) from.acked.add(effect.key);
   }
 

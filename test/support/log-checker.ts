@@ -25,10 +25,19 @@ export interface LogHead {
   has_wake: boolean;
 }
 
+interface Shown {
+  loop_id: string;
+  total: number;
+  done: number;
+  failed: number;
+}
+
 export interface LogRow {
   execution_id: string;
+  parent_execution_id: string | null;
   status: string;
-  loop: Record<string, { loop_id: string; total: number; done: number; failed: number }> | null;
+  loop: Record<string, Shown> | null;
+  fanout?: Record<string, Omit<Shown, "total">> | null;
 }
 
 export interface Log {
@@ -65,7 +74,9 @@ export async function readLog(url: string, executionId?: string): Promise<Log> {
     ),
     ask<LogRow>(
       url,
-      `select execution_id, status, state->'loop' as loop from noetl.execution ${where}`,
+      `select execution_id, parent_execution_id, status, state->'loop' as loop,
+              state->'fanout' as fanout
+       from noetl.execution ${where}`,
       [id],
     ),
   ]);
@@ -182,7 +193,11 @@ function checkLoops(events: LogEvent[], row: LogRow | undefined): string[] {
   for (const { meta } of events.filter(event => event.event_type === "step.enter")) {
     const loop = meta["loop_id"];
     if (loop === undefined) continue;
-    for (const type of ["loop.started", "loop.done", "step.exit"]) {
+    const isFanout = meta["loop_mode"] === "fanout";
+    const ends = isFanout
+      ? ["loop.fanout.started", "loop.fanin.completed"]
+      : ["loop.started", "loop.done"];
+    for (const type of [...ends, "step.exit"]) {
       const found = count(type, loop).length;
       if (found !== 1) faults.push(`loop ${String(loop)}: ${found} × ${type}`);
     }
@@ -192,6 +207,12 @@ function checkLoops(events: LogEvent[], row: LogRow | undefined): string[] {
     const stats = done?.meta["stats"] as { success: number; failed: number } | undefined;
     if (stats && (stats.success !== shown.done || stats.failed !== shown.failed)) {
       faults.push(`loop_progress.${step} says ${shown.done} + ${shown.failed}`);
+    }
+  }
+  for (const [step, shown] of Object.entries(row?.fanout ?? {})) {
+    const said = count("loop.fanin.completed", shown.loop_id)[0]?.meta;
+    if (said && (said["succeeded"] !== shown.done || said["failed"] !== shown.failed)) {
+      faults.push(`fanout_progress.${step} says ${shown.done} + ${shown.failed}`);
     }
   }
   return faults;

@@ -1,4 +1,5 @@
 // The life of every command of one stream, replayed: issued once, claimed in order, ended once.
+import { COMMAND_TERMINALS } from "../../schemas/events.ts";
 import { fromRanges } from "../../schemas/ranges.ts";
 import type { LogEvent } from "./log-checker.ts";
 
@@ -20,23 +21,27 @@ interface Replay {
   size?: number;
   /** Slots of a cursor whose last claim gave nothing; absent for other loops. */
   drained?: Set<number>;
+  /** Of a fan-out: of each shard that has ended whether it succeeded, and who each one is. */
+  shards?: { ended: Map<string, boolean>; names: Map<string, string> };
   /** How many iterations an earlier loop has settled. */
   inherited?: { ok: number; failed: number } | undefined;
+  inheritedShards?: { succeeded: number; failed: number } | undefined;
   /** What closed the stream: nothing but acknowledgements may follow. */
   closed?: string;
   cancelled: boolean;
   faults: string[];
 }
 
-const TERMINALS = new Set(["command.completed", "command.failed", "command.cancelled"]);
+const TERMINALS: ReadonlySet<string> = new Set(COMMAND_TERMINALS);
 const CLOSES = new Set([
   "loop.done",
+  "loop.fanin.completed",
   "playbook.completed",
   "playbook.failed",
   "execution.cancelled",
 ]);
 /** Codes of failures that an owner decides itself: nobody holds the command then. */
-const OWNERS_OWN = new Set(["WORKER_LOST", "STEP_TIMEOUT"]);
+const OWNERS_OWN = new Set(["WORKER_LOST", "STEP_TIMEOUT", "QUEUE_TIMEOUT"]);
 
 /** What is wrong with one stream's events, in version order. */
 export function checkStream(id: string, events: LogEvent[]): string[] {
@@ -66,14 +71,17 @@ function step(replay: Replay, event: LogEvent): void {
   const { event_type: type, meta } = event;
   if (type === "execution.redriven") replay.closed = undefined;
   if (replay.closed !== undefined) fault(replay, `${type} after ${replay.closed}`);
-  if (type === "loop.started") {
+  if (type === "loop.fanout.started") replay.shards = { ended: new Map(), names: new Map() };
+  if (type === "loop.started" || type === "loop.fanout.started") {
     replay.window = Number(meta["max_in_flight"]);
     if (meta["mode"] === "cursor") replay.drained = new Set();
     else replay.size = Number(meta["collection_size"]);
     replay.inherited = meta["inherited"] as Replay["inherited"];
+    replay.inheritedShards = meta["inherited_shards"] as Replay["inheritedShards"];
   } else if (type === "execution.cancel_requested") replay.cancelled = true;
   else if (type === "loop.done") checkStats(replay, event);
-  else if (type.startsWith("command.") || type.startsWith("frame.")) stepCommand(replay, event);
+  else if (type === "loop.fanin.completed") checkFanin(replay, event);
+  else if (/^(command|frame|loop\.shard)\./.test(type)) stepCommand(replay, event);
   if (CLOSES.has(type)) replay.closed = type;
 }
 
@@ -115,8 +123,22 @@ function issue(replay: Replay, id: string, { meta }: LogEvent): void {
     }
     replay.issued.set(index, id);
   }
+  nameShard(replay, id, meta);
   const open = [...replay.commands.values()].filter(one => !one.terminal).length;
   if (open > replay.window) fault(replay, `${open} commands open, the window is ${replay.window}`);
+}
+
+/** A shard has the same name in every attempt, and no other shard has it. */
+function nameShard(replay: Replay, id: string, meta: LogEvent["meta"]): void {
+  const { shards } = replay;
+  if (!shards) return;
+  const shard = String(meta["shard_id"]);
+  const name = `${String(meta["iter_key"])} of ${itemsOf(meta).join()}`;
+  const known = shards.names.get(shard) ?? name;
+  if (known !== name) fault(replay, `shard ${shard} is ${known}, and as ${id} it is ${name}`);
+  if (meta["shard_attempt"] !== meta["attempt"]) fault(replay, `${id} is of another attempt`);
+  if (shards.ended.has(shard)) fault(replay, `${id} is issued after the end of its shard`);
+  shards.names.set(shard, name);
 }
 
 /** The iterations a command carries. */
@@ -140,15 +162,62 @@ function terminate(replay: Replay, id: string, life: CommandLife, event: LogEven
   const { event_type: type, meta, code } = event;
   life.terminal = type;
   if (type === "command.cancelled") return leave(replay, meta);
-  const isOwners = type === "command.failed" && OWNERS_OWN.has(code ?? "");
+  const isFailure = type === "command.failed" || type === "loop.shard.failed";
+  const isOwners = isFailure && OWNERS_OWN.has(code ?? "");
   if (!isOwners && (meta["delivery"] !== life.delivery || meta["worker_id"] !== life.holder)) {
     const from = `${String(meta["worker_id"])}, delivery ${String(meta["delivery"])}`;
     fault(replay, `${id} ended by ${from}; ${life.holder} has delivery ${life.delivery}`);
   }
+  if (replay.shards) return endShard(replay, replay.shards, event);
   const index = meta["iter_index"];
   if (typeof index !== "number") return;
   if (replay.accepted.has(index)) fault(replay, `iteration ${index} is accepted twice`);
   replay.accepted.set(index, type === "command.completed");
+}
+
+/** Of an attempt that is made again only what succeeded is accepted, and the rest comes again. */
+function endShard(
+  replay: Replay,
+  { ended }: NonNullable<Replay["shards"]>,
+  { event_type: type, meta }: LogEvent,
+): void {
+  const isDone = type === "loop.shard.done";
+  const single = String(meta["iter_index"] ?? "");
+  const ok = String(meta["ok"] ?? (isDone ? single : ""));
+  const failed = type === "loop.shard.failed" ? String(meta["failed"] ?? single) : "";
+  for (const [ranges, isOk] of [
+    [ok, true],
+    [failed, false],
+  ] as const) {
+    for (const index of fromRanges(ranges, 0, replay.size ?? 0) ?? []) {
+      if (replay.accepted.has(index)) fault(replay, `iteration ${index} is accepted twice`);
+      replay.accepted.set(index, isOk);
+    }
+  }
+  const shard = String(meta["shard_id"]);
+  if (type === "command.failed") {
+    if (typeof meta["retry_at"] !== "number") fault(replay, `shard ${shard} has no next attempt`);
+    for (const index of itemsOf(meta)) replay.issued.delete(index);
+  } else if (ended.has(shard)) fault(replay, `shard ${shard} ends twice`);
+  else ended.set(shard, isDone);
+}
+
+/** The fan-in counts every shard once, however often it was tried. */
+function checkFanin(replay: Replay, event: LogEvent): void {
+  checkStats(replay, event);
+  const { meta } = event;
+  const outcomes = [...(replay.shards?.ended.values() ?? [])];
+  const own = outcomes.filter(Boolean).length;
+  const before = replay.inheritedShards;
+  const succeeded = own + (before?.succeeded ?? 0);
+  const failed = outcomes.length - own + (before?.failed ?? 0);
+  for (const [name, value] of Object.entries({ succeeded, done: succeeded, failed })) {
+    if (meta[name] !== value)
+      fault(replay, `the fan-in says ${String(meta[name])} ${name}, not ${value}`);
+  }
+  if (meta["status"] === "complete" && succeeded !== meta["total"]) {
+    fault(replay, `complete with ${succeeded} of ${String(meta["total"])} shards`);
+  }
 }
 
 /** Items of a frame that is over, and were not settled, may be issued again. */
@@ -202,7 +271,7 @@ function checkStats(replay: Replay, { meta }: LogEvent): void {
   const counted = { total, success, failed, not_run: total - success - failed };
   const said = meta["stats"] as Record<string, number>;
   for (const [name, value] of Object.entries(counted)) {
-    if (said[name] !== value) fault(replay, `loop.done says ${said[name]} ${name}, not ${value}`);
+    if (said[name] !== value) fault(replay, `its end says ${said[name]} ${name}, not ${value}`);
   }
   if (meta["status"] === "ok" && counted.not_run > 0) fault(replay, "ok with iterations not run");
   if (replay.drained && meta["status"] === "ok" && replay.drained.size !== replay.window) {

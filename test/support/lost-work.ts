@@ -9,7 +9,10 @@ export function untoldItems(events: LogEvent[]): number {
   for (const { event_type, meta } of events) {
     const items = left.get(meta["command_id"]) ?? 0;
     if (event_type === "command.issued") left.set(meta["command_id"], Number(meta["count"] ?? 1));
-    if (event_type === "frame.committed") left.set(meta["command_id"], items - toldBy(meta));
+    if (event_type === "frame.committed") {
+      // A frame of a cursor is issued without its rows: it may tell of more.
+      left.set(meta["command_id"], Math.max(0, items - toldBy(meta)));
+    }
     if (event_type === "command.expired") untold += items;
   }
   return untold;

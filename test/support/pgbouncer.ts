@@ -7,6 +7,12 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { atEnd, atExit } from "./hooks.ts";
 
+/** Connections to one database: kept ready, and lent on top when somebody has waited. */
+export interface Backends {
+  size: number;
+  reserve: number;
+}
+
 export interface TestPgBouncer {
   readonly port: number;
   /** The same URL through this PgBouncer. */
@@ -67,10 +73,14 @@ function someUser(): User | undefined {
 }
 
 /**
- * Starts one on a free loopback port: any database of the server behind `url`, as its user. It dies
- * with this process.
+ * Starts one on a free loopback port: any database of the server behind `url`, as its user, each
+ * with so many connections at most. It dies with this process.
  */
-export async function startPgBouncer(binary: string, url: string): Promise<TestPgBouncer> {
+export async function startPgBouncer(
+  binary: string,
+  url: string,
+  backends: Backends = { size: 20, reserve: 5 },
+): Promise<TestPgBouncer> {
   const folder = await mkdtemp(join(tmpdir(), "noetl-pgbouncer-"));
   const forget = (): void => rmSync(folder, { recursive: true, force: true });
   const isForgotten = atExit(forget);
@@ -81,7 +91,7 @@ export async function startPgBouncer(binary: string, url: string): Promise<TestP
   let port = 0;
   for (let tries = 1; !child; tries += 1) {
     port = await freePort();
-    await writeFile(file, settings(url, port), { mode: 0o600 });
+    await writeFile(file, settings(url, port, backends), { mode: 0o600 });
     if (user) await chown(file, user.uid, user.gid);
     child = await begin([...lent(user), binary, file]).catch((error: unknown) => {
       if (tries === START_TRIES) throw error;
@@ -109,7 +119,7 @@ export async function startPgBouncer(binary: string, url: string): Promise<TestP
  * A server's session serves whoever comes next, in turn: what a transaction leaves in its session
  * is not there for the next one.
  */
-function settings(url: string, port: number): string {
+function settings(url: string, port: number, { size, reserve }: Backends): string {
   const { hostname, port: behind, username, password } = new URL(url);
   const secret = decodeURIComponent(password);
   return `[databases]
@@ -121,9 +131,9 @@ unix_socket_dir =
 auth_type = any
 pool_mode = transaction
 server_round_robin = 1
-min_pool_size = 3
-default_pool_size = 20
-reserve_pool_size = 5
+min_pool_size = ${Math.min(3, size)}
+default_pool_size = ${size}
+reserve_pool_size = ${reserve}
 max_client_conn = 1000
 query_wait_timeout = 10
 server_login_retry = 0.2

@@ -8,8 +8,15 @@ import { pathToFileURL } from "node:url";
 import { atEnd, atExit } from "./hooks.ts";
 import { ROOT } from "./source-files.ts";
 
-/** No process of a test lives longer; a test that needs more hangs. */
+/** No process of a test lives longer, unless it is told to; a test that needs more hangs. */
 const LIFE_MAX_MS = 150_000;
+
+/** Another program than the command, and for longer. */
+export interface Program {
+  /** Of the project: `cli/noetl.ts` when absent. */
+  entry?: string;
+  lifeMs?: number;
+}
 
 export interface Ended {
   /** null when a signal ended it. */
@@ -25,7 +32,7 @@ export interface NoetlProcess {
   readonly ended: Promise<Ended>;
   /** Waits until it has said this since it began; fails when it ends before, or takes long. */
   says(pattern: RegExp, limitMs?: number): Promise<RegExpExecArray>;
-  signal(name: "SIGINT" | "SIGTERM"): void;
+  signal(name: "SIGINT" | "SIGTERM" | "SIGUSR2"): void;
   /** kill -9; resolves when the process is gone. */
   kill(): Promise<void>;
   /** SIGSTOP: it stands still in the middle of whatever it does, its connections open. */
@@ -92,7 +99,8 @@ function compiledOnce(): string {
 }
 
 /** `noetl ARGS` with nothing of ours in its environment but `env`: begun, not waited for. */
-export function begin(args: string[], env: Env, entry = "cli/noetl.ts"): NoetlProcess {
+export function begin(args: string[], env: Env, program: Program = {}): NoetlProcess {
+  const { entry = "cli/noetl.ts", lifeMs = LIFE_MAX_MS } = program;
   const child = spawn(process.execPath, [join(ROOT, entry), ...args], {
     cwd: env["NOETL_DATA_DIR"] ?? tmpdir(),
     env: {
@@ -104,7 +112,7 @@ export function begin(args: string[], env: Env, entry = "cli/noetl.ts"): NoetlPr
     stdio: ["ignore", "pipe", "pipe"],
   });
   alive.add(child);
-  const late = setTimeout(() => child.kill("SIGKILL"), LIFE_MAX_MS).unref();
+  const late = setTimeout(() => child.kill("SIGKILL"), lifeMs).unref();
   const seen = { stdout: "", stderr: "", said: "" };
   begun.push({ args, said: () => seen.said });
   const listeners = new Set<() => void>();
@@ -165,16 +173,21 @@ export function noetl(args: string[], env: Env): Promise<Ended> {
   return begin(args, env).ended;
 }
 
-/** `noetl start` (or `server`) on a free port, or with `fault` the entry whose doorbell fails. */
-export async function startServer(
+/** `noetl start` on a free port, or with `fault` the entry whose doorbell fails. */
+export function startServer(env: Env, fault: string[] = []): Promise<NoetlServer> {
+  const entry = fault.length > 0 ? { entry: "test/support/fault-entry.ts" } : {};
+  return beginServer(["start", ...fault], env, entry);
+}
+
+/** A program that serves the API, on a free port when none is named; resolves when it does. */
+export async function beginServer(
+  args: string[],
   env: Env,
-  fault?: string[],
-  role = "start",
+  program?: Program,
 ): Promise<NoetlServer> {
-  const entry = fault && "test/support/fault-entry.ts";
   const settings = { NOETL_PORT: "0", NOETL_DRAIN_SECONDS: "5", ...env };
-  const server = begin([role, ...(fault ?? [])], settings, entry);
-  const [, url = ""] = await server.says(/serves (http:\/\/\S+)\/api/);
+  const server = begin(args, settings, program);
+  const [, url = ""] = await orKill(server, server.says(/serves (http:\/\/\S+)\/api/));
   return {
     ...server,
     get said() {
@@ -183,6 +196,14 @@ export async function startServer(
     url,
     ask: (method, path, body) => ask(`${url}/api${path}`, method, body),
   };
+}
+
+/** What a process is waited for; one that lets it down is ended. */
+export function orKill<T>(child: NoetlProcess, waited: Promise<T>): Promise<T> {
+  return waited.catch(async (error: unknown) => {
+    await child.kill();
+    throw error;
+  });
 }
 
 async function ask(url: string, method: string, body: unknown): Promise<Answer> {

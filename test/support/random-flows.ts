@@ -27,6 +27,15 @@ const WHEN: Record<Guard, string> = {
   if_ok: ", when: \"{{ event.status == 'ok' }}\"",
 };
 
+interface RandomLoop {
+  size: number;
+  window: number;
+  isSequential: boolean;
+  tolerance: number;
+  /** Shards of so many items; whether some of them may fail, or the first that does ends it. */
+  fanout?: { batch: number; allowPartial: boolean; failFast: boolean };
+}
+
 interface RandomStep {
   name: string;
   isInclusive: boolean;
@@ -34,7 +43,7 @@ interface RandomStep {
   /** Arc back, taken at most twice. */
   back?: string;
   isBestEffort: boolean;
-  loop?: { size: number; window: number; isSequential: boolean; tolerance: number };
+  loop?: RandomLoop;
   /** Whether it fails, or each of its iterations does. */
   fails: boolean[];
 }
@@ -75,12 +84,16 @@ function randomStep(random: Random, place: number, count: number): RandomStep {
   const isLoop = random() < 0.35;
   // Above two windows items travel in frames.
   const size = Math.floor(random() * (random() < 0.3 ? 15 : 5));
-  const loop = {
+  const loop: RandomLoop = {
     size,
     window: 1 + Math.floor(random() * 3),
     isSequential: random() < 0.4,
     tolerance: Math.floor(random() * 2),
   };
+  if (random() < 0.4) {
+    const [batch, allowPartial] = [1 + Math.floor(random() * 3), random() < 0.7];
+    loop.fanout = { batch: random() < 0.5 ? 1 : batch, allowPartial, failFast: random() < 0.2 };
+  }
   return {
     name: `s${place}`,
     isInclusive: random() < 0.6,
@@ -101,18 +114,30 @@ function yamlOf(step: RandomStep): string {
     : [];
   const arcs = step.arcs.map(({ to, guard }) => `{step: ${to}${WHEN[guard]}}`);
   const mode = step.isInclusive ? "inclusive" : "exclusive";
-  const spec = loop?.isSequential
+  const ordered = loop?.isSequential
     ? `mode: sequential, tolerated_failure_count: ${loop.tolerance}`
     : `mode: parallel, max_in_flight: ${loop?.window}, tolerated_failure_count: ${loop?.tolerance}`;
+  const spec = [
+    ...(step.isBestEffort ? ["policy: {failure: {mode: best_effort}}"] : []),
+    ...(loop?.fanout ? [`loop_mode: fanout, fanout: ${fanoutOf(loop)}`] : []),
+  ];
+  const ofLoop = loop?.fanout ? "" : `, spec: {${ordered}}`;
   return [
     `- step: ${name}`,
-    step.isBestEffort ? "  spec: {policy: {failure: {mode: best_effort}}}" : "",
-    loop ? `  loop: {in: ${loop.size}, iterator: item, spec: {${spec}}}` : "",
+    spec.length > 0 ? `  spec: {${spec.join(", ")}}` : "",
+    loop ? `  loop: {in: ${loop.size}, iterator: item${ofLoop}}` : "",
     "  tool: {kind: noop}",
     `  next: {spec: {mode: ${mode}}, arcs: [${[...again, ...arcs].join(", ")}]}`,
   ]
     .filter(Boolean)
     .join("\n");
+}
+
+function fanoutOf({ window, fanout }: RandomLoop): string {
+  return JSON.stringify({
+    ...{ max_in_flight: window, max_shard_retries: 1, batch: fanout?.batch },
+    ...{ allow_partial: fanout?.allowPartial, fail_fast: fanout?.failFast },
+  });
 }
 
 /** What a worker finds when it runs a granted command. */
@@ -127,6 +152,8 @@ export function stepFails(step: RandomStep): boolean {
   const { loop, fails, isBestEffort } = step;
   const count = fails.filter(Boolean).length;
   if (!loop) return count > 0;
+  const { size, fanout } = loop;
+  if (fanout) return count > 0 && (!fanout.allowPartial || count === size);
   return !isBestEffort && count > loop.tolerance;
 }
 
@@ -143,6 +170,8 @@ export interface Expected {
  */
 export function expectedOf(flow: RandomFlow): Expected | undefined {
   if (flow.steps.some(step => step.back)) return undefined;
+  // Which shards have ended before the first one fails, only the world decides.
+  if (flow.steps.some(step => step.loop?.fanout?.failFast)) return undefined;
   const entered: Record<string, number> = { s0: 1 };
   let isFailed = false;
   let isCut = false;

@@ -19,12 +19,12 @@ export interface Stage {
   close(): Promise<void>;
 }
 
-/** A fresh stage; the store lies on `postgres` where a test is going to crash it. */
-export async function setStage(postgres?: TestServer): Promise<Stage> {
+/** A fresh stage; store and target lie on servers of their own where a test crashes those. */
+export async function setStage(postgres?: TestServer, users?: TestServer): Promise<Stage> {
   const [api, store, target, folder] = await Promise.all([
     startMockApi(),
     postgres ? postgres.database({ migrated: true }) : testDatabase({ migrated: true }),
-    testDatabase(),
+    users ? users.database() : testDatabase(),
     newFolder(),
   ]);
   const embedded = { NOETL_DATA_DIR: folder, ...credentialsFor(target.url) };

@@ -47,13 +47,13 @@ export async function ended(
   const look = () => statusOf(url, executionId).catch(() => undefined);
   const status = await until(async () => {
     const word = await look();
-    return word !== "RUNNING" && word;
+    return word !== "RUNNING" && word !== "PAUSED" && word;
   }, limitMs).catch(async () => assert.fail(`no end in ${limitMs} ms: ${await sight(url)}`));
   return { status, tookMs: Math.round(performance.now() - begun) };
 }
 
 /** What somebody would look at who wonders why nothing happens. */
-async function sight(url: string): Promise<string> {
+export async function sight(url: string): Promise<string> {
   const [heads, workers, events] = await Promise.all([
     ask(url, "select *, now() from noetl.stream where status = 'open'"),
     ask(url, "select worker_id, incarnation, status, seen_at, now() from noetl.runtime"),

@@ -20,6 +20,15 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
+/** What one connection lets through, each way; nothing passes where it gives an empty buffer. */
+export interface Filter {
+  sent?(chunk: Buffer): Buffer;
+  got?(chunk: Buffer): Buffer;
+}
+
+/** Makes the filter of a new connection; `reset` ends that one as a lost network does. */
+export type FilterMaker = (reset: () => void) => Filter;
+
 interface Pair {
   near: Socket;
   far: Socket;
@@ -31,22 +40,25 @@ interface Weather {
 }
 
 /** Listens on a free loopback port and forwards to `targetPort` on 127.0.0.1. */
-export async function startProxy(targetPort: number): Promise<TcpProxy> {
+export async function startProxy(targetPort: number, maker?: FilterMaker): Promise<TcpProxy> {
   const pairs = new Set<Pair>();
   const weather: Weather = { mode: "clear", delay_ms: 0 };
   // Half-open connections are passed on as such; pipes end when both sides did.
   const server = createServer({ allowHalfOpen: true }, near => {
     if (weather.mode === "cut") return void near.resetAndDestroy();
     const far = connect({ port: targetPort, host: "127.0.0.1", allowHalfOpen: true });
-    join({ near, far }, pairs, weather);
+    const pair = { near, far };
+    join(
+      pair,
+      pairs,
+      weather,
+      maker?.(() => resetPair(pair)),
+    );
   });
   await new Promise<void>(resolve => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   const reset = (): void => {
-    for (const { near, far } of pairs) {
-      near.resetAndDestroy();
-      far.resetAndDestroy();
-    }
+    for (const pair of pairs) resetPair(pair);
   };
   return {
     port,
@@ -78,10 +90,15 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
   };
 }
 
-function join(pair: Pair, pairs: Set<Pair>, weather: Weather): void {
+function resetPair({ near, far }: Pair): void {
+  near.resetAndDestroy();
+  far.resetAndDestroy();
+}
+
+function join(pair: Pair, pairs: Set<Pair>, weather: Weather, filter: Filter = {}): void {
   pairs.add(pair);
-  forward(pair.near, pair.far, weather);
-  forward(pair.far, pair.near, weather);
+  forward(pair.near, pair.far, weather, filter.sent);
+  forward(pair.far, pair.near, weather, filter.got);
   hold(pair, weather);
   for (const socket of [pair.near, pair.far]) {
     socket.on("error", () => undefined); // Followed by "close".
@@ -90,12 +107,15 @@ function join(pair: Pair, pairs: Set<Pair>, weather: Weather): void {
 }
 
 /** One direction. Equal delays keep the order of chunks. */
-function forward(from: Socket, to: Socket, weather: Weather): void {
+function forward(from: Socket, to: Socket, weather: Weather, filter?: Filter["sent"]): void {
   const later = (act: () => void): void => {
     if (weather.delay_ms > 0) setTimeout(act, weather.delay_ms);
     else act();
   };
-  from.on("data", chunk => later(() => void (to.destroyed || to.write(chunk))));
+  from.on("data", (chunk: Buffer) => {
+    const passed = filter?.(chunk) ?? chunk;
+    if (passed.length > 0) later(() => void (to.destroyed || to.write(passed)));
+  });
   from.on("end", () => later(() => to.end()));
   // What one side lost, the other must hear of as a loss, not as an orderly end.
   from.on("close", lost => void (lost ? to.resetAndDestroy() : later(() => to.end())));

@@ -5,7 +5,7 @@ import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
 import { countOf, fromRanges, toRanges } from "../../schemas/ranges.ts";
 
-export type Reply = Pick<OutcomeInput, "result" | "ctx" | "frame">;
+export type Reply = Pick<OutcomeInput, "result" | "ctx" | "frame" | "give_back">;
 /** By step, or by `step/index` for an iteration. */
 export type Answers = Record<string, Reply | ((grant: Grant) => Reply)>;
 

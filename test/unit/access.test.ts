@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import { sanitizeText } from "../../mixins/logging/sanitize.ts";
 import { API_ROLES, hostName, isLoopback, keysRequired, mayUse } from "../../schemas/access.ts";
 import { requestedBy } from "../../schemas/caller.ts";
-import { keysCreate } from "../../schemas/requests.ts";
+import { keysCreate } from "../../schemas/key-requests.ts";
 import { API_ROUTES } from "../../schemas/routes.ts";
 
 describe("access", () => {

@@ -4,7 +4,7 @@ import { createCapacityRegistry } from "../../mixins/capacity.ts";
 import { createClock } from "../../mixins/clock.ts";
 import { createDispatch } from "../../mixins/dispatch.ts";
 import { createOffers } from "../../mixins/offers.ts";
-import type { WorkerCapacity } from "../../schemas/capacity.ts";
+import type { WorkerCapacity } from "../../schemas/worker-capacity.ts";
 import type { Ring } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import { seeded } from "../support/actors.ts";
@@ -23,7 +23,7 @@ let rings = 0;
 function ring(more: Partial<Ring> = {}): Ring {
   rings += 1;
   const command_id = `1:a:${rings}:1`;
-  const ids = { execution_id: "1", stream_id: "1", actor: "executions" as const, command_id };
+  const ids = { execution_id: "1", stream_id: "1", actor: "loops" as const, command_id };
   return { ...ids, step: "a", kind: "noop", delivery: 0, ...more };
 }
 
@@ -90,6 +90,12 @@ describe("a command that is rung", () => {
     assert.deepEqual(to(), ["w", undefined]);
   });
 
+  it("of a step waits for a full worker rather than for all; one of a shard does not", () => {
+    const { dispatch, to } = server([worker("w", 1, { available_slots: 0 })]);
+    for (const actor of ["executions", "fanout"] as const) dispatch.ring(ring({ actor }), false);
+    assert.deepEqual(to(), ["w", undefined]);
+  });
+
   it("that its worker does not take in time is offered to all", () => {
     const { dispatch, to, pass } = server([worker("dead", 4)]);
     dispatch.ring(ring(), false);
@@ -141,16 +147,18 @@ describe("a command that is rung", () => {
 });
 
 describe("slots of a worker, as a server counts them", () => {
-  it("are taken by a ring once, and free again when its command ends", () => {
-    const { dispatch, to, commit } = server([worker("w", 1)]);
-    const one = ring();
-    dispatch.ring(one, false);
-    commit(fact("command.claimed", one.command_id, "w"));
-    commit(fact("command.completed", one.command_id, "w"));
-    dispatch.ring(ring(), false);
-    dispatch.ring(ring(), false);
-    assert.deepEqual(to(), ["w", "w", undefined]);
-  });
+  for (const end of ["command.completed", "loop.shard.failed", "command.released"]) {
+    it(`are taken by a ring once, and free again after ${end}`, () => {
+      const { dispatch, to, commit } = server([worker("w", 1)]);
+      const one = ring();
+      dispatch.ring(one, false);
+      commit(fact("command.claimed", one.command_id, "w"));
+      commit(fact(end, one.command_id, "w"));
+      dispatch.ring(ring(), false);
+      dispatch.ring(ring(), false);
+      assert.deepEqual(to(), ["w", "w", undefined]);
+    });
+  }
 
   it("are taken by what others gave it, and by what is on its way when it speaks", () => {
     const { dispatch, to, commit } = server([worker("w", 2)]);

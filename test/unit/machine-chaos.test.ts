@@ -1,10 +1,10 @@
 /** Random playbooks in random order: what must hold whatever happens, and when. */
 import { strict as assert } from "node:assert";
-import type { StoredEvent } from "../../schemas/events.ts";
+import { COMMAND_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { Chaos } from "../support/chaos.ts";
 import { playWorld as play } from "../support/chaos-worlds.ts";
 import { EXECUTION_ID, Play } from "../support/execution-play.ts";
-import { countOf } from "../../schemas/ranges.ts";
+import { settledBy } from "../support/play-results.ts";
 import { expectedOf, randomFlow, randomOf } from "../support/random-flows.ts";
 
 const SEEDS = Number(process.env["NOETL_TEST_SEEDS"] ?? 400);
@@ -23,7 +23,7 @@ function checkCommands(log: StoredEvent[]): void {
   const issued = of("command.issued").map(event => event.meta.command_id);
   assert.equal(new Set(issued).size, issued.length, "a command was issued twice");
   const ends = [
-    ...of("command.completed", "command.failed", "command.cancelled"),
+    ...of(...COMMAND_TERMINALS),
     ...of("frame.committed").filter(event => (event.meta as { final?: boolean }).final),
   ];
   const ended = ends.map(event => event.meta.command_id);
@@ -36,23 +36,37 @@ function checkCommands(log: StoredEvent[]): void {
 }
 
 function checkLoops(log: StoredEvent[]): void {
-  const started = log.filter(event => event.event_type === "loop.started");
-  const done = log.filter(event => event.event_type === "loop.done");
+  const started = log.filter(event => /^loop\.(fanout\.)?started$/.test(event.event_type));
+  const done = log.filter(
+    event => event.event_type === "loop.done" || event.event_type === "loop.fanin.completed",
+  );
   const ids = (events: StoredEvent[]) => events.map(event => event.stream_id).toSorted();
   assert.deepEqual(ids(done), ids(started), "each loop is done once");
   for (const { stream_id, meta } of done) {
     const { total, success, failed, not_run } = meta.stats;
     assert.equal(success + failed + not_run, total);
     const own = log.filter(event => event.stream_id === stream_id);
+    const sets = settledBy(stream_id, () => own);
+    assert.equal(sets.ok.length, success);
+    assert.equal(sets.failed.length, failed);
+    assert.equal(new Set([...sets.ok, ...sets.failed]).size, success + failed, "settled twice");
+  }
+  for (const { stream_id, meta } of log.filter(isFanin)) {
+    const own = log.filter(event => event.stream_id === stream_id);
     const ends = counts(own.map(event => event.event_type));
-    const frames = own.filter(event => event.event_type === "frame.committed");
-    const sum = (name: "ok" | "failed") =>
-      frames.reduce((total, frame) => total + countOf(frame.meta[name]), 0);
-    assert.equal((ends["command.completed"] ?? 0) + sum("ok"), success);
-    assert.equal((ends["command.failed"] ?? 0) + sum("failed"), failed);
+    assert.equal(meta.succeeded, ends["loop.shard.done"] ?? 0);
+    assert.equal(meta.failed, ends["loop.shard.failed"] ?? 0);
+    const { total, success } = meta.stats;
+    if (meta.status === "complete") assert.equal(success, total);
+    if (meta.status === "partial") assert.ok(success > 0 && success < total);
+    if (meta.status === "failed") assert.ok(success < total);
   }
   const entered = log.filter(one => one.event_type === "step.enter").map(one => one.meta.loop_id);
   assert.equal(new Set(entered).size, entered.length);
+}
+
+function isFanin(event: StoredEvent) {
+  return event.event_type === "loop.fanin.completed";
 }
 
 function checkEnd(seed: number, chaos: Chaos): void {
@@ -106,7 +120,7 @@ describe(`executions in ${SEEDS} random worlds`, () => {
     this.timeout(120_000);
     const met = {
       ...{ CANCELLED: 0, COMPLETED: 0, FAILED: 0, fenced: 0, held: 0, loops: 0, known: 0 },
-      ...{ frames: 0, split: 0 },
+      ...{ frames: 0, split: 0, fanins: 0, partial: 0, again: 0, pauses: 0 },
     };
     for (let seed = 1; seed <= SEEDS; seed += 1) {
       try {
@@ -119,8 +133,16 @@ describe(`executions in ${SEEDS} random worlds`, () => {
         met.fenced += chaos.play.refusals.filter(one => one === "fenced").length;
         met.held += chaos.play.refusals.filter(one => one === "held").length;
         met.loops += chaos.play.all("loop.done").length;
+        met.fanins += chaos.play.all("loop.fanin.completed").length;
+        met.partial += chaos.play
+          .all("loop.fanin.completed")
+          .filter(({ meta }) => meta.status === "partial").length;
+        met.again += chaos.play.all("command.failed").filter(one => one.meta.retry_at).length;
         met.frames += chaos.play.all("frame.committed").length;
-        met.split += chaos.play.all("command.issued").filter(one => one.meta.attempt === 2).length;
+        met.split += chaos.play
+          .all("command.issued")
+          .filter(({ meta }) => meta.attempt === 2 && meta.shard_id === undefined).length;
+        met.pauses += chaos.pauses;
         met.known += expectedOf(randomFlow(randomOf(seed)))?.entered ? 1 : 0;
       } catch (error) {
         const { yaml } = randomFlow(randomOf(seed));

@@ -3,9 +3,8 @@ import { strict as assert } from "node:assert";
 import type { Machine } from "../../schemas/decider.ts";
 import type { NewEvent, StoredEvent } from "../../schemas/events.ts";
 import { EVENT_TYPES, eventSchema } from "../../schemas/events.ts";
+import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { Json } from "../../schemas/json.ts";
-import { executionMachine } from "../../services/executions/machine.ts";
-import { loopMachine } from "../../services/loops/machine.ts";
 import {
   claimFailure,
   cursorPlay,
@@ -15,11 +14,10 @@ import {
   rowsReply,
 } from "../support/cursor-play.ts";
 import { EXECUTION_ID, Play } from "../support/execution-play.ts";
+import { fanoutPlay, runOut } from "../support/fanout-play.ts";
 import { failed, ok } from "../support/worker-replies.ts";
 
 type AnyMachine = Machine<unknown, never, unknown>;
-const execution = executionMachine as unknown as AnyMachine;
-const loop = loopMachine as unknown as AnyMachine;
 
 const FLOW = `
 - step: start
@@ -79,7 +77,16 @@ function plays(): Play[] {
   const framed = Play.of(FLOW.replace("in: 4", "in: 20"));
   framed.itemMs = 1;
   framed.run();
-  return [eventful, cancelled, late, stopped, fine, framed, claimed()];
+  return [eventful, cancelled, late, stopped, fine, framed, claimed(), ...fannedOut()];
+}
+
+/** Fan-outs whose shards are tried again, lost, and stopped. */
+function fannedOut(): Play[] {
+  const flaky = (one: Grant) => (one.attempt < 2 || one.iteration?.index === 4 ? failed() : ok());
+  const single = runOut(fanoutPlay(6, { max_in_flight: 3 }), { each: flaky });
+  const batched = runOut(fanoutPlay(7, { batch: 3, max_in_flight: 2 }), { each: flaky });
+  const quick = fanoutPlay(9, { fail_fast: true, max_shard_retries: 0, max_in_flight: 4 });
+  return [single, batched, runOut(quick, { "each/1": failed() })];
 }
 
 /** A loop over a cursor that meets all that its slots can. */
@@ -105,8 +112,8 @@ function claimed(): Play {
 
 function streams(): { machine: AnyMachine; events: StoredEvent[] }[] {
   return plays().flatMap(play =>
-    [...play.streams].map(([id, { events }]) => ({
-      machine: id === EXECUTION_ID ? execution : loop,
+    [...play.streams.values()].map(({ machine, events }) => ({
+      machine,
       events,
     })),
   );
@@ -129,12 +136,28 @@ function anyEvents(): NewEvent[] {
     ...{ stats: { total: 0, success: 0, failed: 0, not_run: 0 }, status: "ok" },
     ...{ path: "t", playbook_version: 1, hash: "abc", shard_id: "s", total_shards: 1 },
     ...{ first: 0, count: 2, final: true, ok: "0", failed: "1" },
+    ...{ pause: 1, spent: 1, next_try_at: 5, code: "c" },
     ...{ chunk_index: 0, next: ["start", "nowhere"], step_status: "failed" },
   };
   const context = { workload: {}, execution_id: EXECUTION_ID };
+  const fanin = {
+    ...meta,
+    status: "complete",
+    total: 1,
+    done: 1,
+    succeeded: 1,
+    failed: 0,
+    batch: 1,
+  };
   return [...EVENT_TYPES].flatMap(event_type =>
     [{}, { context }, { context, node_name: "start" }].flatMap(more => {
-      const event = { event_type, meta, result: { status: "error" }, ...more };
+      const isFanout = /^loop\.fan/.test(event_type);
+      const event = {
+        event_type,
+        meta: isFanout ? fanin : meta,
+        result: { status: "error" },
+        ...more,
+      };
       const parsed = eventSchema.safeParse(event);
       return parsed.success ? [parsed.data] : [];
     }),
@@ -150,6 +173,7 @@ describe("the fold", () => {
       ...["execution.cancelled", "command.issued", "command.claimed", "command.completed"],
       ...["command.failed", "command.expired", "command.released", "command.cancelled"],
       ...["loop.started", "loop.done", "frame.committed", "frame.heartbeat"],
+      ...["loop.fanout.started", "loop.shard.done", "loop.shard.failed", "loop.fanin.completed"],
     ]) {
       assert.ok(met.has(type as never), type);
     }

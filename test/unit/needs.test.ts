@@ -1,6 +1,7 @@
 // What a step needs of its worker: how it is said, and who may be handed it.
 import { strict as assert } from "node:assert";
-import { handOff, type OutcomeInput } from "../../schemas/command.ts";
+import type { OutcomeInput } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import { needsOf } from "../../schemas/needs.ts";
 import { issuesIn, refuses, step } from "../support/playbook-samples.ts";

@@ -112,6 +112,10 @@ tool: {kind: noop}`);
     const own = "spec: {loop_mode: fanout, fanout: {max_in_flight: 9}}\n";
     assert.deepEqual(step(own + loop, root).loop!.fanout, { max_in_flight: 9, fail_fast: true });
     assert.equal(step(`spec: {loop_mode: local}\n${loop}`, root).loop!.fanout, undefined);
+    const ordered = loop.replace("iterator: i", "iterator: i, spec: {mode: sequential}");
+    assert.equal(step(ordered, root).loop!.fanout, undefined, "it has an order");
+    const older = "spec: {loop_mode: fanout, fanout: {max_job_retries: 5}}\n";
+    assert.equal(step(older + loop).loop!.fanout!["max_shard_retries"], 5);
   });
 
   it("reads durations with units, and numbers as seconds", () => {

@@ -194,6 +194,41 @@ describe("playbook refusals: loops and rules", () => {
     refuses(issuesIn(`spec: {loop_mode: fanout}\n${tool}`), { field: "spec.loop_mode" });
   });
 
+  it("refuses fan-out of what has an order", () => {
+    const loop = "loop: {in: [1], iterator: i, spec: {mode: sequential}}";
+    refuses(issuesIn(`spec: {loop_mode: fanout}\n${loop}\n${tool}`), {
+      ...{ field: "spec.loop_mode", message: /sequential loop cannot be fanned out/ },
+    });
+  });
+
+  it("refuses shards that write ctx in a task's set or a rule's, and not the step's set", () => {
+    const head = "spec: {loop_mode: fanout}\nloop: {in: [1], iterator: i}";
+    const shared = { message: /a shard of a fan-out cannot write ctx/, hint: /step's own set/ };
+    refuses(issuesIn(`${head}\ntool: {kind: noop, set: {ctx.sum: 1}}`), {
+      ...{ field: "tool.set.ctx.sum", ...shared },
+    });
+    const rule = "{else: {then: {do: continue, set: {ctx.sum: 1}}}}";
+    refuses(issuesIn(`${head}\ntool: {kind: noop, spec: {policy: {rules: [${rule}]}}}`), {
+      ...{ field: "tool.spec.policy.rules[0]", ...shared },
+    });
+    const fine = `${head}\nset: {ctx.sum: 1}\ntool: {kind: noop, set: {iter.a: 1, b: 2}}`;
+    assert.throws(() => issuesIn(fine), /the playbook was accepted/);
+  });
+
+  it("refuses limits of a fan-out that are none", () => {
+    const loop = "loop: {in: [1], iterator: i}";
+    for (const [limit, expected] of [
+      ["max_in_flight: 0", /whole number of at least 1, or a template/],
+      ["batch: many", /whole number of at least 1, or a template/],
+      ["queue_ttl: soon", /duration/],
+      ["allow_partial: perhaps", /true or false/],
+    ] as const) {
+      const text = `spec: {loop_mode: fanout, fanout: {${limit}}}\n${loop}\n${tool}`;
+      const field = `spec.fanout.${limit.split(":")[0]}`;
+      refuses(issuesIn(text), { field, expected });
+    }
+  });
+
   it("refuses rules without condition, without action, or with both conditions", () => {
     const rule = (text: string) =>
       issuesIn(`tool: {kind: noop, spec: {policy: {rules: [${text}]}}}`);

@@ -6,7 +6,7 @@ import { rebuildRow } from "../../services/projection/projector.ts";
 import { Chaos } from "../support/chaos.ts";
 import { EXECUTION_ID, Play } from "../support/execution-play.ts";
 import { answerOf, pick, randomFlow, randomOf } from "../support/random-flows.ts";
-import { failed, ok } from "../support/worker-replies.ts";
+import { failed, frameReply, ok } from "../support/worker-replies.ts";
 
 type Row = NonNullable<ReturnType<typeof rebuildRow>>;
 
@@ -49,7 +49,8 @@ describe("the projection's fold", () => {
       const flow = randomFlow(random);
       const play = Play.of(flow.yaml, {}, flow.more);
       play.thorough = false;
-      const answer: ConstructorParameters<typeof Chaos>[1]["answer"] = one => answerOf(flow, one);
+      const answer: ConstructorParameters<typeof Chaos>[1]["answer"] = grant =>
+        frameReply(grant, one => answerOf(flow, one));
       new Chaos(play, { random, answer, turns: 80, mayCancel: seed % 3 === 0 }).run();
       const { row } = hint(start(play.log), byTime(play.log));
       assert.deepEqual(rebuildRow(play.log), row, `seed ${seed}`);

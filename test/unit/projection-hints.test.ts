@@ -20,7 +20,7 @@ interface Sent {
 function beside(options: { transit?: boolean; answer?: (sent: Sent) => Answer } = {}) {
   const sent: Sent[] = [];
   let holder: string | null = "h";
-  const database = { query: () => Promise.resolve({ rows: [{ holder }], rowCount: 1 }) };
+  const rows = { holder: () => Promise.resolve(holder ?? undefined) };
   const broker = {
     nodeID: "me",
     transit: (options.transit ?? true) ? {} : undefined,
@@ -36,7 +36,7 @@ function beside(options: { transit?: boolean; answer?: (sent: Sent) => Answer } 
     },
   };
   const shown = createFeed<ReadonlySet<string>>();
-  const runtime = { clock: createClock(), database, shown } as unknown as Runtime;
+  const runtime = { clock: createClock(), rows, shown } as unknown as Runtime;
   const sender = new HintSender(runtime, broker as unknown as ServiceBroker, 0);
   return { sender, sent, shown, move: (node: string | null) => (holder = node) };
 }

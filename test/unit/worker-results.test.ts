@@ -50,6 +50,7 @@ describe("a result that is too large", () => {
     const options = {
       signal: new AbortController().signal,
       suspended: <T>(wait: Promise<T>) => wait,
+      waiting: <T>(wait: Promise<T>) => wait,
     };
     return openCommand(runtime, broker, grant, options);
   }

@@ -1,13 +1,8 @@
-// Facts that accept items of a loop: what they have in common, and the sets a report names.
-import {
-  ofCommand,
-  type Command,
-  type FrameReport,
-  type OutcomeInput,
-} from "../../schemas/command.ts";
-import type { JsonObject } from "../../schemas/json.ts";
-import { digestOf, digestText, type Accepted } from "../../schemas/loop-digest.ts";
-import { fromRanges } from "../../schemas/ranges.ts";
+/** Facts that accept items of a loop: what they have in common, and the sets a report names. */
+import { ofCommand, type Command, type FrameReport, type OutcomeInput } from "./command.ts";
+import type { JsonObject } from "./json.ts";
+import { digestOf, digestText, type Accepted } from "./loop-digest.ts";
+import { fromRanges } from "./ranges.ts";
 
 /** Indexes or row numbers, ascending. */
 export type Sets = Pick<Accepted, "ok" | "failed">;

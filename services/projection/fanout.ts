@@ -1,0 +1,71 @@
+// Of the row people read: how far a fan-out is.
+import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
+import type { EventOf, StoredEvent } from "../../schemas/events.ts";
+import { firstMarks } from "../../schemas/loop-pace.ts";
+import { ended, withMarks, type Activation } from "./activation.ts";
+
+/** Progress of a step's newest fan-out, in `state.fanout.<step>`. Counts are of shards. */
+export interface FanoutProgress extends Activation {
+  total_shards: number;
+  /** running, then the status of the fan-in. */
+  status: string;
+}
+
+export function fanoutsOf(row: ExecutionRow): Record<string, FanoutProgress> {
+  return (row.state["fanout"] ?? {}) as unknown as Record<string, FanoutProgress>;
+}
+
+/** The progress with one event more; undefined when the fan-out has not begun. */
+export function foldFanout(
+  known: FanoutProgress | undefined,
+  event: StoredEvent,
+): FanoutProgress | undefined {
+  const before = event.event_type === "loop.fanout.started" ? begun(event) : known;
+  if (!before) return undefined;
+  const after = { ...before, ...stepOf(before, event), version: event.version };
+  return withMarks(before, after, event.at);
+}
+
+function begun(event: StoredEvent & EventOf<"loop.fanout.started">): FanoutProgress {
+  const { activation, total_shards, inherited_shards } = event.meta;
+  const reference = event.context?.["collection_ref"] as { ref?: string } | undefined;
+  return {
+    ...{ loop_id: event.stream_id, activation, total_shards },
+    done: inherited_shards?.succeeded ?? 0,
+    failed: inherited_shards?.failed ?? 0,
+    ...{ in_flight: 0, status: "running", completed: false, retries: 0 },
+    started_at: Math.round(event.at),
+    marks: firstMarks(Math.round(event.at)),
+    ...(reference?.ref && { collection_ref: reference.ref }),
+    version: event.version,
+  };
+}
+
+function stepOf(progress: FanoutProgress, event: StoredEvent): Partial<FanoutProgress> {
+  const { done, failed, in_flight } = progress;
+  switch (event.event_type) {
+    case "command.issued":
+      return event.meta.claim_id === undefined ? {} : { in_flight: in_flight + 1 };
+    case "command.claimed":
+      return { in_flight: in_flight + 1 };
+    case "command.expired":
+    case "command.released":
+      return { in_flight: Math.max(0, in_flight - 1) };
+    case "command.failed": {
+      // An attempt that is made again: neither a success nor a failure of its shard.
+      const counted = ended(progress, event);
+      return { ...counted, retries: counted.retries + 1 };
+    }
+    case "loop.shard.done":
+      return { ...ended(progress, event), done: done + 1 };
+    case "loop.shard.failed":
+      return { ...ended(progress, event), failed: failed + 1 };
+    case "loop.fanin.completed":
+      return {
+        ...{ completed: true, in_flight: 0, status: event.meta.status },
+        ended_at: Math.round(event.at),
+      };
+    default:
+      return {};
+  }
+}

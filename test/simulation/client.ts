@@ -1,0 +1,95 @@
+// Who uses the runtime: starts runs, cancels some, and redrives what failed. Asks again until it is
+// answered.
+import { errorType } from "../../schemas/errors.ts";
+import { SimBroker } from "./broker.ts";
+import type { Story } from "./stories.ts";
+import type { World } from "./world.ts";
+
+const PATIENCE_MS = 4_000;
+
+/** One run as its client knows it. */
+export interface Run {
+  story: Story;
+  executionId?: string;
+  wasCancelled: boolean;
+  wasRedriven: boolean;
+}
+
+export interface Wish {
+  story: Story;
+  key: string;
+  startAt: number;
+  /** Milliseconds after its start. */
+  cancelAfter?: number;
+  redrives: boolean;
+}
+
+export class Client {
+  readonly runs: Run[] = [];
+  /** Wishes that are not fulfilled. */
+  #open = 0;
+  readonly #world: World;
+  readonly #broker: SimBroker;
+
+  constructor(world: World) {
+    this.#world = world;
+    this.#broker = world.boot("client", "client").broker;
+  }
+
+  get isDone(): boolean {
+    return this.#open === 0;
+  }
+
+  wish(wish: Wish): void {
+    this.#open += 1;
+    const run: Run = { story: wish.story, wasCancelled: false, wasRedriven: false };
+    this.runs.push(run);
+    const { scheduler } = this.#world;
+    const go = () => void this.#fulfil(wish, run).finally(() => (this.#open -= 1));
+    scheduler.after(wish.startAt, "client:start", go, this.#broker.owner);
+  }
+
+  async #fulfil({ story, key, cancelAfter, redrives }: Wish, run: Run): Promise<void> {
+    const params = { path: story.path, idempotency_key: key };
+    const started = await this.#ask<{ execution_id: string }>("executions.start", params);
+    const execution_id = started?.execution_id;
+    if (execution_id === undefined) return;
+    run.executionId = execution_id;
+    if (cancelAfter !== undefined) {
+      await this.#pause(cancelAfter);
+      run.wasCancelled = true;
+      await this.#ask("executions.cancel", { execution_id, reason: "the client asks" });
+    } else if (redrives && story.expected === "FAILED") {
+      await this.#ended(execution_id);
+      this.#world.tools.mended.add(execution_id);
+      run.wasRedriven = true;
+      await this.#ask("executions.redrive", { execution_id });
+    }
+  }
+
+  async #ended(executionId: string): Promise<void> {
+    const types = new Set(["playbook.completed", "playbook.failed", "execution.cancelled"]);
+    const isOver = () =>
+      this.#world.tables.events.get(executionId)?.some(one => types.has(one.event_type));
+    while (!isOver()) await this.#pause(500);
+  }
+
+  /** Undefined when it is refused. */
+  async #ask<T>(action: string, params: object): Promise<T | undefined> {
+    for (;;) {
+      try {
+        return await this.#broker.call<T>(action, params, { timeout: PATIENCE_MS });
+      } catch (error) {
+        if (errorType(error) === "REJECTED") return undefined;
+        await this.#pause(this.#world.scheduler.between(100, 800));
+      }
+    }
+  }
+
+  #pause(ms: number): Promise<void> {
+    const { scheduler } = this.#world;
+    return new Promise(resolve => {
+      scheduler.after(ms, "client:wait", resolve, this.#broker.owner);
+    });
+  }
+}

@@ -1,0 +1,85 @@
+// The globals by which code reaches time and chance, handed to the scheduler of the schedule that
+// runs. For a thread that does nothing else: other code in it would take part.
+import crypto from "node:crypto";
+import { syncBuiltinESMExports } from "node:module";
+import type { Owner, Scheduler, Step } from "./scheduler.ts";
+
+/** 2026-01-01, so that ids look as they do. */
+export const EPOCH_MS = 1_767_225_600_000;
+
+/** A process whose own clock may differ from the database's. */
+export interface Clocked extends Owner {
+  /** Milliseconds since the schedule began, as this process sees them. */
+  localNow(): number;
+}
+
+let scheduler: Scheduler | undefined;
+
+/** From now on time passes and chance falls as this scheduler says. */
+export function attend(next: Scheduler): void {
+  scheduler = next;
+}
+
+function active(): Scheduler {
+  if (!scheduler) throw new Error("no schedule runs in this thread");
+  return scheduler;
+}
+
+function localNow(): number {
+  const { current, now } = active();
+  return current ? (current as Clocked).localNow() : now;
+}
+
+class Timer {
+  readonly step: Step;
+  constructor(step: Step) {
+    this.step = step;
+  }
+  unref(): this {
+    return this;
+  }
+  ref(): this {
+    return this;
+  }
+}
+
+function later(kind: string) {
+  return (work: (...args: unknown[]) => void, ms = 0, ...args: unknown[]): Timer => {
+    const { current } = active();
+    return new Timer(active().after(Number(ms), kind, () => work(...args), current));
+  };
+}
+
+function cancel(timer: unknown): void {
+  if (timer instanceof Timer) timer.step.cancelled = true;
+}
+
+/** Replaces them for good in this thread. */
+export function replaceGlobals(): void {
+  // Refusals are everyday here, and their stacks cost more than what they are about.
+  Error.stackTraceLimit = 4;
+  const setTimer = later("timer");
+  const soon = later("soon");
+  const refuse = () => {
+    throw new Error("nothing that is simulated repeats by setInterval");
+  };
+  Object.assign(globalThis, {
+    setTimeout: setTimer,
+    clearTimeout: cancel,
+    setInterval: refuse,
+    setImmediate: (work: () => void, ...args: unknown[]) => soon(work, 0, ...args),
+    clearImmediate: cancel,
+  });
+  Date.now = () => Math.floor(EPOCH_MS + localNow());
+  performance.now = () => active().now;
+  Math.random = () => active().random();
+  crypto.randomUUID = () => {
+    const hex = () =>
+      Math.floor(active().random() * 0x1_0000_0000)
+        .toString(16)
+        .padStart(8, "0");
+    const [a, b, c, d] = [hex(), hex(), hex(), hex()];
+    return `${a}-${b.slice(0, 4)}-4${b.slice(5)}-8${c.slice(1, 4)}-${c.slice(4)}${d}`;
+  };
+  syncBuiltinESMExports();
+}
