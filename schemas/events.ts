@@ -8,6 +8,24 @@
  * also exits it (no `step.exit` row). The events API derives those rows for readers.
  */
 import { z } from "zod";
+import {
+  routing,
+  ofStep,
+  ofCommand,
+  ofFrame,
+  ofSlot,
+  ofShard,
+  ofLoop,
+  digest,
+  sets,
+  delivery,
+  claim,
+  stats,
+  inherited,
+  generation,
+  pause,
+  shardEnd,
+} from "./event-parts.ts";
 
 const json = z.json();
 const jsonMap = z.record(z.string(), json);
@@ -43,45 +61,7 @@ export const outcomeResult = z.object({
 });
 export type OutcomeResult = z.infer<typeof outcomeResult>;
 
-/** How an activation of a step ends: the arcs taken, in file order. */
-const routing = {
-  next: z.array(z.string()).optional(),
-  /** The step failed (also when its command succeeded and a guard threw). */
-  step_status: z.enum(["ok", "failed", "cancelled"]).optional(),
-  /** The failure found an error arc, or its step is best_effort. */
-  handled: z.enum(["arc", "best_effort"]).optional(),
-};
-const ofStep = { step: z.string(), activation: z.number() };
-const ofCommand = { ...ofStep, command_id: z.string(), attempt: z.number() };
-/** Of a command that carries several iterations: the first one, and how many. */
-const ofFrame = { first: z.number().optional(), count: z.number().optional() };
-/** Of a command of a cursor loop: which claim of which slot. */
-const ofSlot = { slot: z.number().optional(), round: z.number().optional() };
-/** Of a shard: which one, what it is of in every attempt and redrive, and which attempt this is. */
-const ofShard = {
-  shard_id: z.string().optional(),
-  iter_key: z.string().optional(),
-  shard_attempt: z.number().optional(),
-};
-const ofLoop = { loop_id: z.string().optional(), iter_index: z.number().optional(), ...ofSlot };
-/** `schemas/loop-digest.ts`: of the items that this fact accepts, or of all items of a loop. */
-const digest = { digest: z.string().optional() };
-/** Of a shard of several items: those that this fact says succeeded, and failed, as ranges. */
-const sets = { ok: z.string().optional(), failed: z.string().optional() };
-const delivery = { delivery: z.number(), worker_id: z.string() };
-const claim = { ...delivery, incarnation: z.string(), claim_id: z.string() };
-const stats = z.object({
-  total: z.number(),
-  success: z.number(),
-  failed: z.number(),
-  not_run: z.number(),
-});
 export type LoopStats = z.infer<typeof stats>;
-/** What an earlier loop has settled for this one. */
-const inherited = z.object({ ok: z.number(), failed: z.number() });
-const generation = { generation: z.number() };
-/** Which pause of the execution, from 1. */
-const pause = { pause: z.number().optional() };
 
 function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
   return z.object({
@@ -96,18 +76,6 @@ function event<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta
 function outcome<Type extends string, Meta extends z.ZodRawShape>(type: Type, meta: Meta) {
   return event(type, meta).extend({ result: outcomeResult });
 }
-
-const shardEnd = {
-  ...ofCommand,
-  ...ofLoop,
-  ...ofShard,
-  ...ofFrame,
-  loop_id: z.string(),
-  shard_id: z.string(),
-  ...sets,
-  ...delivery,
-  ...digest,
-};
 
 const playbookInitialized = event("playbook.initialized", {
   path: z.string(),

@@ -84,10 +84,9 @@ export class Worker {
     await this.#beat();
     const { logger } = this.#service;
     this.#unwatch = await watchNeighbours({ clock, workers, logger }, this.me);
-    const { worker_id, incarnation } = this.me;
     const { limits, gate } = startRecord(this.#runtime.settings, this.gates);
     // One field a limit: a log cuts objects that are long.
-    logger.info({ worker_id, incarnation, gate, ...limits }, "worker.started");
+    logger.info({ ...this.me, gate, ...limits }, "worker.started");
     this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
     this.#fetching = this.#pull();
     const { broker } = this.#service;

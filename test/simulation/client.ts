@@ -1,7 +1,7 @@
 // Who uses the runtime: starts runs, cancels some, and redrives what failed. Asks again until it is
 // answered.
 import { errorType } from "../../schemas/errors.ts";
-import { SimBroker } from "./broker.ts";
+import type { SimBroker } from "./broker.ts";
 import type { Story } from "./stories.ts";
 import type { World } from "./world.ts";
 

@@ -74,8 +74,8 @@ const GUARDED: [string, NewEvent, NewEvent][] = [
   ],
   [
     "an execution's terminal",
-    { event_type: "playbook.completed", meta: { generation: 0 } } as NewEvent,
-    { event_type: "execution.cancelled", meta: { generation: 0 } } as NewEvent,
+    { event_type: "playbook.completed", meta: { generation: 0 } },
+    { event_type: "execution.cancelled", meta: { generation: 0 } },
   ],
   ["the last report of a frame", frame(true), ended("command.cancelled")],
 ];

@@ -127,7 +127,7 @@ export class World {
         fromLog: ({ ref, extract }) =>
           link.run("loopLog", () => {
             const events = (id: string) => tables.events.get(id) ?? [];
-            const value = logValue(ref, events, extract as never);
+            const value = logValue(ref, events, extract);
             if (value === undefined) throw new Rejected(`nothing is kept as ${ref}`, 404);
             return value;
           }),

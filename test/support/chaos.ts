@@ -30,7 +30,6 @@ export class Chaos {
   #jobs: Job[] = [];
   /** Jobs whose outcome was sent, or whose worker died: they may speak again. */
   readonly #ghosts: Job[] = [];
-  #names = 2;
   #claims = 0;
   cancelled = false;
   /** Pauses, and ends of them. */
@@ -140,7 +139,7 @@ export class Chaos {
   #kill(): void {
     const worker = pick(this.#options.random, [...this.play.alive]);
     this.play.alive.delete(worker);
-    this.play.alive.add(`w${(this.#names += 1)}`);
+    this.play.alive.add(`w${(this.play.begun += 1)}`);
     this.#ghosts.push(...this.#jobs.filter(job => job.worker === worker));
     this.#jobs = this.#jobs.filter(job => job.worker !== worker);
   }

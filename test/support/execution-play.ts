@@ -48,6 +48,8 @@ export class Play {
   readonly lost = new Set<string>();
   /** Workers that live, by incarnation. */
   readonly alive = new Set(["w1", "w2"]);
+  /** Workers that have ever lived: none comes back under its old name. */
+  begun = 2;
   /** Workers without a row: they send no beats. */
   readonly silent = new Set<string>();
   /** When a worker's row was last renewed; just now when it is not here. */

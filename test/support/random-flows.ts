@@ -81,9 +81,9 @@ function randomStep(random: Random, place: number, count: number): RandomStep {
     to: pick(random, later),
     guard: pick<Guard>(random, ["always", "always", "always", "never", "if_failed", "if_ok"]),
   }));
-  const isLoop = random() < 0.35;
+  const isLoop = random() < 0.45;
   // Above two windows items travel in frames.
-  const size = Math.floor(random() * (random() < 0.3 ? 15 : 5));
+  const size = Math.floor(random() * (random() < 0.5 ? 18 : 5));
   const loop: RandomLoop = {
     size,
     window: 1 + Math.floor(random() * 3),

@@ -229,7 +229,7 @@ describe("a shard", () => {
     assert.equal(play.wake(stream_id).changed, false);
     play.now += 1;
     play.wake(stream_id);
-    assert.equal(play.all("command.failed")[0]?.result.error?.code, "QUEUE_TTL");
+    assert.equal(play.all("command.failed")[0]?.result.error?.code, "QUEUE_TIMEOUT");
     play.now += 2_000;
     play.wake(stream_id);
     const taken = play.claim("each");
@@ -241,7 +241,7 @@ describe("a shard", () => {
     assert.equal(play.rings().length, 1);
     play.now += 5_000;
     play.wake(stream_id);
-    assert.equal(play.all("loop.shard.failed")[0]?.result.error?.code, "QUEUE_TTL");
+    assert.equal(play.all("loop.shard.failed")[0]?.result.error?.code, "QUEUE_TIMEOUT");
   });
 
   it("may be held for longer than other commands, where its fan-out says so", () => {

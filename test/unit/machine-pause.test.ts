@@ -3,6 +3,7 @@ import { strict as assert } from "node:assert";
 import type { Effect } from "../../schemas/decider.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { EXECUTION_ID, Play, playbookOf } from "../support/execution-play.ts";
+import { fanoutPlay, faninOf, runOut } from "../support/fanout-play.ts";
 import { failed, ok } from "../support/worker-replies.ts";
 
 const BOTH = `
@@ -239,5 +240,55 @@ describe("a child of a paused execution", () => {
     assert.equal(play.ask({ type: "pause", by: "7:1" }).changed, false);
     assert.equal(play.ask({ type: "resume", by: "7:1" }).changed, false);
     assert.equal(play.status, "PAUSED");
+  });
+});
+
+describe("a paused fan-out", () => {
+  it("takes what runs, hands out nothing and tries nothing again until it goes on", () => {
+    const play = fanoutPlay([1, 2, 3, 4], { max_in_flight: 2 });
+    const [broken, good] = [play.claim("each"), play.claim("each")];
+    paused(play);
+    play.report(broken, failed("no"));
+    play.report(good, ok());
+    assert.equal(play.all("command.failed").length, 1);
+    play.now += 100_000;
+    assert.equal(play.wake(broken.stream_id).changed, false, "the retry waits");
+    assert.deepEqual(play.rings(), []);
+    play.ask({ type: "resume" });
+    play.deliver();
+    play.now += 100_000;
+    play.wake(broken.stream_id);
+    assert.equal(play.rings().length, 2);
+    runOut(play);
+    assert.equal(faninOf(play)?.status, "complete");
+    assert.equal(play.status, "COMPLETED");
+  });
+
+  it("does not let shards grow old that nobody may take", () => {
+    const play = fanoutPlay([1], { queue_ttl: "5s", max_shard_retries: 0 });
+    const { stream_id, command_id } = play.rings()[0]!;
+    paused(play);
+    play.now += 60_000;
+    assert.equal(play.wake(stream_id).changed, false);
+    const claim = { type: "claim", command_id, worker_id: "w1", incarnation: "w1", claim_id: "x" };
+    assert.equal(
+      refusal(play, () => play.send(stream_id, claim)),
+      "paused",
+    );
+    play.ask({ type: "resume" });
+    play.deliver();
+    play.now += 4_999;
+    assert.equal(play.wake(stream_id).changed, false, "its time begins anew");
+    runOut(play);
+    assert.equal(faninOf(play)?.status, "complete");
+  });
+
+  it("is paused from its beginning when the execution was paused before", () => {
+    const play = fanoutPlay([1, 2]);
+    assert.equal(paused(play).status, "PAUSED");
+    assert.deepEqual(play.rings(), []);
+    play.ask({ type: "resume" });
+    play.deliver();
+    assert.equal(play.rings().length, 2);
   });
 });
