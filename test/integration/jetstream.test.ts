@@ -206,6 +206,23 @@ describe("the stream of rings", function () {
     assert.ok((await take(bell, 51)).has(ringOf(51).command_id), "a new one is taken");
   });
 
+  it("keeps a ring to one worker, and the one to all after it, where others wait", async () => {
+    const bell = await open();
+    await bell.attend("node-1");
+    const kept = async () => (await manager.streams.info(STREAM)).state.messages;
+    const rings = async (number: number, to?: string) => {
+      const before = bell.counters.rung;
+      bell.ring(ringOf(number), to);
+      await until(() => bell.counters.rung > before);
+      return kept();
+    };
+    for (const to of ["node-1", undefined]) {
+      await until(async () => (await kept()) === (await rings(0, to)));
+    }
+    const before = await kept();
+    assert.deepEqual([await rings(1, "node-1"), await rings(1)], [before + 1, before + 2]);
+  });
+
   it("what comes in the moment a pull is ended is handed over, not lost to nobody", async () => {
     const bell = await open();
     const { between } = chance("ended pulls");

@@ -31,6 +31,10 @@ export class SimBroker {
   readonly owner: Owner;
   readonly logger = silent;
   readonly transit = {};
+  /** What the bulkheads of tools ask of a broker. */
+  readonly options = {};
+  readonly Promise = Promise;
+  readonly metrics = { set: () => undefined };
   stopping = false;
   /** Nodes that this one believes to be up. */
   readonly known = new Set<string>();
@@ -121,7 +125,7 @@ export class SimBroker {
     if (!handler) throw failure("SERVICE_NOT_FOUND", `no '${action}' here`);
     const ctx = {
       ...{ params, meta: options.meta ?? {}, nodeID: caller, broker: this, options, locals: {} },
-      ...{ requestID: null, action: { name: action } },
+      ...{ requestID: null, action: { name: action }, service: { fullName: action } },
       call: (name: string, more: object, how?: CallOptions) => this.call(name, more, how),
     };
     const told = this.witness?.(action, params);
