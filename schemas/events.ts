@@ -254,6 +254,7 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     redrive_of: z.string().optional(),
     inherited: inherited.optional(),
     inherited_shards: z.object({ succeeded: z.number(), failed: z.number() }).optional(),
+    retry_budget: z.number().optional(),
   }),
   /** Never stored: a shard's `command.issued` is its enqueue, and readers are shown this too. */
   event("loop.shard.enqueued", { loop_id: z.string(), shard_id: z.string() }),

@@ -149,7 +149,13 @@ function fannedOut(step: Step, loop: Loop, size: number, templates: Scope): Loop
   const { window, fanout, queue_ms } = planFanout(loop, templates, { size, windowMax: WINDOW_MAX });
   const sizes = { size, window, tolerance: TOLERATE_ALL };
   const limits = { ...limitsOf(step).limits, ...(queue_ms !== undefined && { queue_ms }) };
-  return { ...planOf(step, loop, sizes), mode: "parallel", fanout, limits };
+  const budget = budgetOf(loop, templates);
+  if (budget.retry_budget !== undefined && fanout.batch > 1) {
+    throw new LoopError(
+      "loop.spec.retry_budget is of shards of one item: spec.fanout.batch is more",
+    );
+  }
+  return { ...planOf(step, loop, sizes), ...budget, mode: "parallel", fanout, limits };
 }
 
 /** Slots of a loop over a cursor; its commands begin with the claim. */

@@ -12,6 +12,7 @@ export function start(input: LoopStart, context: TurnContext, besides: Besides =
   const { loop_id, step, activation } = input;
   const opened = openLoop(input, context);
   const { plan, inherited } = opened;
+  const { retry_budget } = plan;
   const { shards, batch } = limitsOf(opened);
   const sets = inherited && { plan, done: inherited.ok, failed: inherited.failed };
   const started: NewEvent = {
@@ -20,6 +21,7 @@ export function start(input: LoopStart, context: TurnContext, besides: Besides =
     meta: {
       ...{ loop_id, step, activation, total_shards: shards, collection_size: plan.size },
       ...{ max_in_flight: plan.window, batch },
+      ...(retry_budget !== undefined && { retry_budget }),
       ...inheritance(input, opened),
       ...(sets && { inherited_shards: shardsSettled(sets) }),
     },

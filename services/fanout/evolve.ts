@@ -3,6 +3,7 @@ import { Bitmap } from "../../schemas/bitmap.ts";
 import { evolveCommand, issuedAs } from "../../schemas/command.ts";
 import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { begunAs, type BegunLoop, type Fresh } from "../../schemas/loop-begun.ts";
+import { answer, freshThrottle, park, tryAgain } from "../../schemas/loop-parked.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { waitAnew } from "../../schemas/time-limits.ts";
@@ -23,14 +24,17 @@ export function evolve(state: FanoutState, event: NewEvent, at = 0, fresh?: Fres
     case "command.released":
       moved(state, event, at);
       return state;
+    case "loop.probed":
+      tryAgain(state, event);
+      return state;
     case "command.failed":
-      return failedForNow(state, event);
+      return failedForNow(state, event, at);
     case "frame.committed":
       if (state.open.has(event.meta.command_id)) accept(state, event, event.meta.ok, "done");
       return state;
     case "loop.shard.done":
     case "loop.shard.failed":
-      return ended(state, event);
+      return ended(state, event, at);
     case "command.cancelled":
       state.open.delete(event.meta.command_id);
       return state;
@@ -55,6 +59,7 @@ function begun(event: EventOf<"loop.fanout.started">, fresh?: Fresh): FanoutStat
   return {
     ...{ status: "running", ...loop, next: 0 },
     ...{ open: new Map(), retries: new Map(), succeeded, lost, digest: 0n },
+    ...freshThrottle(loop.plan),
   };
 }
 
@@ -93,29 +98,36 @@ function resumed(state: Running, { meta }: EventOf<"execution.resumed">, at: num
 }
 
 function moved(
-  { open }: Running,
+  state: Running,
   event: EventOf<"command.claimed" | "command.expired" | "command.released">,
   at: number,
 ): void {
-  const shard = open.get(event.meta.command_id);
+  const shard = state.open.get(event.meta.command_id);
   if (!shard) return;
+  if (event.event_type === "command.released") park(state, shard, event);
   evolveCommand(shard, event, at);
 }
 
 /** An attempt that is made again: what of it succeeded stays so. */
-function failedForNow(state: Running, event: EventOf<"command.failed">): Running {
+function failedForNow(state: Running, event: EventOf<"command.failed">, at: number): Running {
   const { command_id, ok, retry_at } = event.meta;
   const shard = taken(state, command_id);
   if (!shard || retry_at === undefined) return state;
+  answer(state, at);
   accept(state, event, ok, "done");
   const { shard: place, attempt } = shard;
   state.retries.set(place, { shard: place, attempt: attempt + 1, retry_at });
   return state;
 }
 
-function ended(state: Running, event: EventOf<"loop.shard.done" | "loop.shard.failed">): Running {
+function ended(
+  state: Running,
+  event: EventOf<"loop.shard.done" | "loop.shard.failed">,
+  at: number,
+): Running {
   const { command_id, iter_index, ok, failed } = event.meta;
   if (!taken(state, command_id)) return state;
+  answer(state, at);
   const isDone = event.event_type === "loop.shard.done";
   const single = String(iter_index ?? "");
   accept(state, event, isDone ? (ok ?? single) : (ok ?? ""), "done");

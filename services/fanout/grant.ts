@@ -1,5 +1,6 @@
 // What a worker is given with a shard.
 import type { Grant } from "../../schemas/frozen-scope.ts";
+import { hasBudget } from "../../schemas/loop-parked.ts";
 import { grantBase, iterationOf, itemsLeft } from "../../schemas/loop-grant.ts";
 import type { Running, Shard } from "./state.ts";
 
@@ -9,6 +10,7 @@ export function grantOf(shard: Shard, state: Running): Grant {
   const { scope, scope_ref, keyed } = state;
   return {
     ...grantBase(shard, state),
+    ...(hasBudget(state) && { gives_back: true as const }),
     ...(keyed !== undefined && { keyed }),
     ...(scope_ref ? { scope_ref } : { scope }),
     iteration: iterationOf(shard, state),

@@ -22,6 +22,15 @@ import type { NewEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
 import type { LoopEnd, LoopPause, LoopStart } from "../../schemas/loop-begun.ts";
+import {
+  earliestProbe,
+  givenBack,
+  mayHandOver,
+  mayTake,
+  probe,
+  refuseParked,
+  ringing,
+} from "../../schemas/loop-parked.ts";
 import { pause, resume } from "../../schemas/loop-pause.ts";
 import {
   cut,
@@ -64,7 +73,7 @@ function decide(input: FanoutInput, state: FanoutState, context: TurnContext): N
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
-      return decideOutcome(input, state, context.now);
+      return givenBack(input, state, context) ?? decideOutcome(input, state, context.now);
     case "cancel":
       return [...dropped(state.open.values(), state), cut(state, tallyOf(state), input.reason)];
     case "stop":
@@ -115,6 +124,7 @@ function claim(input: ClaimInput, state: Running): NewEvent[] {
   const shard = state.open.get(input.command_id);
   // Who has claimed it before the pause is answered again.
   if (state.paused && shard?.holder?.claim_id !== input.claim_id) throw paused(input.command_id);
+  refuseParked(shard, state);
   return decideClaim(input, shard, state.loop_id);
 }
 
@@ -127,7 +137,8 @@ function decideOutcome(input: OutcomeInput, state: Running, now: number): NewEve
   const outcome = { result, worker_id, ...(stats && { stats }) };
   if (!shard.frame && !input.frame) {
     const ok = result.status === "ok" ? [shard.iter_index ?? 0] : [];
-    return handOff(endAttempt(shard, { ...outcome, ok }, state, now), input);
+    const facts = endAttempt(shard, { ...outcome, ok }, state, now);
+    return mayHandOver(state) ? handOff(facts, input) : facts;
   }
   const sets = setsOf(shard, input);
   const known = sets.ok.filter(index => state.done.has(index) || state.failed.has(index));
@@ -177,6 +188,7 @@ function wake(state: Running, context: TurnContext): NewEvent[] {
     if (isLate) record(endAttempt(shard, late(shard, after), after, now));
   }
   if (after.status === "running") record(retriesDue(after, now));
+  if (after.status === "running") record(probe(after, now));
   return events;
 }
 
@@ -188,9 +200,10 @@ function expire(shard: Shard, state: Running, context: TurnContext): NewEvent[] 
   return [lost, ...endAttempt(shard, outcome, state, context.now)];
 }
 
-/** When a shard is late; while it is paused, nobody may take one. */
-function lateAtOf(shard: Shard, { paused: isPaused, plan }: Running): number {
-  return isPaused && !shard.holder ? Infinity : lateAt(shard, plan.limits ?? {});
+/** When a shard is late; nobody may take one that a pause, or an outage, holds back. */
+function lateAtOf(shard: Shard, state: Running): number {
+  const isHeldBack = state.paused || !mayTake(shard, state);
+  return isHeldBack && !shard.holder ? Infinity : lateAt(shard, state.plan.limits ?? {});
 }
 
 function late(shard: Shard, { plan }: Running) {
@@ -245,7 +258,7 @@ function answer(
 function* pending(state: FanoutState): Iterable<Effect> {
   if (state.status === "running" && !state.paused) {
     const { execution_id, loop_id: stream_id } = state;
-    yield* rings(state.open.values(), { execution_id, stream_id, actor: "fanout" });
+    yield* rings(ringing(state), { execution_id, stream_id, actor: "fanout" });
   }
   if (state.status === "done") {
     const { execution_id, report } = state;
@@ -256,7 +269,8 @@ function* pending(state: FanoutState): Iterable<Effect> {
 
 function deadline(state: FanoutState, context: TurnContext): number | undefined {
   if (state.status !== "running") return undefined;
-  let due = leaseDeadline(state.open.values(), leased(state, context)) ?? Infinity;
+  const lease = leaseDeadline(state.open.values(), leased(state, context)) ?? Infinity;
+  let due = Math.min(lease, earliestProbe(state));
   for (const shard of state.open.values()) due = Math.min(due, lateAtOf(shard, state));
   if (!state.paused && !isStopped(state, tallyOf(state))) {
     for (const { retry_at } of state.retries.values()) due = Math.min(due, retry_at);

@@ -7,6 +7,7 @@ import type { Json, JsonObject } from "../../schemas/json.ts";
 import type { BegunLoop, LoopIdentity } from "../../schemas/loop-begun.ts";
 import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { Throttle } from "../../schemas/retry-budget.ts";
 import { NO_SHARDS, type FanoutPlan } from "../../schemas/playbook/fanout-plan.ts";
 
 /** The command of a shard's attempt. */
@@ -36,6 +37,8 @@ interface Progress extends BegunLoop {
   /** Of the items accepted so far. */
   digest?: bigint;
   firstError?: OutcomeResult["error"];
+  /** Only with a retry budget. */
+  throttle?: Throttle;
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
   stopReason?: string;
 }

@@ -7,9 +7,8 @@ import { waitAnew } from "../../schemas/time-limits.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { countOf, fromRanges } from "../../schemas/ranges.ts";
-import { openThrottle } from "../../schemas/retry-budget.ts";
 import { foldCursor, freshCursor } from "./cursor-fold.ts";
-import { answer, park, tryAgain } from "./parked.ts";
+import { answer, freshThrottle, park, tryAgain } from "../../schemas/loop-parked.ts";
 import { ITEM_MS_MIN, isClaiming, type LoopState, type Running } from "./state.ts";
 
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
@@ -34,7 +33,8 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
       return state;
     }
     case "loop.probed":
-      return tryAgain(state, event);
+      tryAgain(state, event);
+      return state;
     case "command.completed":
     case "command.failed":
       return settle(state, event.meta.iter_index ?? 0, event.meta.command_id, event, at);
@@ -77,7 +77,7 @@ function begun(event: EventOf<"loop.started">, fresh?: Fresh): LoopState {
     frame_size: 1,
     overlay: {},
     ...(cursor && { cursor }),
-    ...(plan?.retry_budget !== undefined && { throttle: openThrottle(plan.window) }),
+    ...freshThrottle(plan),
   };
 }
 

@@ -15,7 +15,7 @@ import { acceptance, readSets, type Sets } from "../../schemas/accepted.ts";
 import { goOn, tallyOf } from "./advance.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 import { evolve } from "./evolve.ts";
-import { giveBack, hasBudget, mayHandOver } from "./parked.ts";
+import { giveBack, hasBudget, mayHandOver } from "../../schemas/loop-parked.ts";
 import { fork, type Running } from "./state.ts";
 
 /**

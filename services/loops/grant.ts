@@ -9,7 +9,7 @@ import type {
 import type { CursorRound } from "../../schemas/ids.ts";
 import { grantBase, iterationOf, itemsLeft } from "../../schemas/loop-grant.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
-import { hasBudget } from "./parked.ts";
+import { hasBudget } from "../../schemas/loop-parked.ts";
 import { isClaiming, type Claiming, type Running, type Slot } from "./state.ts";
 
 /** Values of large collections and scopes are named: whoever runs the command loads them. */

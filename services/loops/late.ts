@@ -3,7 +3,7 @@ import type { Command } from "../../schemas/command.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import { lateAt, lateResult } from "../../schemas/time-limits.ts";
 import { end } from "./advance.ts";
-import { ringing } from "./parked.ts";
+import { ringing } from "../../schemas/loop-parked.ts";
 import type { Running } from "./state.ts";
 
 /** Those that time judges: held ones, and those that wait for a worker and for nothing else. */

@@ -29,7 +29,14 @@ import { onward, start } from "./begin.ts";
 import { claimsDue, decideClaimed, decideLost, earliestClaim, holdsRows } from "./cursor.ts";
 import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
-import { earliestProbe, givenBack, mayHandOver, probe, refuseParked, ringing } from "./parked.ts";
+import {
+  earliestProbe,
+  givenBack,
+  mayHandOver,
+  probe,
+  refuseParked,
+  ringing,
+} from "../../schemas/loop-parked.ts";
 import { evolve } from "./evolve.ts";
 import { earliestLate, fail, firstLate } from "./late.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";

@@ -21,6 +21,11 @@ export interface Activation {
   /** Where its rate is counted from; while it runs. */
   marks?: PaceMark[];
   collection_ref?: string;
+  /** With a retry budget: how large it is, and how much of it is spent. */
+  retry_budget?: number;
+  retries_spent?: number;
+  /** It is parked after this failure, until something is answered. */
+  parked?: { code: string; next_try_at: number };
   version: number;
 }
 
@@ -56,4 +61,40 @@ export function ended(
   const result = event.result as Partial<OutcomeResult> | undefined;
   const held = UNHELD.has(result?.error?.code ?? "") ? 0 : 1;
   return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
+}
+
+export function freshBudget({ retry_budget }: { retry_budget?: number | undefined }) {
+  return retry_budget === undefined ? {} : { retry_budget, retries_spent: 0 };
+}
+
+/** Whether one with a retry budget is parked: from a failure that may pass to an answer. */
+export function parkedOf<Progress extends Activation>(
+  progress: Progress,
+  event: NewEvent,
+): Progress {
+  if (progress.retry_budget === undefined) return progress;
+  const { parked, ...others } = progress;
+  const rest = others as Progress;
+  switch (event.event_type) {
+    case "command.released": {
+      const { spent, next_try_at, code = "" } = event.meta;
+      if (spent === undefined || next_try_at === undefined) return progress;
+      return { ...rest, retries_spent: spent, parked: { code, next_try_at } };
+    }
+    case "loop.probed": {
+      const { next_try_at } = event.meta;
+      return parked ? { ...rest, parked: { ...parked, next_try_at } } : progress;
+    }
+    case "frame.committed":
+      return event.meta.ok === "" && event.meta.failed === "" ? progress : rest;
+    case "command.completed":
+    case "command.failed":
+    case "loop.done":
+    case "loop.shard.done":
+    case "loop.shard.failed":
+    case "loop.fanin.completed":
+      return rest;
+    default:
+      return progress;
+  }
 }

@@ -2,7 +2,7 @@
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { EventOf, StoredEvent } from "../../schemas/events.ts";
 import { firstMarks } from "../../schemas/loop-pace.ts";
-import { ended, withMarks, type Activation } from "./activation.ts";
+import { ended, freshBudget, parkedOf, withMarks, type Activation } from "./activation.ts";
 
 /** Progress of a step's newest fan-out, in `state.fanout.<step>`. Counts are of shards. */
 export interface FanoutProgress extends Activation {
@@ -23,7 +23,7 @@ export function foldFanout(
   const before = event.event_type === "loop.fanout.started" ? begun(event) : known;
   if (!before) return undefined;
   const after = { ...before, ...stepOf(before, event), version: event.version };
-  return withMarks(before, after, event.at);
+  return parkedOf(withMarks(before, after, event.at), event);
 }
 
 function begun(event: StoredEvent & EventOf<"loop.fanout.started">): FanoutProgress {
@@ -37,6 +37,7 @@ function begun(event: StoredEvent & EventOf<"loop.fanout.started">): FanoutProgr
     started_at: Math.round(event.at),
     marks: firstMarks(Math.round(event.at)),
     ...(reference?.ref && { collection_ref: reference.ref }),
+    ...freshBudget(event.meta),
     version: event.version,
   };
 }

@@ -5,7 +5,14 @@ import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import { firstMarks } from "../../schemas/loop-pace.ts";
 import { countOf } from "../../schemas/ranges.ts";
-import { ended, retriesOf, withMarks, type Activation } from "./activation.ts";
+import {
+  ended,
+  freshBudget,
+  parkedOf,
+  retriesOf,
+  withMarks,
+  type Activation,
+} from "./activation.ts";
 import { fanoutsOf, foldFanout } from "./fanout.ts";
 
 const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
@@ -15,11 +22,6 @@ export interface LoopProgress extends Activation {
   /** Only of a loop over a cursor, whose total is what came so far. */
   mode?: "cursor";
   total: number;
-  /** With a retry budget: how large it is, and how much of it is spent. */
-  retry_budget?: number;
-  retries_spent?: number;
-  /** It is parked after this failure, until something is answered. */
-  parked?: { code: string; next_try_at: number };
 }
 
 /**
@@ -142,31 +144,6 @@ function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
   return { ...row, state: { ...row.state, loop } };
 }
 
-/** Whether a loop with a retry budget is parked: from a failure that may pass to an answer. */
-function parkedOf(progress: LoopProgress, event: StoredEvent): LoopProgress {
-  if (progress.retry_budget === undefined) return progress;
-  const { parked, ...rest } = progress;
-  switch (event.event_type) {
-    case "command.released": {
-      const { spent, next_try_at, code = "" } = event.meta;
-      if (spent === undefined || next_try_at === undefined) return progress;
-      return { ...rest, retries_spent: spent, parked: { code, next_try_at } };
-    }
-    case "loop.probed": {
-      const { next_try_at } = event.meta;
-      return parked ? { ...rest, parked: { ...parked, next_try_at } } : progress;
-    }
-    case "frame.committed":
-      return event.meta.ok === "" && event.meta.failed === "" ? progress : rest;
-    case "command.completed":
-    case "command.failed":
-    case "loop.done":
-      return rest;
-    default:
-      return progress;
-  }
-}
-
 function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgress {
   const reference = event.context?.["collection_ref"] as { ref?: string } | undefined;
   return {
@@ -182,9 +159,7 @@ function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgres
     retries: 0,
     marks: firstMarks(Math.round(event.at)),
     ...(reference?.ref && { collection_ref: reference.ref }),
-    ...(event.meta.retry_budget !== undefined && {
-      ...{ retry_budget: event.meta.retry_budget, retries_spent: 0 },
-    }),
+    ...freshBudget(event.meta),
     version: event.version,
   };
 }

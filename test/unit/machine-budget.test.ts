@@ -24,6 +24,14 @@ function loopOf(n: number, spec: string): string {
   tool: {kind: noop}`;
 }
 
+function fanoutOf(n: number, budget: number, retries = 0): string {
+  return `
+- step: each
+  spec: {loop_mode: fanout, fanout: {max_in_flight: 4, max_shard_retries: ${retries}}}
+  loop: {in: ${n}, iterator: i, spec: {retry_budget: ${budget}}}
+  tool: {kind: noop}`;
+}
+
 /** What a worker says whose upstream is down from the item on that `isUp` denies. */
 function reply(grant: Grant, isUp: (index: number) => boolean): Reply {
   const { frame, iteration } = grant;
@@ -60,7 +68,9 @@ function loopId(play: Play): string {
   return play.all("loop.started")[0]?.stream_id as string;
 }
 
-const statsOf = (play: Play) => play.all("loop.done")[0]?.meta.stats;
+function statsOf(play: Play) {
+  return (play.all("loop.done")[0] ?? play.all("loop.fanin.completed")[0])?.meta.stats;
+}
 
 describe("a loop with a retry budget", () => {
   it("gives back what fails, is parked, and probes with one command at a growing pace", () => {
@@ -196,13 +206,19 @@ describe("a loop with a retry budget", () => {
     );
   });
 
+  /** A loop of each kind, and a fan-out. */
+  function world(seed: number): string {
+    if (seed % 3 === 0) return fanoutOf(30, 1_000);
+    const exec = seed % 3 === 1 ? "distributed" : "local";
+    return loopOf(30, `retry_budget: 1000, policy: {exec: ${exec}}`);
+  }
+
   it("does each item once in 60 random worlds of outages, deaths and pauses", function () {
     this.timeout(60_000);
     let given = 0;
     for (let seed = 1; seed <= 60; seed += 1) {
       const random = randomOf(seed);
-      const exec = seed % 2 === 0 ? "distributed" : "local";
-      const play = Play.of(loopOf(30, `retry_budget: 1000, policy: {exec: ${exec}}`));
+      const play = Play.of(world(seed));
       play.thorough = seed % 10 === 0;
       play.itemMs = 1;
       play.settings.max_attempts = 1_000;
@@ -213,7 +229,7 @@ describe("a loop with a retry budget", () => {
         return outage < 0;
       };
       const chaos = new Chaos(play, {
-        ...{ random, turns: 150, mayCancel: false, mayPause: seed % 3 === 0 },
+        ...{ random, turns: 150, mayCancel: false, mayPause: seed % 2 === 0 },
         answer: grant => reply(grant, isUp),
         restMs: 500,
       });
@@ -228,5 +244,52 @@ describe("a loop with a retry budget", () => {
       given += play.all("command.released").filter(one => one.meta.spent !== undefined).length;
     }
     assert.ok(given > 60, `${given} commands were given back`);
+  });
+});
+
+describe("a fan-out with a retry budget", () => {
+  it("burns no attempt during an outage, and is complete after it", () => {
+    const play = Play.of(fanoutOf(12, 30));
+    play.deliver();
+    const id = play.all("loop.fanout.started")[0]!.stream_id;
+    assert.equal(round(play, down), 4);
+    assert.deepEqual(play.rings(), []);
+    for (let probe = 0; probe < 5; probe += 1) {
+      play.now += 3_000;
+      play.wake(id);
+      assert.equal(round(play, down), 1);
+    }
+    for (let turn = 0; play.status === "RUNNING"; turn += 1) {
+      assert.ok(turn < 50, "it does not end");
+      play.now += 3_000;
+      play.wake(id);
+      round(play, up);
+    }
+    assert.deepEqual(statsOf(play), { total: 12, success: 12, failed: 0, not_run: 0 });
+    assert.equal(play.all("command.issued").length, 12);
+    assert.equal(play.all("command.failed").length, 0);
+  });
+
+  it("tries its shards as often as it may when the budget is spent", () => {
+    const play = Play.of(fanoutOf(4, 3, 1));
+    play.deliver();
+    const id = play.all("loop.fanout.started")[0]!.stream_id;
+    for (let turn = 0; play.status === "RUNNING"; turn += 1) {
+      assert.ok(turn < 100, "it does not end");
+      play.now += 10_000;
+      play.wake(id);
+      round(play, down);
+    }
+    assert.equal(play.all("command.released").length, 3);
+    assert.equal(play.all("command.failed").length, 4);
+    assert.equal(play.all("loop.shard.failed").length, 4);
+  });
+
+  it("has shards of one item", () => {
+    const batched = fanoutOf(4, 3).replace("max_in_flight: 4", "max_in_flight: 4, batch: 2");
+    const play = Play.of(batched);
+    play.deliver();
+    assert.equal(play.status, "FAILED");
+    assert.match(JSON.stringify(play.all("loop.fanin.completed")[0]?.result), /shards of one item/);
   });
 });

@@ -1,14 +1,11 @@
-// A loop with a retry budget: what is given back, what may start meanwhile, and the fold of it.
-import {
-  fenced,
-  releaseOf,
-  type Command,
-  type GiveBack,
-  type OutcomeInput,
-} from "../../schemas/command.ts";
-import type { TurnContext } from "../../schemas/decider.ts";
-import { Rejected } from "../../schemas/errors.ts";
-import type { EventOf, NewEvent } from "../../schemas/events.ts";
+/**
+ * A loop or a fan-out with a retry budget: what is given back, what may start meanwhile, and the
+ * fold of it.
+ */
+import { fenced, releaseOf, type Command, type GiveBack, type OutcomeInput } from "./command.ts";
+import type { TurnContext } from "./decider.ts";
+import { Rejected } from "./errors.ts";
+import type { EventOf, NewEvent } from "./events.ts";
 import {
   answered,
   gaveBack,
@@ -17,15 +14,30 @@ import {
   nextProbe,
   nextProbeAt,
   nextTryAt,
+  openThrottle,
   probed,
   startable,
   type Throttle,
-} from "../../schemas/retry-budget.ts";
-import { waitAnew } from "../../schemas/time-limits.ts";
-import type { Running } from "./state.ts";
+} from "./retry-budget.ts";
+import { waitAnew } from "./time-limits.ts";
+import type { Pausable } from "./loop-pause.ts";
+
+export interface Parkable extends Pausable {
+  activation: number;
+  loop_id: string;
+  plan: { window: number; retry_budget?: number };
+  open: Map<string, Command>;
+  /** Only with a retry budget. */
+  throttle?: Throttle;
+}
+
+/** How it begins, when it has a budget. */
+export function freshThrottle(plan: Parkable["plan"] | undefined): Pick<Parkable, "throttle"> {
+  return plan?.retry_budget === undefined ? {} : { throttle: openThrottle(plan.window) };
+}
 
 /** Whether a failure that may pass still gives its command back. */
-export function hasBudget({ throttle, plan }: Running): boolean {
+export function hasBudget({ throttle, plan }: Parkable): boolean {
   return throttle !== undefined && throttle.spent < (plan.retry_budget ?? 0);
 }
 
@@ -33,7 +45,7 @@ export function hasBudget({ throttle, plan }: Running): boolean {
 export function giveBack(
   command: Command,
   { error }: GiveBack,
-  state: Running,
+  state: Parkable,
   { now }: Pick<TurnContext, "now">,
 ): NewEvent {
   const { command_id } = command;
@@ -51,7 +63,7 @@ export function giveBack(
 /** Undefined when the outcome is to be taken as it is. Throws Rejected for a zombie's. */
 export function givenBack(
   input: OutcomeInput,
-  state: Running,
+  state: Parkable,
   context: TurnContext,
 ): NewEvent[] | undefined {
   if (!input.give_back || input.frame || !hasBudget(state)) return undefined;
@@ -61,27 +73,30 @@ export function givenBack(
 }
 
 /** The commands that may start now. */
-export function ringing({ throttle, open, plan }: Running): Iterable<Command> {
+export function ringing({ throttle, open, plan }: Parkable): Iterable<Command> {
   return throttle ? startable(throttle, open.values(), plan.window) : open.values();
 }
 
+/** Whether a command that waits may be taken now. */
+export function mayTake(command: Command, { throttle, open, plan }: Parkable): boolean {
+  return !throttle || mayStart(throttle, command, open.values(), plan.window);
+}
+
 /** Throws Rejected 409 for a command that must wait; it rings when it may start. */
-export function refuseParked(command: Command | undefined, state: Running): void {
-  const { throttle, open, plan } = state;
-  if (!throttle || !command || command.holder) return;
-  if (mayStart(throttle, command, open.values(), plan.window)) return;
+export function refuseParked(command: Command | undefined, state: Parkable): void {
+  if (!command || command.holder || mayTake(command, state)) return;
   throw new Rejected(`command ${command.command_id} waits: its loop is parked`, 409, {
     reason: "parked",
   });
 }
 
 /** Whether what is issued may be handed over at once. */
-export function mayHandOver({ throttle, plan }: Running): boolean {
+export function mayHandOver({ throttle, plan }: Parkable): boolean {
   return !throttle || isOpen(throttle, plan.window);
 }
 
 /** Lets one command of a parked loop start, when it is time for that. */
-export function probe(state: Running, now: number): NewEvent[] {
+export function probe(state: Parkable, now: number): NewEvent[] {
   const { throttle, open, step, activation, loop_id, paused } = state;
   if (!throttle || paused || (throttle.next_try_at ?? Infinity) > now) return [];
   const command = nextProbe(throttle, open.values());
@@ -98,28 +113,27 @@ export function probe(state: Running, now: number): NewEvent[] {
 }
 
 /** When the next probe may start; Infinity when there is none to come. */
-export function earliestProbe({ throttle, open, paused }: Running): number {
+export function earliestProbe({ throttle, open, paused }: Parkable): number {
   if (!throttle || paused || !nextProbe(throttle, open.values())) return Infinity;
   return throttle.next_try_at ?? Infinity;
 }
 
 /** Folds a command given back; `command` is as it was before. */
-export function park(state: Running, command: Command, { meta }: EventOf<"command.released">) {
+export function park(state: Parkable, command: Command, { meta }: EventOf<"command.released">) {
   const { command_id, delivery, spent, next_try_at } = meta;
   if (!state.throttle || spent === undefined || next_try_at === undefined) return;
   if (!command.holder || command.delivery !== delivery) return;
   state.throttle = gaveBack(state.throttle, { command_id, spent, next_try_at });
 }
 
-export function tryAgain(state: Running, { meta }: EventOf<"loop.probed">): Running {
+export function tryAgain(state: Parkable, { meta }: EventOf<"loop.probed">): void {
   const { command_id, next_try_at } = meta;
   const { throttle } = state;
   if (throttle) state.throttle = probed(throttle, command_id, next_try_at);
-  return state;
 }
 
 /** Folds that something was answered. */
-export function answer(state: Running, at: number): void {
+export function answer(state: Parkable, at: number): void {
   const { throttle, open, plan } = state;
   if (!throttle || isOpen(throttle, plan.window)) return;
   waitAnew(open.values(), at);
