@@ -116,7 +116,7 @@ describe("noetl doctor", function () {
     assert.equal(first.code, 0);
     assert.deepEqual(
       first.checks.filter(one => one.state !== "ok").map(one => one.name),
-      ["stream", "consumer"],
+      ["stream", "consumer", "consumer"],
     );
     const connection = await connect({ servers: nats.url });
     const manager = await connection.jetstreamManager();

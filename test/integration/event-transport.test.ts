@@ -50,7 +50,7 @@ const ROWS = `
                       'digest','first','count','ok','failed','request_id','version'] as meta,
          result #- '{error,message}' #- '{reference,ref}' as result
   from noetl.event
-  where execution_id = $1 and not (meta ? 'first')
+  where execution_id = $1 and not (node_name = 'frames' and event_type ~ '^(command|frame)')
   order by event_id`;
 
 const settings = loadSettings({});
