@@ -1,7 +1,7 @@
 // Work whose command was cancelled, or came too late, is of no use to anybody: its worker is told.
 import type { ServiceBroker } from "moleculer";
 import { BATCH_MAX } from "../schemas/actor-requests.ts";
-import { abandoned } from "../schemas/command.ts";
+import { abandoned } from "../schemas/command-failures.ts";
 import type { StoredEvent } from "../schemas/events.ts";
 import { MESSAGE_BYTES_MAX, splitBySize } from "./json-size.ts";
 import { isOffered } from "./routing.ts";

@@ -179,10 +179,10 @@ export function issuedAs(
 }
 
 /** The command that a claim, or the `next` of an outcome, holds by its claim_id. */
-export function heldBy(
-  commands: Iterable<Command>,
+export function heldBy<One extends Command>(
+  commands: Iterable<One>,
   claimId: string | undefined,
-): Command | undefined {
+): One | undefined {
   if (claimId === undefined) return undefined;
   for (const command of commands) if (command.holder?.claim_id === claimId) return command;
   return undefined;
@@ -235,23 +235,6 @@ export function releaseOf(command: Command, loopId?: string): NewEvent {
       ...(loopId === undefined ? {} : { loop_id: loopId, iter_index: command.iter_index }),
     },
   };
-}
-
-/** Code of a command that was ended because its step had taken too long. */
-export const STEP_TIMEOUT = "STEP_TIMEOUT";
-/** Of one that nobody claimed in time, and of one whose worker took too long with it. */
-export const QUEUE_TIMEOUT = "QUEUE_TIMEOUT";
-export const ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT";
-/** Failures by time of work that goes on somewhere. */
-const LATE: ReadonlySet<string> = new Set([STEP_TIMEOUT, ATTEMPT_TIMEOUT]);
-
-/** The command whose work is of no use to anybody after this fact, and who held it. */
-export function abandoned(
-  event: NewEvent,
-): { command_id: string; worker_id?: string | undefined } | undefined {
-  if (event.event_type === "command.cancelled") return event.meta;
-  const failed = event.event_type === "command.failed" || event.event_type === "loop.shard.failed";
-  return failed && LATE.has(event.result.error?.code ?? "") ? event.meta : undefined;
 }
 
 /** Ids of the fact that a command is dropped, with who held it: that worker is told to stop. */

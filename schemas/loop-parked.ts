@@ -21,12 +21,13 @@ import {
 } from "./retry-budget.ts";
 import { waitAnew } from "./time-limits.ts";
 import type { Pausable } from "./loop-pause.ts";
+import type { LoopPlan } from "./playbook/loop-plan.ts";
 
-export interface Parkable extends Pausable {
+export interface Parkable<One extends Command = Command> extends Pausable {
   activation: number;
   loop_id: string;
-  plan: { window: number; retry_budget?: number };
-  open: Map<string, Command>;
+  plan: Pick<LoopPlan, "window" | "retry_budget" | "limits">;
+  open: Map<string, One>;
   /** Only with a retry budget. */
   throttle?: Throttle;
 }
@@ -73,18 +74,16 @@ export function givenBack(
 }
 
 /** The commands that may start now. */
-export function ringing({ throttle, open, plan }: Parkable): Iterable<Command> {
+export function ringing<One extends Command>(state: Parkable<One>): Iterable<One> {
+  const { throttle, open, plan } = state;
   return throttle ? startable(throttle, open.values(), plan.window) : open.values();
-}
-
-/** Whether a command that waits may be taken now. */
-export function mayTake(command: Command, { throttle, open, plan }: Parkable): boolean {
-  return !throttle || mayStart(throttle, command, open.values(), plan.window);
 }
 
 /** Throws Rejected 409 for a command that must wait; it rings when it may start. */
 export function refuseParked(command: Command | undefined, state: Parkable): void {
-  if (!command || command.holder || mayTake(command, state)) return;
+  const { throttle, open, plan } = state;
+  if (!throttle || !command || command.holder) return;
+  if (mayStart(throttle, command, open.values(), plan.window)) return;
   throw new Rejected(`command ${command.command_id} waits: its loop is parked`, 409, {
     reason: "parked",
   });

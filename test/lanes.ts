@@ -2,7 +2,7 @@
 // something to die. What follows `--` goes to mocha; naming files there runs them in one lane.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
-import { addTotals, readTotals, totalsLine, type Totals } from "./support/totals.ts";
+import { addTotals, readFailures, readTotals, totalsLine, type Totals } from "./support/totals.ts";
 
 /** Files by lane, balanced by what they take. */
 const LANES = {
@@ -45,6 +45,7 @@ async function inLanes(options: string[]): Promise<number> {
   say(`\nmeanwhile: ${second.name}`);
   process.stdout.write((await second.ended).output);
   totals.push(await totalsOf(second));
+  for (const lane of [first, second]) await repeatFailures(lane);
   const sum = addTotals(totals);
   say(`\n${totalsLine(sum)}`);
   return sum.failed === 0 ? 0 : 1;
@@ -62,6 +63,12 @@ async function totalsOf({ name, ended }: Lane): Promise<Totals> {
   if (totals && (code === 0) === (totals.failed === 0)) return totals;
   say(`the lane "${name}" ended with code ${code} and no true totals`);
   return { passed: totals?.passed ?? 0, failed: (totals?.failed ?? 0) + 1, skipped: 0 };
+}
+
+/** Says the failures of a lane once more at the end, where a cut log still shows them. */
+async function repeatFailures({ name, ended }: Lane): Promise<void> {
+  const failures = readFailures((await ended).output);
+  if (failures) say(`\n${name}:\n${failures}`);
 }
 
 const options = process.argv.slice(2);

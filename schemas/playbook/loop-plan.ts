@@ -148,14 +148,15 @@ function collected(step: Step, loop: Loop, size: number, templates: Scope): Loop
 function fannedOut(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {
   const { window, fanout, queue_ms } = planFanout(loop, templates, { size, windowMax: WINDOW_MAX });
   const sizes = { size, window, tolerance: TOLERATE_ALL };
-  const limits = { ...limitsOf(step).limits, ...(queue_ms !== undefined && { queue_ms }) };
+  const own = limitsOf(step);
+  const limits = queue_ms === undefined ? own : { limits: { ...own.limits, queue_ms } };
   const budget = budgetOf(loop, templates);
   if (budget.retry_budget !== undefined && fanout.batch > 1) {
     throw new LoopError(
       "loop.spec.retry_budget is of shards of one item: spec.fanout.batch is more",
     );
   }
-  return { ...planOf(step, loop, sizes), ...budget, mode: "parallel", fanout, limits };
+  return { ...planOf(step, loop, sizes), ...budget, ...limits, mode: "parallel", fanout };
 }
 
 /** Slots of a loop over a cursor; its commands begin with the claim. */

@@ -1,5 +1,6 @@
 // Runs that this node has begun and ended, counted as their facts are committed.
 import { CountsBy, type Metrics } from "../../mixins/metrics.ts";
+import { isFailure } from "../../schemas/command-failures.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
 
@@ -32,8 +33,7 @@ export function countQuarantined(metrics: Metrics): (events: readonly StoredEven
   metrics.counter({ name: "noetl_commands_quarantined_total", help }, () => quarantined);
   return events => {
     for (const event of events) {
-      const isFailed = event.event_type === "command.failed";
-      if (isFailed && event.result.error?.code === WORKER_LOST) quarantined += 1;
+      if (isFailure(event) && event.result.error?.code === WORKER_LOST) quarantined += 1;
     }
   };
 }

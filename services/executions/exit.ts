@@ -1,5 +1,6 @@
 // Exits: a command's outcome or a loop's report ends a step, and what follows is decided with it.
-import { STEP_TIMEOUT, ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
+import { ofCommand, type Command, type OutcomeInput } from "../../schemas/command.ts";
+import { STEP_TIMEOUT } from "../../schemas/command-failures.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import type { JsonObject } from "../../schemas/json.ts";

@@ -113,8 +113,9 @@ async function standOf(host: ExecutionHost, executionId: string): Promise<PauseS
 
 async function tellLoops({ broker }: Asking, { loops }: PauseStand): Promise<void> {
   const calls = loops.map(params => {
-    const call = { service: "loops", action: "deliver", params, timeoutMs: FAMILY_MS };
-    return callOwner(broker, params.to.stream_id, call);
+    const { actor: service, stream_id } = params.to;
+    const call = { service, action: "deliver", params, timeoutMs: FAMILY_MS };
+    return callOwner(broker, stream_id, call);
   });
   await Promise.all(calls);
 }

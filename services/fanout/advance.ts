@@ -1,10 +1,11 @@
 // Going on with a fan-out: the next shards to issue, the end of an attempt, and the one fan-in.
 import { acceptance, type Sets } from "../../schemas/accepted.ts";
 import { Bitmap } from "../../schemas/bitmap.ts";
-import { ofDropped, type Command, type OutcomeInput } from "../../schemas/command.ts";
+import type { OutcomeInput } from "../../schemas/command.ts";
 import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
 import { commandId } from "../../schemas/ids.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
+import { dropped } from "../../schemas/loop-turns.ts";
 import { digestText, plus } from "../../schemas/loop-digest.ts";
 import { needing } from "../../schemas/needs.ts";
 import { toRanges } from "../../schemas/ranges.ts";
@@ -153,14 +154,6 @@ function quicklyOn(ended: Shard, state: Running, tally: Tally): NewEvent[] {
   if (!isFirst || !isStopped(state, tally)) return goOn(state, tally);
   const idle = [...state.open.values()].filter(one => !one.holder && one !== ended);
   return [...dropped(idle, state), ...goOn(state, { ...tally, open: tally.open - idle.length })];
-}
-
-export function dropped(commands: Iterable<Command>, { step, loop_id }: Running): NewEvent[] {
-  return [...commands].map(command => ({
-    event_type: "command.cancelled",
-    node_name: step,
-    meta: { ...ofDropped(command), loop_id },
-  }));
 }
 
 /** The facts of a part of a shard's report that does not end it: what succeeded so far. */

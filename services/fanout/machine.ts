@@ -1,48 +1,35 @@
 // The fan-out: every shard a command of any worker's, tried again by itself, and gathered once.
 import { readSets } from "../../schemas/accepted.ts";
 import {
-  decideClaim,
   decideRelease,
   fenced,
   heldBy,
   heldOf,
-  paused,
   releaseOf,
-  rings,
-  settled,
-  type ClaimInput,
   type Command,
   type OutcomeInput,
-  type ReleaseInput,
 } from "../../schemas/command.ts";
-import { handOff } from "../../schemas/hand-over.ts";
-import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
+import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { Grant } from "../../schemas/frozen-scope.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
-import type { LoopEnd, LoopPause, LoopStart } from "../../schemas/loop-begun.ts";
-import {
-  earliestProbe,
-  givenBack,
-  mayHandOver,
-  mayTake,
-  probe,
-  refuseParked,
-  ringing,
-} from "../../schemas/loop-parked.ts";
+import { earliestProbe, givenBack, mayHandOver, probe } from "../../schemas/loop-parked.ts";
 import { pause, resume } from "../../schemas/loop-pause.ts";
 import {
-  cut,
+  answerTo,
+  claimIn,
+  decideFirst,
+  decideOver,
   dropped,
-  endAttempt,
-  goOn,
-  isStopped,
-  partOf,
-  retriesDue,
-  tallyOf,
-} from "./advance.ts";
-import { lateAt, lateResult } from "../../schemas/time-limits.ts";
+  earliestLate,
+  firstLate,
+  pendingOf,
+  type LoopAnswer,
+  type LoopInput,
+} from "../../schemas/loop-turns.ts";
+import { lateResult } from "../../schemas/time-limits.ts";
+import { cut, endAttempt, goOn, isStopped, partOf, retriesDue, tallyOf } from "./advance.ts";
 import { start } from "./begin.ts";
 import { evolve } from "./evolve.ts";
 import { grantOf } from "./grant.ts";
@@ -56,24 +43,20 @@ import {
   type Shard,
 } from "./state.ts";
 
-export type FanoutInput =
-  LoopStart | ClaimInput | OutcomeInput | ReleaseInput | LoopEnd | LoopPause | { type: "wake" };
-
-/** Told to a claim: the grant; to any other input: whether it changed anything. */
-export type FanoutAnswer = { changed: boolean; grant?: Grant };
-
-function decide(input: FanoutInput, state: FanoutState, context: TurnContext): NewEvent[] {
-  if (state.status === "none") return decideFirst(input, context);
+function decide(input: LoopInput, state: FanoutState, context: TurnContext): NewEvent[] {
+  if (state.status === "none") {
+    return decideFirst(input, "fan-out", (from, besides) => start(from, context, besides));
+  }
   if (state.status === "done") return decideOver(input);
   switch (input.type) {
     case "start":
       return [];
     case "claim":
-      return claim(input, state);
+      return claimIn(state, input);
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
-      return givenBack(input, state, context) ?? decideOutcome(input, state, context.now);
+      return decideOutcome(input, state, context);
     case "cancel":
       return [...dropped(state.open.values(), state), cut(state, tallyOf(state), input.reason)];
     case "stop":
@@ -87,51 +70,17 @@ function decide(input: FanoutInput, state: FanoutState, context: TurnContext): N
   }
 }
 
-function decideFirst(input: FanoutInput, context: TurnContext): NewEvent[] {
-  switch (input.type) {
-    case "start":
-      return start(input, context);
-    case "cancel":
-    case "stop":
-      return start(input.start, context, { end: input.reason });
-    case "pause":
-      return start(input.start, context, { pause: input.pause });
-    case "resume":
-      return start(input.start, context, { resumed: input.pause });
-    case "wake":
-      return [];
-    default:
-      throw new Rejected("no such fan-out", 404, { reason: "unknown" });
-  }
-}
-
-function decideOver(input: FanoutInput): NewEvent[] {
-  switch (input.type) {
-    case "claim":
-    case "release":
-    case "outcome":
-      throw settled(input.command_id);
-    default:
-      return [];
-  }
-}
-
 function onward(state: FanoutState): NewEvent[] {
   return state.status === "running" ? goOn(state, tallyOf(state)) : [];
 }
 
-function claim(input: ClaimInput, state: Running): NewEvent[] {
-  const shard = state.open.get(input.command_id);
-  // Who has claimed it before the pause is answered again.
-  if (state.paused && shard?.holder?.claim_id !== input.claim_id) throw paused(input.command_id);
-  refuseParked(shard, state);
-  return decideClaim(input, shard, state.loop_id);
-}
-
 /** What an outcome writes into `ctx` is dropped: shards have no order, and nothing to share. */
-function decideOutcome(input: OutcomeInput, state: Running, now: number): NewEvent[] {
+function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext): NewEvent[] {
   // The same report again: its answer, with the next command, was lost.
   if (heldBy(state.open.values(), input.next?.claim_id)) return [];
+  const back = givenBack(input, state, context);
+  if (back) return back;
+  const { now } = context;
   const shard = fenced(input, state.open.get(input.command_id)) as Shard;
   const { result, worker_id, stats } = input;
   const outcome = { result, worker_id, ...(stats && { stats }) };
@@ -181,11 +130,10 @@ function wake(state: Running, context: TurnContext): NewEvent[] {
     const shard = after.open.get(lost.command_id);
     if (shard?.holder) record(expire(shard, after, context));
   }
-  for (const { command_id } of state.open.values()) {
-    if (after.status !== "running") break;
-    const shard = after.open.get(command_id);
-    const isLate = shard && lateAtOf(shard, after) <= now;
-    if (isLate) record(endAttempt(shard, late(shard, after), after, now));
+  for (;;) {
+    const late = after.status === "running" ? firstLate(after, now) : undefined;
+    if (!late) break;
+    record(fail(late, after as Running, now));
   }
   if (after.status === "running") record(retriesDue(after, now));
   if (after.status === "running") record(probe(after, now));
@@ -200,15 +148,10 @@ function expire(shard: Shard, state: Running, context: TurnContext): NewEvent[] 
   return [lost, ...endAttempt(shard, outcome, state, context.now)];
 }
 
-/** When a shard is late; nobody may take one that a pause, or an outage, holds back. */
-function lateAtOf(shard: Shard, state: Running): number {
-  const isHeldBack = state.paused || !mayTake(shard, state);
-  return isHeldBack && !shard.holder ? Infinity : lateAt(shard, state.plan.limits ?? {});
-}
-
-function late(shard: Shard, { plan }: Running) {
-  const worker_id = shard.holder?.worker_id ?? "";
-  return { result: lateResult(shard, plan.limits ?? {}), worker_id, ok: [] };
+function fail(late: Shard, state: Running, now: number): NewEvent[] {
+  const worker_id = late.holder?.worker_id ?? "";
+  const result = lateResult(late, state.plan.limits ?? {});
+  return endAttempt(late, { result, worker_id, ok: [] }, state, now);
 }
 
 /** The settings as the fan-out has them: its lease may be longer than that of other commands. */
@@ -231,60 +174,26 @@ function stop(reason: string, state: Running): NewEvent[] {
   return [...facts, ...goOn(after, tallyOf(after))];
 }
 
-/**
- * The shard that a claim or the `next` of an outcome holds by now: inputs of one turn follow on it.
- */
-function granted(input: ClaimInput | OutcomeInput, state: Running): Shard | undefined {
-  const { open } = state;
-  if (input.type === "outcome") {
-    return heldBy(open.values(), input.next?.claim_id) as Shard | undefined;
-  }
-  const shard = open.get(input.command_id);
-  return shard?.holder?.claim_id === input.claim_id ? shard : undefined;
-}
-
-function answer(
-  input: FanoutInput,
-  state: FanoutState,
-  _context: TurnContext,
-  changed: boolean,
-): FanoutAnswer {
-  if (state.status !== "running") return { changed };
-  if (input.type !== "claim" && input.type !== "outcome") return { changed };
-  const shard = granted(input, state);
-  return shard ? { changed, grant: grantOf(shard, state) } : { changed };
-}
-
-function* pending(state: FanoutState): Iterable<Effect> {
-  if (state.status === "running" && !state.paused) {
-    const { execution_id, loop_id: stream_id } = state;
-    yield* rings(ringing(state), { execution_id, stream_id, actor: "fanout" });
-  }
-  if (state.status === "done") {
-    const { execution_id, report } = state;
-    const to = { actor: "executions" as const, execution_id, stream_id: execution_id };
-    yield { kind: "message", key: "report", to, input: { ...report } };
-  }
-}
-
 function deadline(state: FanoutState, context: TurnContext): number | undefined {
   if (state.status !== "running") return undefined;
   const lease = leaseDeadline(state.open.values(), leased(state, context)) ?? Infinity;
-  let due = Math.min(lease, earliestProbe(state));
-  for (const shard of state.open.values()) due = Math.min(due, lateAtOf(shard, state));
+  let due = Math.min(lease, earliestProbe(state), earliestLate(state));
   if (!state.paused && !isStopped(state, tallyOf(state))) {
     for (const { retry_at } of state.retries.values()) due = Math.min(due, retry_at);
   }
   return due < Infinity ? due : undefined;
 }
 
-export const fanoutMachine: Machine<FanoutState, FanoutInput, FanoutAnswer> = {
+export const fanoutMachine: Machine<FanoutState, LoopInput, LoopAnswer> = {
   initial: () => ({ status: "none" }),
   fork,
   decide,
   evolve: (state, event, at) => evolve(state, event, at),
-  answer,
-  pending,
+  answer(input, state, _context, changed) {
+    if (state.status !== "running") return { changed };
+    return answerTo(input, changed, state.open, shard => grantOf(shard, state));
+  },
+  pending: state => pendingOf(state, "fanout"),
   deadline,
   held: state => (state.status === "running" ? heldOf(state.open.values()) : []),
   isOver: state => state.status === "done",

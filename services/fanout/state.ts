@@ -1,12 +1,11 @@
 // The state of a fan-out: its plan, the shards that are open or wait to be tried again, and of what
 // is over only one bit an item.
-import { Bitmap } from "../../schemas/bitmap.ts";
 import type { Command } from "../../schemas/command.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
-import type { Json, JsonObject } from "../../schemas/json.ts";
-import type { BegunLoop, LoopIdentity } from "../../schemas/loop-begun.ts";
-import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
-import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { Json } from "../../schemas/json.ts";
+import type { BegunLoop } from "../../schemas/loop-begun.ts";
+import { copied, fromKept, toKept } from "../../schemas/loop-kept.ts";
+import type { LoopLife } from "../../schemas/loop-turns.ts";
 import type { Throttle } from "../../schemas/retry-budget.ts";
 import { NO_SHARDS, type FanoutPlan } from "../../schemas/playbook/fanout-plan.ts";
 
@@ -43,10 +42,7 @@ interface Progress extends BegunLoop {
   stopReason?: string;
 }
 
-export type FanoutState =
-  | { status: "none" }
-  | ({ status: "running" } & Progress)
-  | ({ status: "done" } & LoopIdentity & { report: LoopReport });
+export type FanoutState = LoopLife<Progress>;
 
 export type Running = Extract<FanoutState, { status: "running" }>;
 
@@ -71,47 +67,21 @@ export function leftOf(shard: number, state: Running): number[] {
   return left;
 }
 
-/** A copy whose containers can be changed; shards are copied: claims change them in place. */
+/** A copy whose containers can be changed. */
 export function fork(state: FanoutState): FanoutState {
   if (state.status !== "running") return state;
-  const open = new Map<string, Shard>();
-  for (const [id, shard] of state.open) open.set(id, { ...shard });
-  const { done, failed, retries } = state;
-  return { ...state, open, retries: new Map(retries), done: done.copy(), failed: failed.copy() };
+  return { ...state, ...copied(state), retries: new Map(state.retries) };
 }
 
 export function freeze(state: FanoutState): Json {
   if (state.status !== "running") return state as unknown as Json;
-  const { open, retries, done, failed, digest, ...rest } = state;
-  return {
-    ...(rest as unknown as JsonObject),
-    open: [...open.values()] as unknown as Json,
-    retries: [...retries.values()] as unknown as Json,
-    done: done.toText(),
-    failed: failed.toText(),
-    ...(digest !== undefined && { digest: digestText(digest) }),
-  };
-}
-
-/** What of a running fan-out is not JSON as it is. */
-interface FrozenFanout {
-  open: Shard[];
-  retries: Retry[];
-  done: string;
-  failed: string;
-  digest?: string;
+  return { ...toKept(state), retries: [...state.retries.values()] as unknown as Json };
 }
 
 export function thaw(frozen: Json): FanoutState {
   const kept = frozen as unknown as FanoutState;
   if (kept.status !== "running") return kept;
-  const raw = frozen as unknown as FrozenFanout;
-  return {
-    ...kept,
-    open: new Map(raw.open.map(shard => [shard.command_id, shard])),
-    retries: new Map(raw.retries.map(retry => [retry.shard, retry])),
-    done: Bitmap.fromText(raw.done),
-    failed: Bitmap.fromText(raw.failed),
-    digest: parseDigest(raw.digest),
-  };
+  const { retries } = frozen as unknown as { retries: Retry[] };
+  const known = new Map(retries.map(retry => [retry.shard, retry]));
+  return { ...kept, ...fromKept<Shard>(frozen), retries: known };
 }

@@ -1,60 +1,53 @@
 // The loop: one activation of a loop step, from its frozen collection to its one loop.done.
 import {
-  decideClaim,
   decideRelease,
   fenced,
   heldBy,
   heldOf,
-  ofDropped,
-  paused,
   releaseOf,
-  rings,
   settled,
-  type ClaimInput,
   type Command,
   type OutcomeInput,
-  type ReleaseInput,
 } from "../../schemas/command.ts";
 import { handOff } from "../../schemas/hand-over.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
-import type { Effect, Machine, TurnContext } from "../../schemas/decider.ts";
+import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
-import type { Grant } from "../../schemas/frozen-scope.ts";
 import { parseCommandId } from "../../schemas/ids.ts";
-import type { LoopEnd, LoopPause, LoopStart } from "../../schemas/loop-begun.ts";
+import { earliestProbe, givenBack, mayHandOver, probe } from "../../schemas/loop-parked.ts";
 import { pause, resume } from "../../schemas/loop-pause.ts";
+import {
+  answerTo,
+  claimIn,
+  decideFirst,
+  decideOver,
+  dropped,
+  earliestLate,
+  firstLate,
+  pendingOf,
+  type LoopAnswer,
+  type LoopInput,
+} from "../../schemas/loop-turns.ts";
+import { lateResult } from "../../schemas/time-limits.ts";
 import { cut, end, tallyOf } from "./advance.ts";
 import { onward, start } from "./begin.ts";
 import { claimsDue, decideClaimed, decideLost, earliestClaim, holdsRows } from "./cursor.ts";
+import { evolve } from "./evolve.ts";
 import { decideFrame, split } from "./frame.ts";
 import { grantOf } from "./grant.ts";
-import {
-  earliestProbe,
-  givenBack,
-  mayHandOver,
-  probe,
-  refuseParked,
-  ringing,
-} from "../../schemas/loop-parked.ts";
-import { evolve } from "./evolve.ts";
-import { earliestLate, fail, firstLate } from "./late.ts";
 import { fork, freeze, isClaiming, thaw, type LoopState, type Running } from "./state.ts";
 
-export type LoopInput =
-  LoopStart | ClaimInput | OutcomeInput | ReleaseInput | LoopEnd | LoopPause | { type: "wake" };
-
-/** Told to a claim: the grant; to any other input: whether it changed anything. */
-export type LoopAnswer = { changed: boolean; grant?: Grant };
-
 function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEvent[] {
-  if (state.status === "none") return decideFirst(input, context);
+  if (state.status === "none") {
+    return decideFirst(input, "loop", (from, besides) => start(from, context, besides));
+  }
   if (state.status === "done") return decideOver(input);
   switch (input.type) {
     case "start":
       return [];
     case "claim":
-      return claim(input, state);
+      return claimIn(state, input);
     case "release":
       return decideRelease(input, state.open.get(input.command_id), state.loop_id);
     case "outcome":
@@ -70,43 +63,6 @@ function decide(input: LoopInput, state: LoopState, context: TurnContext): NewEv
     case "wake":
       return expireAll(state, context);
   }
-}
-
-function decideFirst(input: LoopInput, context: TurnContext): NewEvent[] {
-  switch (input.type) {
-    case "start":
-      return start(input, context);
-    case "cancel":
-    case "stop":
-      return start(input.start, context, { end: input.reason });
-    case "pause":
-      return start(input.start, context, { pause: input.pause });
-    case "resume":
-      return start(input.start, context, { resumed: input.pause });
-    case "wake":
-      return [];
-    default:
-      throw new Rejected("no such loop", 404, { reason: "unknown" });
-  }
-}
-
-function decideOver(input: LoopInput): NewEvent[] {
-  switch (input.type) {
-    case "claim":
-    case "release":
-    case "outcome":
-      throw settled(input.command_id);
-    default:
-      return [];
-  }
-}
-
-function claim(input: ClaimInput, state: Running): NewEvent[] {
-  const command = state.open.get(input.command_id);
-  // Who has claimed it before the pause is answered again.
-  if (state.paused && command?.holder?.claim_id !== input.claim_id) throw paused(input.command_id);
-  refuseParked(command, state);
-  return decideClaim(input, command, state.loop_id);
 }
 
 function decideOutcome(input: OutcomeInput, state: Running, context: TurnContext): NewEvent[] {
@@ -164,19 +120,21 @@ function expire(command: Command, state: Running, context: TurnContext): NewEven
   return [lost, ...end(command, { result: exhausted(command), worker_id }, state)];
 }
 
+function fail(late: Command, state: Running): NewEvent[] {
+  const result = lateResult(late, state.plan.limits ?? {});
+  return end(late, { result, worker_id: late.holder?.worker_id ?? "" }, state);
+}
+
 /** Everything open is dropped; a worker that runs some of it is refused its outcome. */
 function cancel(reason: string, state: Running): NewEvent[] {
-  return [...cancelled(state.open.values(), state), cut(state, tallyOf(state), reason)];
+  return [...dropped(state.open.values(), state), cut(state, tallyOf(state), reason)];
 }
 
 /** What runs may finish; what only waits for a worker is dropped. */
 function stop(reason: string, state: Running): NewEvent[] {
   const asked: NewEvent = { event_type: "execution.cancel_requested", meta: { reason } };
-  const dropped = cancelled(
-    [...state.open.values()].filter(command => !command.holder && !mustRun(command, state)),
-    state,
-  );
-  const facts = [{ ...asked, node_name: state.step }, ...dropped];
+  const idle = [...state.open.values()].filter(one => !one.holder && !mustRun(one, state));
+  const facts = [{ ...asked, node_name: state.step }, ...dropped(idle, state)];
   const after = facts.reduce((folded, fact) => evolve(folded, fact), fork(state)) as Running;
   return [...facts, ...onward(after)];
 }
@@ -186,55 +144,16 @@ function mustRun(command: Command, state: Running): boolean {
   return isClaiming(state) && holdsRows(state, command);
 }
 
-function cancelled(commands: Iterable<Command>, { step, loop_id }: Running): NewEvent[] {
-  return [...commands].map(command => ({
-    event_type: "command.cancelled",
-    node_name: step,
-    meta: { ...ofDropped(command), loop_id },
-  }));
-}
-
-/**
- * The command that a claim or the `next` of an outcome holds by now: inputs of one turn follow on
- * it.
- */
-function granted(input: ClaimInput | OutcomeInput, state: Running): Command | undefined {
-  if (input.type === "outcome") return heldBy(state.open.values(), input.next?.claim_id);
-  const command = state.open.get(input.command_id);
-  return command?.holder?.claim_id === input.claim_id ? command : undefined;
-}
-
-function answer(
-  input: LoopInput,
-  state: LoopState,
-  _context: TurnContext,
-  changed: boolean,
-): LoopAnswer {
-  if (state.status !== "running") return { changed };
-  if (input.type !== "claim" && input.type !== "outcome") return { changed };
-  const command = granted(input, state);
-  return command ? { changed, grant: grantOf(command, state) } : { changed };
-}
-
-function* pending(state: LoopState): Iterable<Effect> {
-  if (state.status === "running" && !state.paused) {
-    const { execution_id, loop_id: stream_id } = state;
-    yield* rings(ringing(state), { execution_id, stream_id, actor: "loops" });
-  }
-  if (state.status === "done") {
-    const { execution_id, report } = state;
-    const to = { actor: "executions" as const, execution_id, stream_id: execution_id };
-    yield { kind: "message", key: "report", to, input: { ...report } };
-  }
-}
-
 export const loopMachine: Machine<LoopState, LoopInput, LoopAnswer> = {
   initial: () => ({ status: "none" }),
   fork,
   decide,
   evolve: (state, event, at) => evolve(state, event, at),
-  answer,
-  pending,
+  answer(input, state, _context, changed) {
+    if (state.status !== "running") return { changed };
+    return answerTo(input, changed, state.open, command => grantOf(command, state));
+  },
+  pending: state => pendingOf(state, "loops"),
   deadline(state, context) {
     if (state.status !== "running") return undefined;
     const lease = leaseDeadline(state.open.values(), context) ?? Infinity;

@@ -1,12 +1,11 @@
 // The state of a loop: its plan, what is open, and of what is over only one bit an iteration.
-import { Bitmap } from "../../schemas/bitmap.ts";
 import type { Command, LeftRows } from "../../schemas/command.ts";
 import type { OutcomeResult } from "../../schemas/events.ts";
 import type { Json, JsonObject } from "../../schemas/json.ts";
-import type { BegunLoop, LoopIdentity } from "../../schemas/loop-begun.ts";
-import type { LoopReport } from "../../schemas/loop-report.ts";
+import type { BegunLoop } from "../../schemas/loop-begun.ts";
+import { copied, fromKept, toKept } from "../../schemas/loop-kept.ts";
+import type { LoopLife } from "../../schemas/loop-turns.ts";
 import type { Throttle } from "../../schemas/retry-budget.ts";
-import { digestText, parseDigest } from "../../schemas/loop-digest.ts";
 
 /** One claimant of a cursor loop: it claims, runs what it got, and claims again. */
 export interface Slot {
@@ -53,10 +52,7 @@ interface Progress extends BegunLoop {
   throttle?: Throttle;
 }
 
-export type LoopState =
-  | { status: "none" }
-  | ({ status: "running" } & Progress)
-  | ({ status: "done" } & LoopIdentity & { report: LoopReport });
+export type LoopState = LoopLife<Progress>;
 
 /** No item is taken to be quicker, in milliseconds: clocks of workers are that coarse. */
 export const ITEM_MS_MIN = 0.01;
@@ -69,47 +65,19 @@ export function isClaiming(state: LoopState): state is Claiming {
   return state.status === "running" && state.cursor !== undefined;
 }
 
-/**
- * A copy whose containers can be changed; commands are copied because claims change them in place.
- */
+/** A copy whose containers can be changed. */
 export function fork(state: LoopState): LoopState {
   if (state.status !== "running") return state;
-  const open = new Map<string, Command>();
-  for (const [id, command] of state.open) open.set(id, { ...command });
-  const { done, failed, again, cursor } = state;
+  const { again, cursor } = state;
   const slots = cursor && { cursor: { ...cursor, slots: cursor.slots.map(one => ({ ...one })) } };
-  return { ...state, open, done: done.copy(), failed: failed.copy(), again: [...again], ...slots };
+  return { ...state, ...copied(state), again: [...again], ...slots };
 }
 
 export function freeze(state: LoopState): Json {
-  if (state.status !== "running") return state as unknown as Json;
-  const { open, done: ok, failed, digest, ...rest } = state;
-  return {
-    ...(rest as unknown as JsonObject),
-    open: [...open.values()] as unknown as Json,
-    done: ok.toText(),
-    failed: failed.toText(),
-    ...(digest !== undefined && { digest: digestText(digest) }),
-  };
-}
-
-/** What of a running loop is not JSON as it is. */
-interface FrozenLoop {
-  open: Command[];
-  done: string;
-  failed: string;
-  digest?: string;
+  return state.status === "running" ? toKept(state) : (state as unknown as Json);
 }
 
 export function thaw(frozen: Json): LoopState {
   const kept = frozen as unknown as LoopState;
-  if (kept.status !== "running") return kept;
-  const raw = frozen as unknown as FrozenLoop;
-  return {
-    ...kept,
-    open: new Map(raw.open.map(command => [command.command_id, command])),
-    done: Bitmap.fromText(raw.done),
-    failed: Bitmap.fromText(raw.failed),
-    digest: parseDigest(raw.digest),
-  };
+  return kept.status === "running" ? { ...kept, ...fromKept<Command>(frozen) } : kept;
 }

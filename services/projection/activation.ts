@@ -1,8 +1,8 @@
 // What the progress of a loop and of a fan-out have in common.
-import { QUEUE_TIMEOUT } from "../../schemas/command.ts";
-import type { EventOf, NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import { QUEUE_TIMEOUT } from "../../schemas/command-failures.ts";
+import type { EventOf, NewEvent, OutcomeResult, StoredEvent } from "../../schemas/events.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
-import { marked, type PaceMark } from "../../schemas/loop-pace.ts";
+import { firstMarks, marked, type PaceMark } from "../../schemas/loop-pace.ts";
 
 /** What the row keeps of a step's newest loop or fan-out, whichever of both it is. */
 export interface Activation {
@@ -63,7 +63,38 @@ export function ended(
   return { in_flight: Math.max(0, in_flight - held), retries: retries + retriesOf(event) };
 }
 
-export function freshBudget({ retry_budget }: { retry_budget?: number | undefined }) {
+/** How a fact that ends nothing moves commands into flight, and out of it. */
+export function moved({ in_flight }: Activation, event: NewEvent): { in_flight?: number } {
+  switch (event.event_type) {
+    case "command.issued":
+      return event.meta.claim_id === undefined ? {} : { in_flight: in_flight + 1 };
+    case "command.claimed":
+      return { in_flight: in_flight + 1 };
+    case "command.expired":
+    case "command.released":
+      return { in_flight: Math.max(0, in_flight - 1) };
+    default:
+      return {};
+  }
+}
+
+/** What the first fact says of either kind. */
+export function activated(
+  event: StoredEvent & EventOf<"loop.started" | "loop.fanout.started">,
+): Omit<Activation, "done" | "failed"> {
+  const reference = event.context?.["collection_ref"] as { ref?: string } | undefined;
+  const at = Math.round(event.at);
+  return {
+    loop_id: event.stream_id,
+    activation: event.meta.activation,
+    ...{ in_flight: 0, completed: false, retries: 0, started_at: at, marks: firstMarks(at) },
+    ...(reference?.ref && { collection_ref: reference.ref }),
+    ...freshBudget(event.meta),
+    version: event.version,
+  };
+}
+
+function freshBudget({ retry_budget }: { retry_budget?: number | undefined }) {
   return retry_budget === undefined ? {} : { retry_budget, retries_spent: 0 };
 }
 

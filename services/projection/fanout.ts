@@ -1,8 +1,7 @@
 // Of the row people read: how far a fan-out is.
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { EventOf, StoredEvent } from "../../schemas/events.ts";
-import { firstMarks } from "../../schemas/loop-pace.ts";
-import { ended, freshBudget, parkedOf, withMarks, type Activation } from "./activation.ts";
+import { activated, ended, moved, parkedOf, withMarks, type Activation } from "./activation.ts";
 
 /** Progress of a step's newest fan-out, in `state.fanout.<step>`. Counts are of shards. */
 export interface FanoutProgress extends Activation {
@@ -27,31 +26,18 @@ export function foldFanout(
 }
 
 function begun(event: StoredEvent & EventOf<"loop.fanout.started">): FanoutProgress {
-  const { activation, total_shards, inherited_shards } = event.meta;
-  const reference = event.context?.["collection_ref"] as { ref?: string } | undefined;
+  const { total_shards, inherited_shards } = event.meta;
   return {
-    ...{ loop_id: event.stream_id, activation, total_shards },
+    ...activated(event),
+    ...{ total_shards, status: "running" },
     done: inherited_shards?.succeeded ?? 0,
     failed: inherited_shards?.failed ?? 0,
-    ...{ in_flight: 0, status: "running", completed: false, retries: 0 },
-    started_at: Math.round(event.at),
-    marks: firstMarks(Math.round(event.at)),
-    ...(reference?.ref && { collection_ref: reference.ref }),
-    ...freshBudget(event.meta),
-    version: event.version,
   };
 }
 
 function stepOf(progress: FanoutProgress, event: StoredEvent): Partial<FanoutProgress> {
-  const { done, failed, in_flight } = progress;
+  const { done, failed } = progress;
   switch (event.event_type) {
-    case "command.issued":
-      return event.meta.claim_id === undefined ? {} : { in_flight: in_flight + 1 };
-    case "command.claimed":
-      return { in_flight: in_flight + 1 };
-    case "command.expired":
-    case "command.released":
-      return { in_flight: Math.max(0, in_flight - 1) };
     case "command.failed": {
       // An attempt that is made again: neither a success nor a failure of its shard.
       const counted = ended(progress, event);
@@ -67,6 +53,6 @@ function stepOf(progress: FanoutProgress, event: StoredEvent): Partial<FanoutPro
         ended_at: Math.round(event.at),
       };
     default:
-      return {};
+      return moved(progress, event);
   }
 }

@@ -3,11 +3,11 @@
 import { EXECUTION_TERMINALS, type OutcomeResult, type StoredEvent } from "../../schemas/events.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { JsonObject } from "../../schemas/json.ts";
-import { firstMarks } from "../../schemas/loop-pace.ts";
 import { countOf } from "../../schemas/ranges.ts";
 import {
+  activated,
   ended,
-  freshBudget,
+  moved,
   parkedOf,
   retriesOf,
   withMarks,
@@ -145,35 +145,17 @@ function foldLoop(row: ExecutionRow, event: StoredEvent): ExecutionRow {
 }
 
 function begun(event: StoredEvent & { event_type: "loop.started" }): LoopProgress {
-  const reference = event.context?.["collection_ref"] as { ref?: string } | undefined;
+  const { mode, collection_size: total, inherited } = event.meta;
   return {
-    loop_id: event.stream_id,
-    activation: event.meta.activation,
-    ...(event.meta.mode === "cursor" && { mode: "cursor" as const }),
-    total: event.meta.collection_size,
-    done: event.meta.inherited?.ok ?? 0,
-    failed: event.meta.inherited?.failed ?? 0,
-    in_flight: 0,
-    completed: false,
-    started_at: Math.round(event.at),
-    retries: 0,
-    marks: firstMarks(Math.round(event.at)),
-    ...(reference?.ref && { collection_ref: reference.ref }),
-    ...freshBudget(event.meta),
-    version: event.version,
+    ...activated(event),
+    ...(mode === "cursor" && { mode: "cursor" as const }),
+    ...{ total, done: inherited?.ok ?? 0, failed: inherited?.failed ?? 0 },
   };
 }
 
 function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgress> {
   const { done, failed, in_flight } = progress;
   switch (event.event_type) {
-    case "command.issued":
-      return event.meta.claim_id === undefined ? {} : { in_flight: in_flight + 1 };
-    case "command.claimed":
-      return { in_flight: in_flight + 1 };
-    case "command.expired":
-    case "command.released":
-      return { in_flight: Math.max(0, in_flight - 1) };
     case "command.completed":
       return { ...ended(progress, event), done: done + 1 };
     case "command.failed":
@@ -197,7 +179,7 @@ function stepOf(progress: LoopProgress, event: StoredEvent): Partial<LoopProgres
         ...(event.meta.stats.not_run > 0 && { not_run: event.meta.stats.not_run }),
       };
     default:
-      return {};
+      return moved(progress, event);
   }
 }
 

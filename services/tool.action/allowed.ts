@@ -7,6 +7,7 @@ const OURS: readonly (readonly [pattern: string, reason: string])[] = [
   ["tool.**", "write the tool itself: kind: <kind>"],
   ["credentials.**", "secrets are for tools: name an alias in auth"],
   ["keys.**", "keys are for operators"],
+  ["limits.**", "limits are for operators"],
   ["executions.**", "only asking for executions and about them is for playbooks"],
   ["catalog.**", "only reading the catalog is for playbooks"],
   ["loops.**", "actors of the runtime speak here"],

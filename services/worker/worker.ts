@@ -5,7 +5,7 @@ import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import { offersOf } from "../../mixins/capacity.ts";
-import { abandoned } from "../../schemas/command.ts";
+import { abandoned } from "../../schemas/command-failures.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";

@@ -83,7 +83,7 @@ describe("a burst that nobody can take at once", function () {
     const stop = watchLoad({
       pids: [...workers, server].map(one => one.pid),
       databases: [target.direct, store.direct],
-      nats: { url: nats.url, stream: STREAM, consumer: "noetl_worker_pool" },
+      nats: { url: nats.url, stream: STREAM, consumer: "noetl_worker_pool_db" },
     });
     const id = await submit(server, PLAYBOOK, { api: upstream.url, n: ITEMS });
     const { status } = await ended(store.direct, id, 140_000);

@@ -1,13 +1,12 @@
 // Real processes under a nemesis: faults from a seed, and an offline checker that can fail.
 // NEMESIS_SECONDS=1800 makes it longer, TEST_SEED=… repeats the faults of a seed.
 import { strict as assert } from "node:assert";
-import { setTimeout as pause } from "node:timers/promises";
 import { ask } from "../support/actors.ts";
 import { chance } from "../support/chance.ts";
 import { needsNats } from "../support/cluster.ts";
 import { findViolations } from "../support/nemesis/checker.ts";
 import type { Evidence } from "../support/nemesis/evidence.ts";
-import { FAULT_KINDS, frozenFor, kindsNamed, type FaultKind } from "../support/nemesis/faults.ts";
+import { FAULT_KINDS, kindsNamed } from "../support/nemesis/faults.ts";
 import { FORGERIES } from "../support/nemesis/forgeries.ts";
 import { STEP_KINDS } from "../support/nemesis/kitchen-sink.ts";
 import { readMatrix } from "../support/nemesis/matrix.ts";
@@ -66,7 +65,7 @@ describe("a cluster under a nemesis", function () {
 
   it("is described in README.md, each kind of fault", async () => {
     const matrix = await readMatrix();
-    const rows = matrix.split("\n").filter(line => line.startsWith("| "));
+    const rows = matrix.split("\n").filter(line => /^\| [^-]/.test(line));
     const named = rows.slice(1).flatMap(line => line.split("|")[1]!.trim().split(", "));
     assert.deepEqual(new Set(named), new Set(FAULT_KINDS.map(({ name }) => name)));
     assert.ok(rows.length <= 21, `${rows.length} rows`);
@@ -88,35 +87,23 @@ describe("a rule that is switched off under a nemesis", function () {
     return violations.join("\n");
   }
 
-  it("in our processes: the fence, counts that are folded, secrets that stay away", async () => {
-    const frozen = frozenFor("workers", 6_000);
-    /** What it held is still being done by others when it wakes up. */
-    const outrun: FaultKind = {
-      ...frozen,
-      async strike(scene, between) {
-        scene.upstream.slow(3_500);
-        const what = await frozen.strike(scene, between);
-        await pause(500);
-        scene.upstream.slow(0);
-        return what;
-      },
-    };
+  // Two owners of one stream, and outcomes of the dead, are rare here: the simulation switches off
+  // versions and fences, and finds them missing in its first schedules.
+  it("in our processes: counts that are folded, secrets that stay away", async () => {
     const violations = await struck({
-      scene: sceneWith({ NEMESIS_SWITCH: "no fence,counts in memory,secrets in results" }),
-      kinds: [outrun, ...kindsNamed(["server killed"])],
+      scene: sceneWith({ NEMESIS_SWITCH: "counts in memory,secrets in results" }),
+      kinds: kindsNamed(["server killed"]),
     });
-    assert.match(violations, /^log: .* ended by worker-\d+, delivery \d; worker-\d+ has/m);
-    assert.match(violations, /^log: .* loop\.done says/m);
+    assert.match(violations, /^log: stream \d+: its end says \d+ success, not/m);
     assert.match(violations, /^secret: \d+ rows of noetl\.event/m);
   });
 
-  it("in the databases: versions, wake-ups, and rows that are written", async () => {
+  it("in the databases: wake-ups, and rows that are written", async () => {
     const violations = await struck({
       scene: sceneWith({}),
-      kinds: [frozenFor("servers", 5_000), ...kindsNamed(["worker killed"])],
+      kinds: kindsNamed(["worker killed"]),
       prepare: switchedOffInSql,
     });
-    assert.match(violations, /^log: stream \d+: version \d+ is not the next one/m);
     assert.match(violations, /^end: execution \d+: it has not ended: RUNNING/m);
     assert.match(violations, /^effects: .* is accepted, and its effect is not there/m);
   });
@@ -157,22 +144,11 @@ function isPlain({ log, calls }: Evidence, id: string): boolean {
   return !own.some(event => lost.has(event.event_type)) && calls.length > 0;
 }
 
-/** No versions and no unique indexes, no wake-ups, and every second row of some steps is lost. */
+/** No wake-ups, and every second row of some steps is lost. */
 async function switchedOffInSql({ cluster }: Scene): Promise<void> {
-  const { direct } = cluster.store;
-  const [row] = await ask<{ made: string }>(
-    direct,
-    "select pg_get_functiondef('noetl.append_events'::regproc) as made",
-  );
-  const check = "and l.version = i.expected and s.version = i.expected";
-  assert.ok(row && row.made.includes(check), "the append no longer checks versions as it did");
-  await ask(direct, row.made.replace(check, ""));
   await ask(
-    direct,
-    `alter table noetl.event drop constraint event_pkey cascade;
-     drop index noetl.uidx_event_command_issued_command_id, noetl.uidx_event_command_terminal,
-       noetl.uidx_event_loop_done_loop_id, noetl.uidx_event_execution_terminal;
-     create function noetl.asleep() returns trigger language plpgsql as $$
+    cluster.store.direct,
+    `create function noetl.asleep() returns trigger language plpgsql as $$
      begin
        if new.wake_at is not null then new.wake_at = 'infinity'; end if;
        return new;

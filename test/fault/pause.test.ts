@@ -8,7 +8,7 @@ import { assertSound } from "../support/log-checker.ts";
 import { begin, endAll, newFolder, noetl, startServer } from "../support/process.ts";
 import type { NoetlServer } from "../support/process.ts";
 import { setStage, type Stage } from "../support/stage.ts";
-import { asked, ended, statusOf, submit } from "../support/submitted.ts";
+import { asked, ended, inFlight, statusOf, submit } from "../support/submitted.ts";
 
 const PROBE = "GET /api/v1/concurrency/probe";
 /** So long nothing must be asked for. */
@@ -32,6 +32,11 @@ workflow:
   - step: after
     tool: {kind: noop}
 `;
+
+const FANOUT = LOOP.replace(
+  "  - step: start\n",
+  "  - step: start\n    spec: {loop_mode: fanout, fanout: {max_in_flight: 4}}\n",
+).replace("      spec: {mode: parallel, max_in_flight: 4}\n", "");
 
 const PARENT = `${head("parent")}workload: {api_url: "", n: 100}
 workflow:
@@ -59,8 +64,8 @@ describe("pausing an execution", function () {
   const post = (id: string, verb: string) => server.ask("POST", `/executions/${id}/${verb}`, {});
 
   /** Once what ran has finished, nothing is asked for. */
-  async function assertSilent(): Promise<void> {
-    await watched(SILENCE_MS / 3);
+  async function assertSilent(id: string): Promise<void> {
+    await until(async () => (await inFlight(stage.store.url, id)).length === 0);
     const before = calls();
     await watched(SILENCE_MS);
     assert.equal(calls(), before, "something has begun while it was paused");
@@ -73,11 +78,11 @@ describe("pausing an execution", function () {
     const answer = await post(id, "pause");
     assert.deepEqual([answer.status, answer.body["status"]], [202, "PAUSED"]);
     assert.equal((await post(id, "pause")).body["status"], "PAUSED");
-    await assertSilent();
+    await assertSilent(id);
     assert.equal(await statusOf(store.url, id), "PAUSED");
     await server.kill();
     server = await startServer(stage.env);
-    await assertSilent();
+    await assertSilent(id);
     assert.equal(await statusOf(store.url, id), "PAUSED");
     assert.equal((await post(id, "resume")).body["status"], "RUNNING");
     assert.equal((await ended(store.url, id)).status, "COMPLETED");
@@ -86,6 +91,21 @@ describe("pausing an execution", function () {
     const types = events.map(event => event.event_type);
     assert.equal(types.filter(type => type === "execution.pause_requested").length, 1);
     // Of the execution and of its loop.
+    assert.equal(types.filter(type => type === "execution.paused").length, 2);
+  });
+
+  it("holds a fan-out, which does each shard once after it", async () => {
+    const { api, store } = stage;
+    const id = await submit(server, FANOUT, { api_url: api.url, n: 60 });
+    await asked(api, PROBE, 10);
+    assert.equal((await post(id, "pause")).body["status"], "PAUSED");
+    await assertSilent(id);
+    assert.equal((await post(id, "resume")).body["status"], "RUNNING");
+    assert.equal((await ended(store.url, id)).status, "COMPLETED");
+    const { events } = await assertSound(store.url, id);
+    assert.equal(calls(), 60);
+    const types = events.map(event => event.event_type);
+    assert.equal(types.filter(type => type === "loop.shard.done").length, 60);
     assert.equal(types.filter(type => type === "execution.paused").length, 2);
   });
 
@@ -98,7 +118,7 @@ describe("pausing an execution", function () {
     const { body } = await server.ask("GET", "/executions?path=test/held");
     const [child] = body["executions"] as { execution_id: string }[];
     await until(async () => (await statusOf(store.url, child!.execution_id)) === "PAUSED");
-    await assertSilent();
+    await assertSilent(child!.execution_id);
     await post(id, "resume");
     assert.equal((await ended(store.url, id)).status, "COMPLETED");
     assert.equal(calls(), 100);
@@ -137,7 +157,7 @@ describe("pausing an execution", function () {
       [paused.code, paused.stdout],
       [0, `${id}  PAUSED; go on with: noetl resume ${id}\n`],
     );
-    await assertSilent();
+    await assertSilent(id);
     const on = await noetl(["unpause", id, "--json"], stage.env);
     assert.deepEqual(JSON.parse(on.stdout), { execution_id: id, status: "RUNNING" });
     const { code, stdout, stderr } = await run.ended;

@@ -68,7 +68,9 @@ describe("an item that kills its worker", function () {
     return needsPython(this);
   });
   before(async () => {
-    cluster = await startCluster({ servers: 1, workers: 2 });
+    // One item a worker: another one beside the poisonous would die as often as it does.
+    const env = { NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "1" };
+    cluster = await startCluster({ servers: 1, workers: 2, env });
     upstream = createServer((request, response) => {
       const kill = request.url === `/items/${POISON}`;
       const told = kill ? look() : Promise.resolve();

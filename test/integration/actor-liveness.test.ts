@@ -8,7 +8,8 @@ import { commandId } from "../../schemas/ids.ts";
 import type { Json } from "../../schemas/json.ts";
 import { parsePlaybook } from "../../schemas/playbook/parse.ts";
 import { CATALOG_PREFIX } from "../../schemas/playbook/stored-result.ts";
-import { loopMachine, type LoopAnswer, type LoopInput } from "../../services/loops/machine.ts";
+import { loopMachine } from "../../services/loops/machine.ts";
+import type { LoopAnswer, LoopInput } from "../../schemas/loop-turns.ts";
 import type { LoopState } from "../../services/loops/state.ts";
 import {
   ask,

@@ -172,13 +172,17 @@ describe("the NATS KV cacher", function () {
       actions: { b: { cache: true, handler: () => ({ runs: (runs += 1) }) } },
     });
     await broker.start();
-    await broker.call("a.b");
-    await broker.call("a.b");
-    assert.equal(runs, 1);
+    // Nobody waits for what is being kept, so the first call after another may be a miss.
+    await until(async () => {
+      const before = runs;
+      await broker.call("a.b");
+      return runs === before;
+    });
+    const kept = runs;
     await nats.loseAll();
     await until(() => Promise.resolve(cacher.connected === false));
     await broker.call("a.b");
-    assert.equal(runs, 2, "the action itself is asked");
+    assert.equal(runs, kept + 1, "the action itself is asked");
     await cacher.set("a.b", "lost");
     assert.equal(await cacher.get("a.b"), undefined);
     const unlock = await cacher.lock("a.b");

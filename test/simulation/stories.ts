@@ -55,7 +55,8 @@ export function story(random: Random, path: string): Story {
 
 /** Branches, joins, guards, loops and ways back. */
 function graphStory(random: Random, path: string): Story {
-  const flow = randomFlow(random);
+  // Fan-outs have no part in a world yet.
+  const flow = randomFlow(random, false);
   const { status, entered } = expectedOf(flow) ?? {};
   const steps = flow.steps.map(({ name, loop, fails }) => ({
     name,

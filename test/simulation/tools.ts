@@ -58,6 +58,8 @@ export class Tools {
           run: toolAction({ tool: "postgres", ...LIMITS }, (request, { signal }) =>
             this.#claim(request, signal),
           ),
+          /** Nobody waits for a connection, so the gate of the class stays open. */
+          stats: { handler: () => [] },
         },
       },
     ];

@@ -55,9 +55,12 @@ export interface RandomFlow {
   more: string;
 }
 
-export function randomFlow(random: Random): RandomFlow {
+/** `mayFanOut`: whether some of its loops are fan-outs. */
+export function randomFlow(random: Random, mayFanOut = true): RandomFlow {
   const count = 1 + Math.floor(random() * 6);
-  const steps = Array.from({ length: count }, (_, place) => randomStep(random, place, count));
+  const steps = Array.from({ length: count }, (_, place) =>
+    randomStep(random, { place, count, mayFanOut }),
+  );
   const hasFinal = random() < 0.2;
   const last: RandomStep = {
     name: "last",
@@ -75,7 +78,10 @@ export function randomFlow(random: Random): RandomFlow {
   };
 }
 
-function randomStep(random: Random, place: number, count: number): RandomStep {
+function randomStep(
+  random: Random,
+  { place, count, mayFanOut }: { place: number; count: number; mayFanOut: boolean },
+): RandomStep {
   const later = Array.from({ length: count - place - 1 }, (_, offset) => `s${place + 1 + offset}`);
   const arcs = Array.from({ length: later.length === 0 ? 0 : Math.floor(random() * 4) }, () => ({
     to: pick(random, later),
@@ -90,7 +96,7 @@ function randomStep(random: Random, place: number, count: number): RandomStep {
     isSequential: random() < 0.4,
     tolerance: Math.floor(random() * 2),
   };
-  if (random() < 0.4) {
+  if (mayFanOut && random() < 0.4) {
     const [batch, allowPartial] = [1 + Math.floor(random() * 3), random() < 0.7];
     loop.fanout = { batch: random() < 0.5 ? 1 : batch, allowPartial, failFast: random() < 0.2 };
   }

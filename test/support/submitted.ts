@@ -112,24 +112,19 @@ export async function databaseNow(url: string): Promise<number> {
   return row?.ms ?? NaN;
 }
 
-/**
- * How long after `sinceMs` the next outcome was accepted, of any command or of one of these, in
- * milliseconds; undefined when none was.
- */
+/** Milliseconds from `sinceMs` to the next outcome that was accepted; undefined when none was. */
 export async function nextOutcomeMs(
   url: string,
   executionId: string,
   sinceMs: number,
-  commands?: FlyingCommand[],
 ): Promise<number | undefined> {
   const [row] = await ask<{ ms: number | null }>(
     url,
     `select (extract(epoch from min(created_at)) * 1000 - $2)::float8 as ms from noetl.event
      where execution_id = $1
        and event_type in ('command.completed', 'command.failed', 'frame.committed')
-       and created_at > to_timestamp($2::float8 / 1000)
-       and ($3::text[] is null or meta->>'command_id' = any ($3))`,
-    [executionId, sinceMs, commands?.map(one => one.command_id)],
+       and created_at > to_timestamp($2::float8 / 1000)`,
+    [executionId, sinceMs],
   );
   return row?.ms ?? undefined;
 }

@@ -1,4 +1,5 @@
 // The last line of a run of tests: `N passed, N failed[, N skipped]`.
+import { stripVTControlCharacters } from "node:util";
 
 export interface Totals {
   passed: number;
@@ -26,4 +27,13 @@ export function addTotals(all: Totals[]): Totals {
     failed: sum.failed + one.failed,
     skipped: sum.skipped + one.skipped,
   }));
+}
+
+/** What mocha says of its failures after the tests, without the totals; empty when none failed. */
+export function readFailures(output: string): string {
+  const plain = stripVTControlCharacters(output);
+  const start = /^ +\d+ failing$/m.exec(plain)?.index;
+  if (start === undefined) return "";
+  const text = plain.slice(start).trimEnd();
+  return readTotals(text) ? text.slice(0, text.lastIndexOf("\n")).trimEnd() : text;
 }

@@ -2,7 +2,8 @@
 import { strict as assert } from "node:assert";
 import type { NewEvent } from "../../schemas/events.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
-import { loopMachine, type LoopInput } from "../../services/loops/machine.ts";
+import { loopMachine } from "../../services/loops/machine.ts";
+import type { LoopInput } from "../../schemas/loop-turns.ts";
 import type { LoopState } from "../../services/loops/state.ts";
 import { explore, startOf, turnOf, type World } from "../support/loop-states.ts";
 import { randomOf, type Random } from "../support/random-flows.ts";

@@ -1,6 +1,6 @@
 /** What takes too long: a command in the queue, one attempt of it, and the whole run. */
 import { strict as assert } from "node:assert";
-import { abandoned } from "../../schemas/command.ts";
+import { abandoned } from "../../schemas/command-failures.ts";
 import { parsePlaybook } from "../../schemas/playbook/parse.ts";
 import { Play, playbookOf } from "../support/execution-play.ts";
 

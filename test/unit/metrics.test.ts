@@ -1,6 +1,8 @@
 // The registry of metrics, and the strictness of the reader that the tests trust.
 import { strict as assert } from "node:assert";
+import { countQuarantined } from "../../services/executions/count.ts";
 import { CountsBy, createMetrics, Histogram } from "../../mixins/metrics.ts";
+import type { StoredEvent } from "../../schemas/events.ts";
 import { parseExposition } from "../support/exposition.ts";
 
 const family = (name: string) => ({ name, help: "words" });
@@ -81,6 +83,18 @@ describe("metrics", () => {
       () => metrics.histogram(family("noetl_x"), () => new Histogram([])),
       /is a gauge/,
     );
+  });
+
+  it("count what is quarantined, be it a command or a shard of a fan-out", async () => {
+    const metrics = createMetrics();
+    const tell = countQuarantined(metrics);
+    for (const event_type of ["command.failed", "loop.shard.failed"]) {
+      for (const code of ["WORKER_LOST", "HTTP_500"]) {
+        tell([{ event_type, result: { error: { code } } } as StoredEvent]);
+      }
+    }
+    const { samples } = parseExposition(await metrics.render());
+    assert.equal(samples.get("noetl_commands_quarantined_total"), 2);
   });
 });
 

@@ -1,5 +1,6 @@
 // One provider as a worker asks it: not more often than its answers are good for, with what this
 // worker has started since, and with what counts when it cannot be asked.
+import { unlessAborted } from "../../../mixins/unless-lost.ts";
 import type { Clock } from "../../../mixins/clock.ts";
 import type { Snapshot } from "../../../schemas/capacity.ts";
 import type { CapacityProvider } from "./provider.ts";
@@ -80,7 +81,7 @@ export class Asked {
     }
     const asked = this.#answer;
     try {
-      const snapshot = await orAborted(asked.snapshot, signal);
+      const snapshot = await unlessAborted(asked.snapshot, signal);
       if (Number.isNaN(snapshot.free)) throw new Error("the answer is no number");
       this.last = snapshot;
       this.#failingSince = undefined;
@@ -122,19 +123,4 @@ export class Asked {
 
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
-}
-
-/** What `promise` gives, unless `signal` aborts first: then its reason, at once. */
-export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = () => aborted.reject(signal.reason as Error);
-  signal.addEventListener("abort", onAbort, { once: true });
-  promise.catch(() => undefined);
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-    aborted.promise.catch(() => undefined);
-  }
 }

@@ -2,7 +2,8 @@
 // was asked; said in the log when that changes.
 import type { Clock } from "../../../mixins/clock.ts";
 import type { Answer, Asked } from "./asked.ts";
-import { messageOf, orAborted } from "./asked.ts";
+import { unlessAborted } from "../../../mixins/unless-lost.ts";
+import { messageOf } from "./asked.ts";
 import type { CapacityProvider } from "./provider.ts";
 
 /** A gate that stays closed is said to be so again after this. */
@@ -69,7 +70,7 @@ export class Watched {
   async reserve(count: number, signal: AbortSignal): Promise<number> {
     const asked = this.provider.reserve?.(count, signal) ?? Promise.resolve(count);
     try {
-      const got = await orAborted(asked, signal);
+      const got = await unlessAborted(asked, signal);
       if (got === 0) this.asked.forget();
       return got;
     } catch (error) {

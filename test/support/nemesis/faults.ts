@@ -75,11 +75,6 @@ export function kindsNamed(names: string[]): FaultKind[] {
   });
 }
 
-/** Something of one side stands still for exactly so long. */
-export function frozenFor(side: Side, ms: number): FaultKind {
-  return fault(`${side} frozen`, 1, (scene, between) => frozen(scene, between, side, ms));
-}
-
 async function together(...faults: Promise<string>[]): Promise<string> {
   return (await Promise.all(faults)).join(", ");
 }

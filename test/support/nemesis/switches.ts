@@ -11,12 +11,6 @@ interface Switch {
 }
 
 const SWITCHES: Record<string, Switch> = {
-  /** An outcome counts whoever holds the command by now. */
-  "no fence": {
-    file: "/schemas/command.ts",
-    find: "if (command.holder && command.delivery === input.delivery) return command;",
-    instead: "if (command.holder) return command;",
-  },
   /** What a loop has done is counted by the process that saw it, from its own start on. */
   "counts in memory": {
     file: "/services/loops/advance.ts",
