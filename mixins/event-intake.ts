@@ -1,16 +1,15 @@
 // Workers' events out of their stream, at a server: no more at a time than it may hold, and none
 // acknowledged before whoever takes them says so.
 import { setTimeout as wait } from "node:timers/promises";
-import type { JsMsg } from "nats";
 import type { Settings } from "../schemas/env.ts";
 import { backoffMs } from "./clock.ts";
 import { EVENT_CONSUMER, reconcileEventStream } from "./event-stream.ts";
 import type { NatsPort } from "./jetstream.ts";
+import { pullEach, type Pulled } from "./jetstream-pull.ts";
 import { unlessLost } from "./unless-lost.ts";
 
 /** One pull; an idle one says every few seconds that it is still open. */
-const PULL_MS = 30_000;
-const PULL_BEAT_MS = 5_000;
+const PULL = { expiresMs: 30_000, heartbeatMs: 5_000 };
 const AWAY_MS = 250;
 /** Messages held at a time; each may carry many events. */
 const MESSAGES_MAX = 512;
@@ -19,14 +18,14 @@ export interface EventIntakeOptions {
   nats: NatsPort;
   settings: Pick<Settings, "events">;
   /** Settles each message, by itself: acknowledges it, or gives it back. Never throws. */
-  take(messages: JsMsg[]): Promise<void>;
+  take(messages: Pulled[]): Promise<void>;
   warn(error: unknown, what: string): void;
 }
 
 export class EventIntake {
   readonly #options: EventIntakeOptions;
   readonly #ending = new AbortController();
-  #gathered: JsMsg[] = [];
+  #gathered: Pulled[] = [];
   #held = 0;
   #roomFor = () => {};
   #running: Promise<void> = Promise.resolve();
@@ -76,29 +75,19 @@ export class EventIntake {
   /** One pull; what it brings is settled side by side with the next one. */
   async #pull(lost: AbortSignal): Promise<void> {
     const { nats, settings } = this.#options;
-    const room = await this.#room();
+    const batch = await this.#room();
     const line = nats.line();
-    if (!line || room === 0) return;
+    if (!line || batch === 0) return;
     if (this.#checked !== lost) await this.#repair(lost);
-    const options = { batch: room, expires: PULL_MS, idle_heartbeat: PULL_BEAT_MS };
-    const messages = line.client.fetch(settings.events.stream, EVENT_CONSUMER, options);
-    const stop = () => messages.stop();
+    const { stream } = settings.events;
+    const wish = { stream, consumer: EVENT_CONSUMER, batch, wait: PULL, lasts: true } as const;
     const ends = [lost, this.#ending.signal];
-    for (const end of ends) end.addEventListener("abort", stop, { once: true });
-    let count = 0;
     try {
-      for await (const message of messages) {
-        count += 1;
-        this.#gather(message);
-      }
+      await pullEach(line.connection, wish, ends, message => this.#gather(message));
     } catch (error) {
       await this.#repair(lost);
       throw error;
-    } finally {
-      for (const end of ends) end.removeEventListener("abort", stop);
     }
-    // Two beats that do not come end a pull too: a consumer that is gone is only silent.
-    if (count === 0 && !this.#ending.signal.aborted) await this.#repair(lost);
   }
 
   async #repair(lost: AbortSignal): Promise<void> {
@@ -118,7 +107,7 @@ export class EventIntake {
   }
 
   /** Messages of one turn of the event loop are taken together. */
-  #gather(message: JsMsg): void {
+  #gather(message: Pulled): void {
     this.#held += 1;
     this.#gathered.push(message);
     if (this.#gathered.length > 1) return;

@@ -46,6 +46,11 @@ export function ownLaneOf(settings: Settings, workClass: WorkClass, workerId: st
   };
 }
 
+/** Where one worker hears that its lanes hold something; no stream keeps it. */
+export function knockSubject({ nats }: Settings, workerId: string): string {
+  return `${nats.subject}.knock.${tokenOf(workerId)}`;
+}
+
 /** A name as one token of a subject, and as a part of a consumer's name. */
 function tokenOf(name: string): string {
   const plain = name.replaceAll(/[^A-Za-z0-9-]/g, "-").slice(0, 40);

@@ -1,7 +1,7 @@
 // One pull from a consumer of JetStream. The client's own `fetch` keeps its subscription when it is
 // stopped, so that what comes afterwards waits a whole ack_wait for nobody: here the end is told to
 // the server, and what was on its way by then is still handed over.
-import { createInbox, type Msg, type NatsConnection } from "nats";
+import { createInbox, type Msg, type MsgHdrs, type NatsConnection } from "nats";
 import { Unavailable } from "../schemas/errors.ts";
 
 export interface PullWish {
@@ -13,10 +13,14 @@ export interface PullWish {
    * milliseconds; absent: only what is there.
    */
   wait?: { expiresMs: number; heartbeatMs: number };
+  /** It waits until the batch is full or the time is up, also between two messages. */
+  lasts?: true;
 }
 
 /** A message of a consumer. */
 export interface Pulled {
+  subject: string;
+  headers: MsgHdrs | undefined;
   data: Uint8Array;
   /** Deliveries of it before this one. */
   redelivered: number;
@@ -41,13 +45,25 @@ export async function pullOnce(
   wish: PullWish,
   ends: AbortSignal[],
 ): Promise<Pulled[]> {
-  const { stream, consumer, batch, wait } = wish;
   const pulled: Pulled[] = [];
+  await pullEach(connection, wish, ends, message => void pulled.push(message));
+  return pulled;
+}
+
+/** As `pullOnce`, and hands each message over as it comes. */
+export async function pullEach(
+  connection: NatsConnection,
+  wish: PullWish,
+  ends: AbortSignal[],
+  take: (message: Pulled) => void,
+): Promise<void> {
+  const { stream, consumer, batch, wait, lasts } = wish;
   const over = Promise.withResolvers<void>();
   over.promise.catch(() => undefined);
   const timer = new Deadline(() => over.resolve());
   const silence = new Deadline(() => over.reject(gone(consumer, "fell silent")));
   const inbox = createInbox();
+  let count = 0;
   const subscription = connection.subscribe(inbox, {
     callback(error, message) {
       if (error) return over.reject(error);
@@ -56,9 +72,10 @@ export async function pullOnce(
       if (status === BEAT) return;
       if (status !== undefined) return ended(status, consumer, over);
       const { redelivered, pending } = deliveryOf(message);
-      pulled.push(toPulled(message, redelivered));
-      if (pulled.length >= batch || pending === 0) over.resolve();
-      else timer.set(GAP_MS);
+      take(toPulled(message, redelivered));
+      count += 1;
+      if (count >= batch || (pending === 0 && !lasts)) over.resolve();
+      else if (!lasts) timer.set(GAP_MS);
     },
   });
   const stop = () => over.resolve();
@@ -80,7 +97,6 @@ export async function pullOnce(
     // The server hears that nobody listens, and what it has sent until then arrives.
     await subscription.drain().catch(() => undefined);
   }
-  return pulled;
 }
 
 function bodyOf({ batch, wait }: PullWish): string {
@@ -120,6 +136,8 @@ function deliveryOf({ reply = "" }: Msg): { redelivered: number; pending: number
 
 function toPulled(message: Msg, redelivered: number): Pulled {
   return {
+    subject: message.subject,
+    headers: message.headers,
     data: message.data,
     redelivered,
     ack: () => void message.respond("+ACK"),

@@ -1,27 +1,14 @@
 // The doorbell over JetStream: one stream of rings, and for each class of work one durable pull
 // consumer for the pool of workers.
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  connect,
-  Events,
-  JSONCodec,
-  type JetStreamClient,
-  type JetStreamManager,
-  type NatsConnection,
-} from "nats";
-import { ACTOR_KINDS, type Ring } from "../schemas/decider.ts";
+import { Events, type JetStreamClient, type NatsConnection } from "nats";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
-import { isWord } from "../schemas/needs.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
-import {
-  addOwnConsumers,
-  laneOf,
-  ownLaneOf,
-  reconcileJetStream,
-  restoreJetStream,
-  RING_BYTES_MAX,
-} from "./jetstream-config.ts";
+import { addOwnConsumers, laneOf, ownLaneOf, restoreJetStream } from "./jetstream-config.ts";
+import { Knocker, OwnLanes } from "./jetstream-knocks.ts";
+import { encodeRing, openLine, readRing, type Line } from "./jetstream-line.ts";
 import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
 import type { Doorbell, Pull, Rung } from "./notifications.ts";
@@ -30,6 +17,7 @@ import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
+const NEVER = new AbortController().signal;
 /** A ring that was given back is not offered to the same worker again at once. */
 const GIVEN_BACK_MS = 250;
 
@@ -47,15 +35,6 @@ export interface JetStreamDoorbell extends Doorbell, NatsPort {
   close(): Promise<void>;
 }
 
-const codec = JSONCodec<Ring>();
-
-/** What a doorbell does over one connection, which reconnects by itself. */
-interface Line {
-  connection: NatsConnection;
-  client: JetStreamClient;
-  manager: JetStreamManager;
-}
-
 /**
  * Connects, and brings stream and consumer to their configuration, in place; never deletes them.
  * A NATS that is away is waited for in the background. Throws what waiting does not cure: Rejected
@@ -65,28 +44,6 @@ export async function openJetStream(settings: Settings, log: Log): Promise<JetSt
   const doorbell = new PullDoorbell(settings, log);
   await doorbell.open();
   return doorbell;
-}
-
-async function openLine(settings: Settings, log: Log): Promise<Line> {
-  const { nats } = settings;
-  const connection = await connect({
-    servers: (nats.url ?? "").split(","),
-    user: nats.user,
-    pass: nats.password,
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: 250,
-    pingInterval: 5_000,
-    maxPingOut: 2,
-    name: "noetl doorbell",
-  });
-  try {
-    const manager = await connection.jetstreamManager();
-    await reconcileJetStream(manager, settings, log);
-    return { connection, client: connection.jetstream(), manager };
-  } catch (error) {
-    await connection.close();
-    throw error;
-  }
 }
 
 class PullDoorbell implements JetStreamDoorbell {
@@ -100,13 +57,15 @@ class PullDoorbell implements JetStreamDoorbell {
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
   #repairing: Promise<void> | undefined;
-  /** The worker whose own rings come here, and whether their consumers were made. */
-  #own: string | undefined;
+  readonly #knocker: Knocker;
+  /** Of the worker whose own rings come here. */
+  #own: OwnLanes | undefined;
 
   constructor(settings: Settings, log: Log) {
     this.#settings = settings;
     this.#log = log;
     this.#occasions = new RingOccasions(settings.nats.stream);
+    this.#knocker = new Knocker(settings);
     this.#lost.abort();
   }
 
@@ -139,6 +98,7 @@ class PullDoorbell implements JetStreamDoorbell {
 
   #use(line: Line): void {
     this.#line = line;
+    this.#own?.hear(line.connection);
     this.#lost = new AbortController();
     void this.#follow(line.connection);
   }
@@ -165,9 +125,12 @@ class PullDoorbell implements JetStreamDoorbell {
     }
   }
 
-  /** Others' rings are the broker's to count: nothing is known to wait here. */
-  waiting(): number {
-    return 0;
+  /**
+   * Others' rings are the broker's to count: known are those that were knocked for, and of them the
+   * steps matter, which items give way to. The rest is for slots that have nothing else.
+   */
+  waiting(workClass: WorkClass): number {
+    return this.#own?.isUrgent(workClass) ? 1 : 0;
   }
 
   urgent(): number {
@@ -186,9 +149,12 @@ class PullDoorbell implements JetStreamDoorbell {
     // To each worker, and to all, it is another ring.
     const whom = to === undefined ? "" : `${to}:`;
     const msgID = `${ring.command_id}:${ring.delivery}:${whom}${occasion}`;
-    this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
+    const { connection, client } = this.#line;
+    client.publish(subject, encodeRing(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
+        if (to === undefined) return;
+        this.#knocker.knock(connection, to, { workClass, isUrgent: isUrgent(ring) });
       },
       (error: unknown) => this.#ringLost(error),
     );
@@ -202,40 +168,58 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   async attend(workerId: string): Promise<void> {
-    this.#own = workerId;
+    this.#own = new OwnLanes(this.#settings, workerId);
+    if (this.#line) this.#own.hear(this.#line.connection);
     await this.#repair();
   }
 
   /** What names this worker comes first: nobody else takes it. */
   async look({ work_class, max }: Pull): Promise<Rung[]> {
-    const rungs: Rung[] = [];
-    for (const lane of this.#lanes(work_class)) {
-      if (rungs.length < max) {
-        rungs.push(...(await this.#asked({ ...lane, batch: max - rungs.length }, [])));
-      }
-    }
-    return rungs;
+    const own = await this.#lookIntoOwn(work_class, max);
+    if (own.length >= max) return own;
+    const wish = { ...this.#laneOf(work_class), batch: max - own.length };
+    return [...own, ...(await this.#asked(wish, []))];
   }
 
+  /** It waits for the pool's rings; a knock ends that, and then its own are looked for. */
   async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
     const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
-    const wait = { expiresMs, heartbeatMs };
-    const end = new AbortController();
-    const asked = this.#lanes(work_class).map(lane =>
-      this.#asked({ ...lane, batch: max, wait }, [signal, end.signal]).finally(() => end.abort()),
-    );
-    const rungs = (await Promise.all(asked)).flat();
-    if (rungs.length === 0 && !signal.aborted) await this.#repair();
-    // Of two that came at the same time one has no room.
-    for (const surplus of rungs.splice(max)) surplus.giveBack();
-    return rungs;
+    const wish = { ...this.#laneOf(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
+    let knock: AbortSignal;
+    do {
+      const own = await this.#lookIntoOwn(work_class, max);
+      if (own.length > 0 || signal.aborted) return own;
+      knock = this.#own?.next(work_class) ?? NEVER;
+      const rungs = await this.#asked(wish, [signal, knock]);
+      if (rungs.length > 0 || signal.aborted) return rungs;
+    } while (knock.aborted);
+    await this.#repair();
+    return [];
   }
 
-  #lanes(workClass: WorkClass): { stream: string; consumer: string }[] {
+  /** Its own rings, if it was told that there are some. */
+  async #lookIntoOwn(workClass: WorkClass, max: number): Promise<Rung[]> {
+    const own = this.#own;
+    const knock = own?.open(workClass);
+    if (!own || !knock) return [];
+    const { consumer } = ownLaneOf(this.#settings, workClass, own.workerId);
     const { stream } = this.#settings.nats;
-    const own = this.#own && ownLaneOf(this.#settings, workClass, this.#own);
-    const pool = laneOf(this.#settings, workClass);
-    return [...(own ? [own] : []), pool].map(({ consumer }) => ({ stream, consumer }));
+    const rungs = await this.#asked({ stream, consumer, batch: max }, []);
+    if (rungs.length >= max) own.fill(knock);
+    // Nobody knocks for one that is given back.
+    const comeBack = () => void setTimeout(() => own.fill(knock), 2 * GIVEN_BACK_MS).unref();
+    return rungs.map(rung => ({
+      ...rung,
+      giveBack() {
+        rung.giveBack();
+        comeBack();
+      },
+    }));
+  }
+
+  #laneOf(workClass: WorkClass): { stream: string; consumer: string } {
+    const { consumer } = laneOf(this.#settings, workClass);
+    return { stream: this.#settings.nats.stream, consumer };
   }
 
   async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
@@ -252,32 +236,12 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   #rungOf(message: Pulled): Rung[] {
-    const ring = this.#read(message);
+    const ring = readRing(message, this.#settings, this.counters);
     if (ring) {
       return [{ ...ring, ack: message.ack, giveBack: () => message.nak(GIVEN_BACK_MS) }];
     }
     message.ack();
     return [];
-  }
-
-  /** The ring of a message; nothing for one that is none, or that nobody has taken for so long. */
-  #read(message: Pulled): Ring | undefined {
-    if (message.redelivered >= this.#settings.nats.maxDeliver) {
-      this.counters.given_up += 1;
-      return undefined;
-    }
-    try {
-      if (message.data.length > RING_BYTES_MAX) throw new Error("too large");
-      const ring = codec.decode(message.data);
-      const texts = [ring.execution_id, ring.stream_id, ring.command_id, ring.actor, ring.step];
-      if (!texts.every(text => typeof text === "string" && text !== "")) throw new Error("no ring");
-      if (!(ring.requires ?? []).every(isWord)) throw new Error("no words");
-      if (!ACTOR_KINDS.includes(ring.actor)) throw new Error("no actor of ours");
-      return ring;
-    } catch {
-      this.counters.malformed += 1;
-      return undefined;
-    }
   }
 
   /**
@@ -302,7 +266,7 @@ class PullDoorbell implements JetStreamDoorbell {
 
   async #restore({ manager }: Line): Promise<boolean> {
     const isMissing = await restoreJetStream(manager, this.#settings);
-    if (this.#own) await addOwnConsumers(manager, this.#settings, this.#own);
+    if (this.#own) await addOwnConsumers(manager, this.#settings, this.#own.workerId);
     return isMissing;
   }
 

@@ -1,10 +1,10 @@
 // Messages of workers out of their stream: through the same door as what comes over HTTP. One is
 // acknowledged when all that it says is committed or finally refused, and its sender is told.
 import type { ServiceBroker } from "moleculer";
-import type { JsMsg } from "nats";
 import { fitting } from "../../mixins/actor-service.ts";
 import { ANSWER_TO, type EventMessage } from "../../mixins/event-stream.ts";
 import type { NatsPort } from "../../mixins/jetstream.ts";
+import type { Pulled } from "../../mixins/jetstream-pull.ts";
 import { REFERENCE_PREFIX } from "../../mixins/result-store/index.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { readEntry } from "../../schemas/actor-requests.ts";
@@ -26,7 +26,7 @@ export interface IntakeCounters {
 }
 
 interface Opened {
-  message: JsMsg;
+  message: Pulled;
   /** What is wrong with an entry is said about that entry alone. */
   entries: ({ event: WorkerEvent } | { reply: Answered })[];
 }
@@ -35,7 +35,7 @@ interface Opened {
 export async function takeMessages(
   { runtime, broker, nats }: { runtime: Runtime; broker: ServiceBroker; nats: NatsPort },
   counters: IntakeCounters,
-  messages: JsMsg[],
+  messages: Pulled[],
 ): Promise<void> {
   const opened = (await Promise.all(messages.map(open))).filter(one => one !== undefined);
   const events = opened.flatMap(({ entries }) =>
@@ -52,7 +52,7 @@ export async function takeMessages(
     settle(message, replies);
   }
 
-  async function open(message: JsMsg): Promise<Opened | undefined> {
+  async function open(message: Pulled): Promise<Opened | undefined> {
     try {
       const raw = await eventsOf(runtime, message);
       return { message, entries: raw.map(entryOf) };
@@ -75,7 +75,7 @@ export async function takeMessages(
   }
 
   /** The sender hears at once; the stream only of what needs not come again. */
-  function settle(message: JsMsg, replies: Answered[]): void {
+  function settle(message: Pulled, replies: Answered[]): void {
     const to = message.headers?.get(ANSWER_TO);
     const answer = JSON.stringify({ results: fitting(replies) });
     if (to) nats.line()?.connection.publish(to, answer);
@@ -86,14 +86,14 @@ export async function takeMessages(
     message.ack();
   }
 
-  function giveBack(message: JsMsg, afterMs = AGAIN_MS): void {
+  function giveBack(message: Pulled, afterMs = AGAIN_MS): void {
     counters.again += 1;
     message.nak(afterMs);
   }
 }
 
 /** Throws for what is no message of a worker, Unavailable while what it names cannot be read. */
-async function eventsOf({ results }: Runtime, { data, subject }: JsMsg): Promise<unknown[]> {
+async function eventsOf({ results }: Runtime, { data, subject }: Pulled): Promise<unknown[]> {
   const message = JSON.parse(Buffer.from(data).toString("utf8")) as EventMessage;
   const execution_id = subject.slice(subject.lastIndexOf(".") + 1);
   let events: unknown = "events" in message ? message.events : undefined;

@@ -8,16 +8,7 @@ import type { WorkerIdentity } from "./identity.ts";
 import type { Ledger, Slot } from "./ledger.ts";
 
 /** Commands one slot takes from hand to hand before it looks what else waits. */
-const HANDED_MAX = 32;
-/** Those of a loop for so long: each may take up to a second. Milliseconds. */
-const HANDED_MS = 50;
-
-/** Says of a slot that begins now whether it may take one more, after so many from hand to hand. */
-export function handing(actor: ActorKind): (handed: number) => boolean {
-  const until = performance.now() + HANDED_MS;
-  const isInTime = () => isUrgent({ actor }) || performance.now() < until;
-  return handed => handed < HANDED_MAX && isInTime();
-}
+export const HANDED_MAX = 32;
 
 interface Asking {
   doorbell: Doorbell;

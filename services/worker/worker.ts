@@ -22,7 +22,7 @@ import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
-import { handing, nextClaim } from "./next-claim.ts";
+import { HANDED_MAX, nextClaim } from "./next-claim.ts";
 import { findOffers, type WorkerOffers } from "./offers.ts";
 import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
@@ -37,8 +37,7 @@ class CommandAbandoned extends Error {}
 interface Work {
   actor: ActorKind;
   grant: Grant;
-  /** Whether this slot may be handed another command at this moment. */
-  takesNext: () => boolean;
+  takesNext: boolean;
   slot: Slot;
 }
 
@@ -193,14 +192,13 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
-    const mayTake = handing(actor);
     try {
       for (let handed = 0; grant; handed += 1) {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
         reclass(this.slots, slot, grant.kind);
-        const takesNext = () => mayTake(handed);
+        const takesNext = handed < HANDED_MAX;
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);
@@ -225,7 +223,7 @@ export class Worker {
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-    const next = () => (takesNext() ? this.#wantsNext(slot, actor) : {});
+    const next = () => (takesNext ? this.#wantsNext(slot, actor) : {});
     try {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,

@@ -2,6 +2,7 @@
 // vanish, and refused when they cannot serve. Against a real nats-server.
 import { strict as assert } from "node:assert";
 import { connect, type ConsumerConfig, type JetStreamManager, type NatsConnection } from "nats";
+import { ownLaneOf } from "../../mixins/jetstream-config.ts";
 import { openJetStream, type JetStreamDoorbell } from "../../mixins/jetstream.ts";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Ring } from "../../schemas/decider.ts";
@@ -221,6 +222,53 @@ describe("the stream of rings", function () {
     }
     const before = await kept();
     assert.deepEqual([await rings(1, "node-1"), await rings(1)], [before + 1, before + 2]);
+  });
+
+  it("with room for one takes one, of one that names it and one for all", async () => {
+    const [bell, other] = [await open(), await open()];
+    await bell.attend("node-1");
+    const { consumer } = ownLaneOf(loadSettings({}), "general", "node-1");
+    const taken = async () =>
+      (await infoOf()).num_ack_pending + (await infoOf(consumer)).num_ack_pending;
+    const { signal } = new AbortController();
+    for (let round = 0; round < 20; round += 1) {
+      const pulling = bell.fetch({ work_class: "general", max: 1 }, signal);
+      await connection.flush();
+      other.ring(ringOf(2 * round), "node-1");
+      other.ring(ringOf(2 * round + 1));
+      const first = await pulling;
+      await until(() => other.counters.rung === 2 * round + 2);
+      assert.deepEqual([first.length, await taken()], [1, 1]);
+      // The other one is found without anybody's saying so again.
+      const second = await bell.fetch({ work_class: "general", max: 1 }, signal);
+      const ids = [...first, ...second].map(rung => rung.command_id).sort();
+      assert.deepEqual(
+        ids,
+        [ringOf(2 * round).command_id, ringOf(2 * round + 1).command_id].sort(),
+      );
+      for (const rung of [...first, ...second]) rung.ack();
+    }
+  });
+
+  it("a worker that is full hears that a step waits for it, and finds it first", async () => {
+    const [bell, other] = [await open(), await open()];
+    await bell.attend("node-1");
+    assert.deepEqual(await bell.look({ work_class: "general", max: 1 }), []);
+    await ring(other, 0, 3);
+    other.ring({ ...ringOf(3), actor: "loops" }, "node-1");
+    await until(() => other.counters.rung === 4);
+    await connection.flush();
+    assert.equal(bell.waiting("general"), 0, "an item of a loop makes nobody hurry");
+    other.ring(ringOf(4), "node-1");
+    await until(() => bell.waiting("general") === 1);
+    assert.equal(bell.waiting("database"), 0);
+    const rungs = await bell.look({ work_class: "general", max: 3 });
+    const ids = rungs.map(rung => rung.command_id);
+    assert.deepEqual(
+      ids,
+      [3, 4, 0].map(number => ringOf(number).command_id),
+    );
+    assert.equal(bell.waiting("general"), 0);
   });
 
   it("what comes in the moment a pull is ended is handed over, not lost to nobody", async () => {
