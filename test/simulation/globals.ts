@@ -72,12 +72,10 @@ export function replaceGlobals(): void {
     setImmediate: (work: () => void, ...args: unknown[]) => soon(work, 0, ...args),
     clearImmediate: cancel,
   });
-  // Libraries ask while they are loaded, which is before the first schedule.
-  const { now, random } = { now: Date.now, random: Math.random };
-  const elapsed = performance.now.bind(performance);
-  Date.now = () => (scheduler ? Math.floor(EPOCH_MS + localNow()) : now());
-  performance.now = () => scheduler?.now ?? elapsed();
-  Math.random = () => (scheduler ? scheduler.random() : random());
+  Date.now = () => Math.floor(EPOCH_MS + localNow());
+  performance.now = () => scheduler?.now ?? 0;
+  const { random } = Math;
+  Math.random = () => scheduler?.random() ?? random();
   crypto.randomUUID = () => {
     const hex = () =>
       Math.floor(active().random() * 0x1_0000_0000)
