@@ -11,7 +11,7 @@ import type { Ledger, Slot } from "./ledger.ts";
 export const HANDED_MAX = 32;
 
 interface Asking {
-  doorbell: Doorbell;
+  doorbell: Pick<Doorbell, "waiting" | "urgent">;
   slots: Ledger;
   me: WorkerIdentity;
   offers: string[];

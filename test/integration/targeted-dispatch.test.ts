@@ -39,6 +39,8 @@ const BY_WORKER = `
   where execution_id = $1 and meta ? 'claim_id' and ($2::text is null or node_name = $2)
   group by 1`;
 
+const ROWS = "select count(*)::integer as rows from noetl.event where execution_id = $1";
+
 describe("targeted dispatch", function () {
   this.timeout(120_000);
   let nodes: TestNodes | undefined;
@@ -104,6 +106,9 @@ describe("targeted dispatch", function () {
       );
     });
     assert.ok((await metric(server, 'noetl_dispatch_total{to="one"}')) > 0, "nothing was targeted");
+    const [log] = await ask<{ rows: number }>(nodes!.database.url, ROWS, [view.execution_id]);
+    const rows = (log?.rows ?? NaN) / ITEMS;
+    assert.ok(rows <= 2.1, `${rows} rows an item: it is handed over with the one before it`);
   });
 
   /** A worker that is dead before it receives, and seems to have room for everything. */
