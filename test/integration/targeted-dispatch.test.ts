@@ -145,7 +145,7 @@ describe("targeted dispatch", function () {
       NOETL_TARGETED_DISPATCH_PATIENCE_SECONDS: "60",
       NOETL_RERING_SECONDS: "60",
     });
-    const params = { execution_id, timeout_ms: 3_000 };
+    const params = { execution_id, timeout_ms: 1_500 };
     const view = await server.call<{ status: string }>("executions.wait", params);
     assert.equal(view.status, "RUNNING");
   });
