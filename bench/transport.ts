@@ -25,6 +25,7 @@ export function transportEnv(workers: number): Record<string, string> {
     NOETL_WORKER_MAX_INFLIGHT_COMMANDS: each,
     NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "8",
     NOETL_HTTP_CONCURRENCY: each,
+    NOETL_HTTP_MAX_CONNECTIONS: each,
   };
 }
 
