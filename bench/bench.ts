@@ -44,7 +44,7 @@ const { values } = parseArgs({
     items: { type: "string", default: "20000" },
     concurrency: { type: "string", default: "50" },
     window: { type: "string", default: "64" },
-    /** Of `here`, `nats`, `transport` and `proof` (large loops, minutes); all but that when absent. */
+    /** One of `here`, `nats`, `transport` and `proof` (minutes); all but the last when absent. */
     only: { type: "string" },
     /** The largest loop of `proof`. */
     most: { type: "string", default: "1000000" },

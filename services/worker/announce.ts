@@ -3,6 +3,8 @@
 import type { ServiceBroker } from "moleculer";
 import type { Clock } from "../../mixins/clock.ts";
 import { CAPACITY_EVENT, type WorkerCapacity } from "../../schemas/worker-capacity.ts";
+import type { WorkClass } from "../../schemas/work-class.ts";
+import type { Watched } from "./gate/watched.ts";
 import type { WorkerIdentity } from "./identity.ts";
 import type { Ledger } from "./ledger.ts";
 
@@ -48,8 +50,21 @@ export function announceCapacity(
 
 function isNews(before: WorkerCapacity, now: WorkerCapacity): boolean {
   const changed = Math.abs(before.available_slots - now.available_slots);
-  const becameFull = (before.available_slots === 0) !== (now.available_slots === 0);
+  const becameFull = (["available_slots", "available_db_slots"] as const).some(
+    field => (before[field] === 0) !== (now[field] === 0),
+  );
   return becameFull || changed >= Math.max(1, now.slots * SHARE);
+}
+
+/** A worker fetches nothing while a gate of its class is closed: there it has no room. */
+export function behindGates(
+  capacity: WorkerCapacity,
+  gates: Record<WorkClass, { watched: readonly Pick<Watched, "blocked">[] }>,
+): WorkerCapacity {
+  const isShut = (workClass: WorkClass) => gates[workClass].watched.some(one => one.blocked);
+  const available_slots = isShut("general") ? 0 : capacity.available_slots;
+  const available_db_slots = isShut("database") ? 0 : capacity.available_db_slots;
+  return { ...capacity, available_slots, available_db_slots };
 }
 
 /** What a worker has room for beside what it runs, with what it says of itself. */

@@ -12,7 +12,7 @@ import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { WorkerCapacity } from "../../schemas/worker-capacity.ts";
 import { serves } from "../../schemas/needs.ts";
 import { WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
-import { announceCapacity, capacityOf, type Announcer } from "./announce.ts";
+import { announceCapacity, behindGates, capacityOf, type Announcer } from "./announce.ts";
 import { claimAll } from "./claims.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
 import { openGates, type Gates } from "./gate/open.ts";
@@ -90,7 +90,8 @@ export class Worker {
     this.#fetching = this.#pull();
     const { broker } = this.#service;
     const { capacityMs: everyMs } = settings.dispatch;
-    this.#announcer = announceCapacity({ broker, clock, everyMs }, () => this.#capacity());
+    const room = () => behindGates(this.#capacity(), this.gates.of);
+    this.#announcer = announceCapacity({ broker, clock, everyMs }, room);
   }
 
   /** What it offers, as one list of words. */
