@@ -72,8 +72,10 @@ export default function workersService(runtime: WorkersNeed): ServiceSchema {
         },
       },
       "$node.disconnected": {
-        handler({ params }: Context<{ node?: { id?: string } }>) {
-          if (params.node?.id) dispatch.leave(params.node.id);
+        // Anybody may say so, and in any form: it costs the worker being rung by name.
+        handler({ params }: Context<{ node?: { id?: unknown } } | null>) {
+          const id = params?.node?.id;
+          if (typeof id === "string") dispatch.leave(id);
         },
       },
     },
