@@ -11,11 +11,12 @@ import { loadSettings } from "../schemas/env.ts";
 import { createIds } from "../schemas/ids.ts";
 import { printLatencies, stepToStep } from "./latency.ts";
 import { measure, printTable, type Result } from "./measure.ts";
-import { startParts } from "./parts.ts";
+import { startParts, WORKERS } from "./parts.ts";
 import { startProfile } from "./profile.ts";
 import { proofs } from "./proof.ts";
 import { rawInserts } from "./raw.ts";
 import { openRecords, type Records } from "./records.ts";
+import { AT_WORK, COMMIT_P99_MS, publishToCommit, transportEnv } from "./transport.ts";
 import {
   CHAIN,
   FETCH_AND_INSERT,
@@ -43,7 +44,7 @@ const { values } = parseArgs({
     items: { type: "string", default: "20000" },
     concurrency: { type: "string", default: "50" },
     window: { type: "string", default: "64" },
-    /** Of `here`, `nats` and `proof` (large loops, minutes); the first two when absent. */
+    /** One of `here`, `nats`, `transport` and `proof` (minutes); all but the last when absent. */
     only: { type: "string" },
     /** The largest loop of `proof`. */
     most: { type: "string", default: "1000000" },
@@ -78,6 +79,7 @@ try {
   const { only } = values;
   if (only === undefined || only === "here") await here(database, records);
   if (only === undefined || only === "nats") await overNats(database);
+  if (only === undefined || only === "transport") await overTransport(database);
   if (only === "proof") await prove(database);
 } finally {
   clearInterval(alive);
@@ -159,6 +161,20 @@ async function overNats(store: Database): Promise<void> {
     console.log("\none server and two workers over NATS");
     printTable(results);
     printLatencies(latencies, LATENCY_MS);
+  } finally {
+    await parts.close();
+  }
+}
+
+/** As `overNats`, with outcomes over JetStream and a thousand items at work. */
+async function overTransport(store: Database): Promise<void> {
+  const parts = await startParts({ ...env, DATABASE_URL: url, ...transportEnv(WORKERS) });
+  if (!parts) return;
+  try {
+    const { broker, natsUrl } = parts;
+    const found = await publishToCommit(broker, store, natsUrl, 5 * AT_WORK);
+    console.log(`\noutcomes over JetStream, ${found.most} items at work at once at most`);
+    printLatencies([found], { p50: COMMIT_P99_MS, p99: COMMIT_P99_MS });
   } finally {
     await parts.close();
   }

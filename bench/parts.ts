@@ -8,11 +8,12 @@ import { loadSettings } from "../schemas/env.ts";
 import { natsServerBinary, startNats } from "../test/support/nats.ts";
 
 const ENTRY = fileURLToPath(new URL("../cli/noetl.ts", import.meta.url));
-const WORKERS = 2;
+export const WORKERS = 2;
 
 export interface Parts {
   /** A node without services of ours: it only asks. */
   broker: ServiceBroker;
+  natsUrl: string;
   close(): Promise<void>;
 }
 
@@ -43,6 +44,7 @@ export async function startParts(env: Record<string, string>): Promise<Parts | u
   await broker.waitForServices(["executions", "catalog", "worker"]);
   return {
     broker,
+    natsUrl: nats.url,
     async close() {
       await broker.stop();
       await Promise.all(children.map(end));

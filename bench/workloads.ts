@@ -75,6 +75,21 @@ workflow:
         params: ["{{ i }}", "{{ get.data.title }}"]
 `;
 
+/** Many at work at once that need no CPU: each waits for an answer. */
+export const WAITING = `
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: waiting, path: bench/waiting}
+workload: {api: "", n: 1, window: 64}
+workflow:
+  - step: wait
+    loop:
+      in: "{{ workload.n }}"
+      iterator: i
+      spec: {mode: parallel, max_in_flight: "{{ workload.window }}", policy: {exec: distributed}}
+    tool: {kind: http, url: "{{ workload.api }}/{{ i }}"}
+`;
+
 interface Ended {
   status: string;
   error: unknown;

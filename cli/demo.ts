@@ -32,11 +32,12 @@ export async function demo(options: GlobalOptions): Promise<ExitCode> {
 
 /** The demo shows what happens with no servers at all, whatever the environment names. */
 function embedded(settings: Settings): Settings {
-  const { database, nats, http } = settings;
+  const { database, nats, events, http } = settings;
   return {
     ...settings,
     database: { ...database, url: undefined, host: undefined },
-    nats: { ...nats, url: undefined, eventTransport: "http" },
+    nats: { ...nats, url: undefined },
+    events: { ...events, transport: "call" },
     http: { ...http, serverUrl: undefined },
   };
 }

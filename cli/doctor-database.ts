@@ -15,6 +15,7 @@ import type { CheckpointFacts, ServerFacts } from "../mixins/postgres/doctor.ts"
 import type { Database } from "../mixins/postgres/index.ts";
 import { migrationState } from "../mixins/postgres/migrate.ts";
 import { listWorkers, unreadyWhy, type SeenWorker } from "../mixins/postgres/runtime.ts";
+import { listUnserved } from "../mixins/postgres/unserved.ts";
 import { listParked } from "../mixins/postgres/stream.ts";
 import { databaseUrl } from "../schemas/env.ts";
 import type { Settings } from "../schemas/env.ts";
@@ -283,6 +284,13 @@ async function checkWorkers({ database, limits, settings }: Look): Promise<Check
     const found = `${worker_id} has been silent for ${formatDuration(silent_ms)}`;
     return warn("workers", found, "its commands are given to others; look why it ended");
   });
+  const unserved = await listUnserved(database, limits.workersMax);
+  for (const { execution_id, step, requires } of unserved) {
+    const words = requires.join(", ");
+    const found = `nobody can run step '${step}' of ${execution_id}: it requires ${words}`;
+    const remedy = "start a worker with NOETL_WORKER_CAPABILITIES or _LABELS that say so";
+    silent.push(warn("workers", found, remedy));
+  }
   const { open } = await readStreams(database, limits.overdueMs);
   if (alive.length > 0) {
     const found = ok("workers", `${alive.length} alive, ${counted(slots, "slot")}`);

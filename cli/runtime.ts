@@ -12,11 +12,12 @@ import { brokerOptions } from "../moleculer.config.ts";
 import { createLog } from "../mixins/logging/pino.ts";
 import { countPackets } from "../mixins/middleware/packets.ts";
 import { joinEmbedded } from "../mixins/postgres/embedded.ts";
-import type { Doorbell } from "../mixins/notifications.ts";
+import { createSilentDoorbell, type Doorbell } from "../mixins/notifications.ts";
 import { openDatabase } from "../mixins/postgres/index.ts";
 import type { Database } from "../mixins/postgres/index.ts";
 import { migrate } from "../mixins/postgres/migrate.ts";
 import { openJetStream } from "../mixins/jetstream.ts";
+import type { NatsPort } from "../mixins/jetstream.ts";
 import { openResultStore } from "../mixins/result-store/open.ts";
 import { isUnreachable } from "../mixins/routing.ts";
 import { createRuntime } from "../mixins/runtime.ts";
@@ -78,7 +79,7 @@ export async function startRuntime(choice: RuntimeChoice): Promise<RunningRuntim
     // Closed in this order at the end, and when the start fails half-way.
     const close = () => Promise.resolve(bell?.close()).finally(() => store.close());
     try {
-      const plan = await planServices(choice, store, broker, bell?.doorbell);
+      const plan = await planServices(choice, store, broker, bell);
       return await running(broker, plan, { url: store.url, close, ours: !choice.broker });
     } catch (error) {
       await bell?.close();
@@ -147,14 +148,15 @@ async function planServices(
   { settings, roles, scope }: RuntimeChoice,
   { database }: OpenStore,
   broker: ServiceBroker,
-  doorbell: Doorbell | undefined,
+  bell: ClosableDoorbell | undefined,
 ): Promise<ServicePlan> {
   const runtime = await createRuntime({
     settings: await withEncryptionKey(settings),
     nodeId: broker.nodeID,
     database,
     results: openResultStore(settings, database),
-    ...(doorbell && { doorbell }),
+    ...(bell && { doorbell: bell.doorbell }),
+    ...(bell?.nats && { nats: bell.nats }),
   });
   countPackets(runtime.metrics, broker);
   return createServices(runtime, roles, scope);
@@ -162,28 +164,40 @@ async function planServices(
 
 /** JetStream when there is a NATS, the bell inside this process when not. */
 async function openDoorbell(
-  { settings, doorbell }: RuntimeChoice,
+  { settings, roles, doorbell }: RuntimeChoice,
   broker: ServiceBroker,
 ): Promise<ClosableDoorbell | undefined> {
-  if (doorbell || !settings.nats.url) return doorbell && { doorbell, close: async () => undefined };
+  const given = doorbell ?? (isOutsideNats(settings, roles) ? createSilentDoorbell() : undefined);
+  if (given || !settings.nats.url) {
+    return given && { doorbell: given, close: async () => undefined };
+  }
   const logger = broker.getLogger("doorbell");
   const opened = await openJetStream(settings, (fields, message) => logger.warn(fields, message));
-  return { doorbell: opened, close: () => opened.close() };
+  return { doorbell: opened, nats: opened, close: () => opened.close() };
 }
 
 interface ClosableDoorbell {
   doorbell: Doorbell;
+  nats?: NatsPort;
   close(): Promise<void>;
 }
 
+/** A worker alone that has no NATS: all it needs it asks a server for, over HTTP. */
+function isOutsideNats({ nats, events, http }: Settings, roles: readonly Role[]): boolean {
+  const isAlone = roles.includes("worker") && !roles.includes("server");
+  const isHttp = events.transport === "http" && http.serverUrl !== undefined;
+  return isAlone && isHttp && nats.url === undefined;
+}
+
 /**
- * A server and a worker find each other through NATS and one database: neither has a default.
- * Throws Rejected when roles that are only one of the two lack them.
+ * A server and a worker find each other through NATS and one database: neither has a default. A
+ * worker may come over HTTP instead. Throws Rejected when roles that are only one of the two lack
+ * them.
  */
 export function refuseAlone(settings: Settings, roles: readonly Role[]): void {
   if (roles.includes("server") === roles.includes("worker")) return;
   const missing = [
-    ...(settings.nats.url ? [] : ["NATS_URL"]),
+    ...(settings.nats.url || isOutsideNats(settings, roles) ? [] : ["NATS_URL"]),
     ...(databaseUrl(settings) ? [] : ["DATABASE_URL"]),
   ];
   if (missing.length === 0) return;

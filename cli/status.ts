@@ -13,6 +13,7 @@ import { watchSignals } from "./interruption.ts";
 import { summaryLines } from "./progress.ts";
 import { executionTable, factRow, playbookTable } from "./tables.ts";
 import type { EventView, ListedPlaybook } from "./tables.ts";
+import { unservedLines, type WorkerAnswer } from "./workers.ts";
 import { openScreen, print, printJson, table } from "./terminal.ts";
 
 /** Prints where an execution stands; exit code 1 when it FAILED or was CANCELLED. */
@@ -27,9 +28,18 @@ export async function status(
     }
     const view = await backend.call<ExecutionView>("executions.get", { execution_id: executionId });
     if (json) printJson(jsonView(view));
-    else print(summaryLines(view, openScreen(process.stdout).colored).join("\n"));
+    else {
+      const lines = summaryLines(view, openScreen(process.stdout).colored);
+      print([...lines, ...(hasEnded(view) ? [] : await waitingFor(backend, view))].join("\n"));
+    }
     return exitCodeOfStatus(view.status);
   });
+}
+
+/** Of a run that goes on, the steps that wait for a worker there is none of. */
+async function waitingFor(backend: Backend, { execution_id }: ExecutionView): Promise<string[]> {
+  const { unserved } = await backend.call<WorkerAnswer>("workers.list", {});
+  return unservedLines(unserved.filter(one => one.execution_id === execution_id));
 }
 
 export interface ListOptions extends GlobalOptions {

@@ -11,7 +11,7 @@ export interface WorkerRow {
   host: string;
   status: string;
   seen_at: string;
-  capacity: { slots: number; free: number } | null;
+  capacity: { slots: number; free: number; capabilities: string[]; labels: string[] } | null;
   in_flight: number | null;
   reason?: string;
 }
@@ -24,11 +24,24 @@ export async function workers(options: WorkersOptions): Promise<ExitCode> {
   return withBackend(options, ["client"], async backend => {
     const { limit } = options;
     const params = limit === undefined ? {} : { limit };
-    const answer = await backend.call<{ workers: WorkerRow[] }>("workers.list", params);
+    const answer = await backend.call<WorkerAnswer>("workers.list", params);
     if (options.json) printJson(answer);
-    else print(workerTable(answer.workers));
+    else print([workerTable(answer.workers), ...unservedLines(answer.unserved)].join("\n"));
     return EXIT.completed;
   });
+}
+
+export interface WorkerAnswer {
+  workers: WorkerRow[];
+  unserved: { execution_id: string; step: string; requires: string[] }[];
+}
+
+/** Steps that wait for a worker there is none of. */
+export function unservedLines(unserved: WorkerAnswer["unserved"]): string[] {
+  return unserved.map(
+    ({ execution_id, step, requires }) =>
+      `nobody can run step '${step}' of ${execution_id}: it requires ${requires.join(", ")}`,
+  );
 }
 
 export function workerTable(rows: WorkerRow[]): string {
@@ -39,8 +52,9 @@ export function workerTable(rows: WorkerRow[]): string {
     capacity ? `${in_flight} of ${capacity.slots}` : "",
     localTime(seen_at),
     host,
+    [...(capacity?.capabilities ?? []), ...(capacity?.labels ?? [])].join(" "),
   ]);
-  const shown = table([["WORKER", "STATUS", "BUSY", "LAST SEEN", "HOST"], ...lines]);
+  const shown = table([["WORKER", "STATUS", "BUSY", "LAST SEEN", "HOST", "OFFERS"], ...lines]);
   const unready = rows.filter(({ reason }) => reason !== undefined);
   const reasons = unready.map(({ worker_id, reason }) => `${worker_id} gets no work: ${reason}`);
   return reasons.length === 0 ? shown : [shown, "", ...reasons].join("\n");

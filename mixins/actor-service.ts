@@ -43,7 +43,7 @@ export interface ClaimBatch {
 export type Reply<T = object> =
   | ({ command_id: string; status: "ok" } & T)
   | { command_id: string; status: "refused"; reason: string; message: string }
-  | { command_id: string; status: "failed"; error: string };
+  | { command_id: string; status: "failed"; error: string; retry_after_ms?: number };
 
 /** A worker that does not say in this time what it holds has said nothing. */
 const HOLDS_MS = 2_000;
@@ -52,7 +52,7 @@ type AnyHost = ActorHost<never, { grant?: Grant }>;
 
 /** Ports of an actor host over a process's runtime and its broker. */
 export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorKind) {
-  const { settings, store, clock, ids, values, doorbell, feed, nodeId: owner } = runtime;
+  const { settings, store, clock, ids, values, dispatch, feed, nodeId: owner } = runtime;
   const { snapshotEvents } = runtime;
   const logger = broker.getLogger(kind);
   return {
@@ -71,7 +71,7 @@ export function actorPorts(runtime: Runtime, broker: ServiceBroker, kind: ActorK
       max_attempts: settings.command.maxAttempts,
       heartbeat_timeout_ms: settings.command.heartbeatTimeoutMs,
     },
-    ring: (ring: Ring) => doorbell.ring(ring),
+    ring: (ring: Ring, again: boolean) => dispatch.ring(ring, again),
     deliver: (to: Address, input: MessageInput) =>
       callOwner(broker, to.stream_id, {
         service: to.actor,
@@ -153,7 +153,10 @@ export function fitting(replies: Reply<{ grant?: Grant }>[]): Reply<{ grant?: Gr
 }
 
 /** The actions by which workers, other actors and the reaper reach the streams of one kind. */
-export function actorActions(host: () => unknown): Record<string, ActionSchema> {
+export function actorActions(
+  host: () => unknown,
+  { ingest }: Pick<Runtime, "ingest">,
+): Record<string, ActionSchema> {
   /** The meta of a request says whether another node has sent its inputs on. */
   function sender({ meta }: Context): Send {
     const { forwarded } = meta as { forwarded?: unknown };
@@ -181,10 +184,9 @@ export function actorActions(host: () => unknown): Record<string, ActionSchema> 
       visibility: "public",
       tracing: false,
       handler: validated(reportBatch, async (ctx: Context, { outcomes }) => {
-        const replies = await each(sender(ctx), outcomes, outcomeEntry, outcome => {
-          return { ...outcome, type: "outcome" };
-        });
-        return answered(ctx, replies);
+        const decided = () =>
+          each(sender(ctx), outcomes, outcomeEntry, outcome => ({ ...outcome, type: "outcome" }));
+        return answered(ctx, await ingest.run(outcomes.length, decided));
       }),
     },
     release: {
@@ -210,9 +212,18 @@ export function actorActions(host: () => unknown): Record<string, ActionSchema> 
 }
 
 function toReply(command_id: string, error: unknown): Reply {
+  if (errorType(error) !== "REJECTED") return failedReply(command_id, error);
   const message = error instanceof Error ? error.message : String(error);
-  if (errorType(error) !== "REJECTED") return { command_id, status: "failed", error: message };
   const { data, code } = error as { data?: { reason?: string }; code?: number };
   const reason = data?.reason ?? (code === 422 ? "malformed" : "refused");
   return { command_id, status: "refused", reason, message };
+}
+
+/** Nobody has settled it: it may come again, of a Busy one not before the time it says. */
+export function failedReply(command_id: string, error: unknown): Reply {
+  const message = error instanceof Error ? error.message : String(error);
+  const { data } = error as { data?: { retry_after_ms?: unknown } };
+  const after = errorType(error) === "BUSY" ? data?.retry_after_ms : undefined;
+  const retry = typeof after === "number" && { retry_after_ms: after };
+  return { command_id, status: "failed", error: message, ...retry };
 }

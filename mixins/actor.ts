@@ -36,7 +36,8 @@ export interface ActorPorts<State, Input, Answer> {
   settings: ActorSettings;
   values: Values;
   counters: ActorCounters;
-  ring(ring: Ring): void;
+  /** `again`: it was rung before, and nobody has claimed it since. */
+  ring(ring: Ring, again: boolean): void;
   deliver(to: Address, input: MessageInput): Promise<unknown>;
   /** Of these commands, those a worker says it holds; undefined when it cannot be asked. */
   holds(workerId: string, incarnation: string, commandIds: string[]): Promise<string[] | undefined>;

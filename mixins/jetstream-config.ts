@@ -1,5 +1,6 @@
 // What the stream of rings and its consumers should be, and how they are brought to it, in place.
 // Each class of work has a subject and a consumer of its own: what waits in one holds up no other.
+import { createHash } from "node:crypto";
 import {
   AckPolicy,
   DeliverPolicy,
@@ -33,11 +34,63 @@ export function laneOf({ nats }: Settings, workClass: WorkClass) {
     : { subject: `${nats.subject}.db`, consumer: `${nats.consumer}_db` };
 }
 
+/** Names of one class of work that is for one worker. */
+export function ownLaneOf(settings: Settings, workClass: WorkClass, workerId: string) {
+  const { nats } = settings;
+  const token = tokenOf(workerId);
+  const end =
+    workClass === "general" ? { subject: "", consumer: "" } : { subject: ".db", consumer: "_db" };
+  return {
+    subject: `${nats.subject}.to.${token}${end.subject}`,
+    consumer: `${nats.consumer}_of_${token}${end.consumer}`,
+  };
+}
+
+/** Where one worker hears that its lanes hold something; no stream keeps it. */
+export function knockSubject({ nats }: Settings, workerId: string): string {
+  return `${nats.subject}.knock.${tokenOf(workerId)}`;
+}
+
+/** A name as one token of a subject, and as a part of a consumer's name. */
+function tokenOf(name: string): string {
+  const plain = name.replaceAll(/[^A-Za-z0-9-]/g, "-").slice(0, 40);
+  const hash = createHash("sha256").update(name).digest("hex").slice(0, 12);
+  return `${plain}-${hash}`;
+}
+
+/** NATS forgets the consumers of a worker that has not asked for so long. */
+const OWN_KEPT_NS = 600 * 1e9;
+
+/**
+ * Makes the consumers of one worker where they are not. They begin with what is rung from now on:
+ * whatever was rung before is offered to all by now.
+ */
+export async function addOwnConsumers(
+  manager: JetStreamManager,
+  settings: Settings,
+  workerId: string,
+): Promise<void> {
+  const { stream } = settings.nats;
+  for (const workClass of WORK_CLASSES) {
+    const { subject, consumer } = ownLaneOf(settings, workClass, workerId);
+    const look = () => manager.consumers.info(stream, consumer);
+    if (await look().catch(absent)) continue;
+    const wanted = {
+      ...wantedConsumer(settings, workClass),
+      ...{ durable_name: consumer, filter_subject: subject, inactive_threshold: OWN_KEPT_NS },
+    };
+    await manager.consumers.add(stream, wanted).catch(raced(look));
+  }
+}
+
 /** The stream of rings as these settings want it. */
 export function wantedStream(settings: Settings): Partial<StreamConfig> & { name: string } {
   return {
     name: settings.nats.stream,
-    subjects: WORK_CLASSES.map(workClass => laneOf(settings, workClass).subject),
+    subjects: [
+      ...WORK_CLASSES.map(workClass => laneOf(settings, workClass).subject),
+      `${settings.nats.subject}.to.>`,
+    ],
     retention: RetentionPolicy.Limits,
     storage: StorageType.File,
     discard: DiscardPolicy.Old,
@@ -216,7 +269,7 @@ export function absent(error: unknown): undefined {
 }
 
 /** Another process made it first: then it must be there now. */
-function raced<T>(look: () => Promise<T>): (error: unknown) => Promise<T> {
+export function raced<T>(look: () => Promise<T>): (error: unknown) => Promise<T> {
   return async error => {
     try {
       return await look();

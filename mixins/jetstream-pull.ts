@@ -1,7 +1,7 @@
 // One pull from a consumer of JetStream. The client's own `fetch` keeps its subscription when it is
 // stopped, so that what comes afterwards waits a whole ack_wait for nobody: here the end is told to
 // the server, and what was on its way by then is still handed over.
-import { createInbox, type Msg, type NatsConnection } from "nats";
+import { createInbox, type Msg, type MsgHdrs, type NatsConnection } from "nats";
 import { Unavailable } from "../schemas/errors.ts";
 
 export interface PullWish {
@@ -13,10 +13,14 @@ export interface PullWish {
    * milliseconds; absent: only what is there.
    */
   wait?: { expiresMs: number; heartbeatMs: number };
+  /** It waits until the batch is full or the time is up, also between two messages. */
+  lasts?: true;
 }
 
 /** A message of a consumer. */
 export interface Pulled {
+  subject: string;
+  headers: MsgHdrs | undefined;
   data: Uint8Array;
   /** Deliveries of it before this one. */
   redelivered: number;
@@ -51,14 +55,27 @@ export async function pullOnce(
   wish: PullWish,
   ends: AbortSignal[],
 ): Promise<PullEnd> {
-  const { stream, consumer, batch, wait } = wish;
   const messages: Pulled[] = [];
+  const take = (message: Pulled) => void messages.push(message);
+  const isAnswered = await pullEach(connection, wish, ends, take);
+  return { messages, isAnswered };
+}
+
+/** As `pullOnce`, and hands each message over as it comes; says whether the server answered. */
+export async function pullEach(
+  connection: NatsConnection,
+  wish: PullWish,
+  ends: AbortSignal[],
+  take: (message: Pulled) => void,
+): Promise<boolean> {
+  const { stream, consumer, batch, wait, lasts } = wish;
   let isAnswered = false;
   const over = Promise.withResolvers<void>();
   over.promise.catch(() => undefined);
   const timer = new Deadline(() => over.resolve());
   const silence = new Deadline(() => over.reject(gone(consumer, "fell silent")));
   const inbox = createInbox();
+  let count = 0;
   const subscription = connection.subscribe(inbox, {
     callback(error, message) {
       if (error) return over.reject(error);
@@ -66,14 +83,15 @@ export async function pullOnce(
       const status = statusOf(message);
       const refusal = status && refusalOf(status, consumer);
       // What has come by then has come.
-      if (refusal) return messages.length > 0 ? over.resolve() : over.reject(refusal);
+      if (refusal) return count > 0 ? over.resolve() : over.reject(refusal);
       isAnswered = true;
       if (status?.code === BEAT) return;
       if (status) return status.code === CONFLICT ? timer.set(CONFLICT_MS) : over.resolve();
       const { redelivered, pending } = deliveryOf(message);
-      messages.push(toPulled(message, redelivered));
-      if (messages.length >= batch || pending === 0) over.resolve();
-      else timer.set(GAP_MS);
+      take(toPulled(message, redelivered));
+      count += 1;
+      if (count >= batch || (pending === 0 && !lasts)) over.resolve();
+      else if (!lasts) timer.set(GAP_MS);
     },
   });
   const stop = () => over.resolve();
@@ -95,7 +113,7 @@ export async function pullOnce(
     // The server hears that nobody listens, and what it has sent until then arrives.
     await subscription.drain().catch(() => undefined);
   }
-  return { messages, isAnswered };
+  return isAnswered;
 }
 
 function bodyOf({ batch, wait }: PullWish): string {
@@ -143,6 +161,8 @@ function deliveryOf({ reply = "" }: Msg): { redelivered: number; pending: number
 
 function toPulled(message: Msg, redelivered: number): Pulled {
   return {
+    subject: message.subject,
+    headers: message.headers,
     data: message.data,
     redelivered,
     ack: () => void message.respond("+ACK"),

@@ -1,49 +1,39 @@
 // The doorbell over JetStream: one stream of rings, and for each class of work one durable pull
 // consumer for the pool of workers.
-import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import { connect, Events, JSONCodec, type JetStreamClient, type NatsConnection } from "nats";
-import { ACTOR_KINDS, type Ring } from "../schemas/decider.ts";
+import { Events, type JetStreamClient, type NatsConnection } from "nats";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
-import {
-  laneOf,
-  reconcileJetStream,
-  restoreJetStream,
-  RING_BYTES_MAX,
-  RING_SAME_MS,
-} from "./jetstream-config.ts";
+import { addOwnConsumers, laneOf, ownLaneOf, restoreJetStream } from "./jetstream-config.ts";
+import { Knocker, OwnLanes } from "./jetstream-knocks.ts";
+import { encodeRing, openLine, readRing, type Line } from "./jetstream-line.ts";
 import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
 import type { Doorbell, LaneCounts, Pull, Rung } from "./notifications.ts";
 import { countLanes, PullAnswers } from "./pull-answers.ts";
+import { RingOccasions } from "./ring-occasions.ts";
 import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
-/** How long a look at what waits is good for. */
-const SEEN_MS = 1_000;
+const NEVER = new AbortController().signal;
 /** A ring that was given back is not offered to the same worker again at once. */
 const GIVEN_BACK_MS = 250;
 
 type Log = (fields: object, message: string) => void;
 
-export interface JetStreamDoorbell extends Doorbell {
-  close(): Promise<void>;
+/** The connection of this process to NATS, for whoever has more to say there than rings. */
+export interface NatsPort {
+  /** undefined while there is no connection. */
+  line(): { connection: NatsConnection; client: JetStreamClient } | undefined;
+  /** Aborts when the connection of this moment is lost; aborted while there is none. */
+  lost(): AbortSignal;
 }
 
-const codec = JSONCodec<Ring>();
-
-/** What a doorbell does over one connection, which reconnects by itself. */
-interface Line {
-  connection: NatsConnection;
-  client: JetStreamClient;
-  /** Makes what has vanished. */
-  restore(): Promise<boolean>;
-  /** Rings of a class that wait in the stream. */
-  backlog(workClass: WorkClass): Promise<number>;
-  lanes(): Promise<LaneCounts[]>;
+export interface JetStreamDoorbell extends Doorbell, NatsPort {
+  close(): Promise<void>;
 }
 
 /**
@@ -57,54 +47,27 @@ export async function openJetStream(settings: Settings, log: Log): Promise<JetSt
   return doorbell;
 }
 
-async function openLine(settings: Settings, log: Log): Promise<Line> {
-  const { nats } = settings;
-  const connection = await connect({
-    servers: (nats.url ?? "").split(","),
-    user: nats.user,
-    pass: nats.password,
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: 250,
-    pingInterval: 5_000,
-    maxPingOut: 2,
-    name: "noetl doorbell",
-  });
-  try {
-    const manager = await connection.jetstreamManager();
-    await reconcileJetStream(manager, settings, log);
-    const restore = () => restoreJetStream(manager, settings);
-    const backlog = async (workClass: WorkClass) => {
-      const { consumer } = laneOf(settings, workClass);
-      return (await manager.consumers.info(settings.nats.stream, consumer)).num_pending;
-    };
-    const lanes = () => countLanes(manager, settings);
-    return { connection, client: connection.jetstream(), restore, backlog, lanes };
-  } catch (error) {
-    await connection.close();
-    throw error;
-  }
-}
-
 class PullDoorbell implements JetStreamDoorbell {
   readonly counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
   readonly #settings: Settings;
   readonly #log: Log;
-  /** Tells this process's rings from every other's: none is taken for a duplicate of another. */
-  readonly #bell = randomUUID();
+  readonly #occasions: RingOccasions;
   readonly #closing = new AbortController();
   #line: Line | undefined;
-  #rings = 0;
-  /** Rings of each class that were seen to wait, and when. */
-  readonly #lanes = { general: { waiting: 0, seenAt: 0 }, database: { waiting: 0, seenAt: 0 } };
   /** Aborted while there is no connection. */
   #lost = new AbortController();
   #opening: Promise<void> = Promise.resolve();
   #repairing: Promise<boolean> | undefined;
   readonly #answers = new PullAnswers();
+  readonly #knocker: Knocker;
+  /** Of the worker whose own rings come here. */
+  #own: OwnLanes | undefined;
 
   constructor(settings: Settings, log: Log) {
     this.#settings = settings;
     this.#log = log;
+    this.#occasions = new RingOccasions(settings.nats.stream);
+    this.#knocker = new Knocker(settings);
     this.#lost.abort();
   }
 
@@ -137,6 +100,7 @@ class PullDoorbell implements JetStreamDoorbell {
   #use(line: Line): void {
     this.#line = line;
     this.#answers.because(undefined);
+    this.#own?.hear(line.connection);
     this.#lost = new AbortController();
     void this.#follow(line.connection);
   }
@@ -147,6 +111,10 @@ class PullDoorbell implements JetStreamDoorbell {
 
   lost(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  line(): Line | undefined {
+    return this.connected() ? this.#line : undefined;
   }
 
   async #follow(connection: NatsConnection): Promise<void> {
@@ -161,42 +129,39 @@ class PullDoorbell implements JetStreamDoorbell {
     }
   }
 
-  /** Others' rings are the broker's to count: nothing is known to wait here. */
-  waiting(): number {
+  /**
+   * Others' rings are the broker's to count: known are those that were knocked for, and of them the
+   * steps matter, which items give way to. The rest is for slots that have nothing else.
+   */
+  waiting(workClass: WorkClass): number {
+    return this.#own?.isUrgent(workClass) ? 1 : 0;
+  }
+
+  urgent(): number {
     return 0;
   }
 
-  /**
-   * A re-ring has an id of its own, or the broker would take it for a duplicate. Which it may while
-   * others wait in front of it: else what waits long would fill the stream with its repetitions.
-   */
-  ring(ring: Ring): void {
+  ring(ring: Ring, to?: string): void {
     // The client would keep it until NATS is back; by then its stream has been rung again.
     if (!this.#line || !this.connected()) return void (this.counters.lost += 1);
     const workClass = classOf(ring.kind);
-    const { subject } = laneOf(this.#settings, workClass);
-    const msgID = `${ring.command_id}:${ring.delivery}:${this.#occasion(workClass)}`;
-    this.#line.client.publish(subject, codec.encode(ring), { msgID }).then(
+    const { subject, consumer } =
+      to === undefined
+        ? laneOf(this.#settings, workClass)
+        : ownLaneOf(this.#settings, workClass, to);
+    const occasion = this.#occasions.of(consumer, this.#line.manager);
+    // To each worker, and to all, it is another ring.
+    const whom = to === undefined ? "" : `${to}:`;
+    const msgID = `${ring.command_id}:${ring.delivery}:${whom}${occasion}`;
+    const { connection, client } = this.#line;
+    client.publish(subject, encodeRing(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
+        if (to === undefined) return;
+        this.#knocker.knock(connection, to, { workClass, isUrgent: isUrgent(ring) });
       },
       (error: unknown) => this.#ringLost(error),
     );
-  }
-
-  #occasion(workClass: WorkClass): string {
-    const lane = this.#lanes[workClass];
-    const now = Date.now();
-    if (now - lane.seenAt > SEEN_MS) {
-      lane.seenAt = now;
-      void this.#line?.backlog(workClass).then(
-        waiting => (lane.waiting = waiting),
-        () => (lane.waiting = 0),
-      );
-    }
-    if (lane.waiting > 0) return `w${Math.floor(now / RING_SAME_MS)}`;
-    this.#rings += 1;
-    return `${this.#bell}-${this.#rings}`;
   }
 
   #ringLost(error: unknown): void {
@@ -206,31 +171,69 @@ class PullDoorbell implements JetStreamDoorbell {
     void this.#repair();
   }
 
-  look({ work_class, max }: Pull): Promise<Rung[]> {
-    return this.#asked({ ...this.#lane(work_class), batch: max }, []);
+  async attend(workerId: string): Promise<void> {
+    this.#own = new OwnLanes(this.#settings, workerId);
+    if (this.#line) this.#own.hear(this.#line.connection);
+    await this.#repair();
   }
 
+  /** What names this worker comes first: nobody else takes it. */
+  async look({ work_class, max }: Pull): Promise<Rung[]> {
+    const own = await this.#lookIntoOwn(work_class, max);
+    if (own.length >= max) return own;
+    const wish = { ...this.#laneOf(work_class), batch: max - own.length };
+    return [...own, ...(await this.#asked(wish, []))];
+  }
+
+  /** It waits for the pool's rings; a knock ends that, and then its own are looked for. */
   async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
     const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
-    const wish = { ...this.#lane(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
-    const rungs = await this.#asked(wish, [signal]);
-    if (rungs.length === 0 && !signal.aborted) await this.#repair();
-    return rungs;
+    const wish = { ...this.#laneOf(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
+    let knock: AbortSignal;
+    do {
+      const own = await this.#lookIntoOwn(work_class, max);
+      if (own.length > 0 || signal.aborted) return own;
+      knock = this.#own?.next(work_class) ?? NEVER;
+      const rungs = await this.#asked(wish, [signal, knock]);
+      if (rungs.length > 0 || signal.aborted) return rungs;
+    } while (knock.aborted);
+    await this.#repair();
+    return [];
   }
 
-  #lane(workClass: WorkClass) {
+  /** Its own rings, if it was told that there are some. */
+  async #lookIntoOwn(workClass: WorkClass, max: number): Promise<Rung[]> {
+    const own = this.#own;
+    const knock = own?.open(workClass);
+    if (!own || !knock) return [];
+    const { consumer } = ownLaneOf(this.#settings, workClass, own.workerId);
+    const { stream } = this.#settings.nats;
+    const rungs = await this.#asked({ stream, consumer, batch: max }, []);
+    if (rungs.length >= max) own.fill(knock);
+    // Nobody knocks for one that is given back.
+    const comeBack = () => void setTimeout(() => own.fill(knock), 2 * GIVEN_BACK_MS).unref();
+    return rungs.map(rung => ({
+      ...rung,
+      giveBack() {
+        rung.giveBack();
+        comeBack();
+      },
+    }));
+  }
+
+  #laneOf(workClass: WorkClass): { stream: string; consumer: string } {
     const { consumer } = laneOf(this.#settings, workClass);
     return { stream: this.#settings.nats.stream, consumer };
   }
 
   unanswered(workClass: WorkClass): string | undefined {
-    return this.#answers.why(this.#lane(workClass).consumer);
+    return this.#answers.why(this.#laneOf(workClass).consumer);
   }
 
   async lanes(): Promise<LaneCounts[]> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return [];
-    return unlessLost(this.#line.lanes(), lost);
+    return unlessLost(countLanes(this.#line.manager, this.#settings), lost);
   }
 
   async #asked(wish: PullWish, ends: AbortSignal[]): Promise<Rung[]> {
@@ -256,31 +259,12 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   #rungOf(message: Pulled): Rung[] {
-    const ring = this.#read(message);
+    const ring = readRing(message, this.#settings, this.counters);
     if (ring) {
       return [{ ...ring, ack: message.ack, giveBack: () => message.nak(GIVEN_BACK_MS) }];
     }
     message.ack();
     return [];
-  }
-
-  /** The ring of a message; nothing for one that is none, or that nobody has taken for so long. */
-  #read(message: Pulled): Ring | undefined {
-    if (message.redelivered >= this.#settings.nats.maxDeliver) {
-      this.counters.given_up += 1;
-      return undefined;
-    }
-    try {
-      if (message.data.length > RING_BYTES_MAX) throw new Error("too large");
-      const ring = codec.decode(message.data);
-      const texts = [ring.execution_id, ring.stream_id, ring.command_id, ring.actor, ring.step];
-      if (!texts.every(text => typeof text === "string" && text !== "")) throw new Error("no ring");
-      if (!ACTOR_KINDS.includes(ring.actor)) throw new Error("no actor of ours");
-      return ring;
-    } catch {
-      this.counters.malformed += 1;
-      return undefined;
-    }
   }
 
   /**
@@ -290,7 +274,7 @@ class PullDoorbell implements JetStreamDoorbell {
   #repair(): Promise<boolean> {
     const lost = this.lost();
     if (!this.#line || lost.aborted) return Promise.resolve(false);
-    this.#repairing ??= unlessLost(this.#line.restore(), lost)
+    this.#repairing ??= unlessLost(this.#restore(this.#line), lost)
       .then(isMissing => {
         this.#answers.because(undefined);
         if (isMissing) this.#log({}, "doorbell.restored");
@@ -305,6 +289,12 @@ class PullDoorbell implements JetStreamDoorbell {
         this.#repairing = undefined;
       });
     return this.#repairing;
+  }
+
+  async #restore({ manager }: Line): Promise<boolean> {
+    const isMissing = await restoreJetStream(manager, this.#settings);
+    if (this.#own) await addOwnConsumers(manager, this.#settings, this.#own.workerId);
+    return isMissing;
   }
 
   async close(): Promise<void> {

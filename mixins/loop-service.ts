@@ -31,7 +31,7 @@ export function loopService<
   return {
     name,
     actions: {
-      ...actorActions(() => host),
+      ...actorActions(() => host, runtime),
       /** A message of another actor (`start`, `cancel`), acknowledged by the answer. */
       deliver: {
         visibility: "public",

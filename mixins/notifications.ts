@@ -1,5 +1,5 @@
 // The doorbell port: rings say that a command waits. Losing one costs time, never work.
-import type { Ring } from "../schemas/decider.ts";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
 
 /** A ring that reached this worker. */
@@ -28,7 +28,10 @@ export interface DoorbellCounters {
 
 export interface Doorbell {
   readonly counters: DoorbellCounters;
-  ring(ring: Ring): void;
+  /** To one worker, or to whoever has room; one that does not attend hears nothing. */
+  ring(ring: Ring, to?: string): void;
+  /** From here on rings that name this worker come to it too. */
+  attend(workerId: string): Promise<void>;
   /** Rings of a class that wait now, up to `max`: at once, and perhaps none. */
   look(pull: Pull): Promise<Rung[]>;
   /**
@@ -38,6 +41,8 @@ export interface Doorbell {
   fetch(pull: Pull, signal: AbortSignal): Promise<Rung[]>;
   /** Rings of a class known to wait for a slot. */
   waiting(workClass: WorkClass): number;
+  /** Of those, the ones that go before others. */
+  urgent(workClass: WorkClass): number;
   /** false while rings reach nobody. */
   connected(): boolean;
   /** Aborts when the connection of this moment is lost; aborted while there is none. */
@@ -73,6 +78,8 @@ export function createLocalDoorbell(): Doorbell {
   return {
     counters,
     waiting: workClass => lanes[workClass].size(),
+    urgent: workClass => lanes[workClass].urgent(),
+    attend: () => Promise.resolve(),
     connected: () => true,
     lost: () => never,
     unanswered: () => undefined,
@@ -101,15 +108,17 @@ export function createLocalDoorbell(): Doorbell {
   };
 }
 
-/** Rings of one class, in the order in which they came. */
+/** Rings of one class, in the order in which they came, the urgent ones first. */
 function createLane() {
-  const waiting = new Map<string, Ring>();
+  const urgent = new Map<string, Ring>();
+  const others = new Map<string, Ring>();
+  const size = () => urgent.size + others.size;
   const callers = new Set<() => void>();
 
   /** false when there is no room for another one. */
   function put(ring: Ring): boolean {
-    if (waiting.size >= RINGS_MAX) return false;
-    waiting.set(`${ring.command_id}:${ring.delivery}`, ring);
+    if (size() >= RINGS_MAX) return false;
+    (isUrgent(ring) ? urgent : others).set(`${ring.command_id}:${ring.delivery}`, ring);
     const [caller] = callers;
     caller?.();
     return true;
@@ -117,13 +126,16 @@ function createLane() {
 
   return {
     put,
-    size: () => waiting.size,
+    size,
+    urgent: () => urgent.size,
     take(max: number): Rung[] {
       const rings: Rung[] = [];
-      for (const [key, ring] of waiting) {
-        if (rings.length >= max) break;
-        waiting.delete(key);
-        rings.push({ ...ring, ack: () => undefined, giveBack: () => void put(ring) });
+      for (const waiting of [urgent, others]) {
+        for (const [key, ring] of waiting) {
+          if (rings.length >= max) return rings;
+          waiting.delete(key);
+          rings.push({ ...ring, ack: () => undefined, giveBack: () => void put(ring) });
+        }
       }
       return rings;
     },
@@ -138,5 +150,25 @@ function createLane() {
         callers.add(finish);
         signal.addEventListener("abort", finish, { once: true });
       }),
+  };
+}
+
+/** Of a worker that NATS does not reach: it asks the servers, over HTTP, what waits. */
+export function createSilentDoorbell(): Doorbell {
+  const counters = { rung: 0, lost: 0, malformed: 0, given_up: 0 };
+  const lost = AbortSignal.abort();
+  return {
+    counters,
+    ring: () => void (counters.lost += 1),
+    attend: () => Promise.resolve(),
+    look: () => Promise.resolve([]),
+    fetch: () => Promise.resolve([]),
+    waiting: () => 0,
+    urgent: () => 0,
+    connected: () => false,
+    lost: () => lost,
+    // Asked where no server has answered.
+    unanswered: () => "no server answers over HTTP",
+    lanes: () => Promise.resolve([]),
   };
 }

@@ -3,6 +3,7 @@
 import type { Ring } from "../schemas/decider.ts";
 import { COMMAND_TERMINALS, type StoredEvent } from "../schemas/events.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
+import { serves } from "../schemas/needs.ts";
 import type { Clock } from "./clock.ts";
 
 /** Commands remembered at most; the oldest go first, and are rung again from their streams. */
@@ -12,12 +13,21 @@ const TOLD_MS = 2_000;
 
 export interface Offers {
   add(ring: Ring): void;
+  /** Nobody has claimed it yet, as far as is known here. */
+  has(commandId: string): boolean;
   /** Forgets what these events say is claimed or over. */
   settle(events: readonly StoredEvent[]): void;
   /** Up to `max` of a class that have waited so long, the longest waiting first. */
-  take(max: number, waitedMs: number, workClass?: WorkClass): Ring[];
+  take(max: number, waitedMs: number, asker?: Asker): Ring[];
   /** Resolves at the next `add`, or after `ms`. */
   next(ms: number): Promise<void>;
+}
+
+/** Who asks what waits; without limits, for anything. */
+export interface Asker {
+  workClass?: WorkClass | undefined;
+  /** What it offers (`schemas/needs.ts`). */
+  words?: readonly string[] | undefined;
 }
 
 interface Offer {
@@ -57,13 +67,15 @@ export function createOffers(clock: Clock): Offers {
         }
       }
     },
-    take(max, waitedMs, workClass) {
+    has: commandId => offers.has(commandId),
+    take(max, waitedMs, { workClass, words } = {}) {
       const now = clock.now();
       const rings: Ring[] = [];
       for (const offer of offers.values()) {
         if (rings.length >= max || now - offer.since < waitedMs) break;
         if (now - offer.toldAt < TOLD_MS) continue;
         if (workClass && classOf(offer.ring.kind) !== workClass) continue;
+        if (words && !serves(words, offer.ring.requires)) continue;
         offer.toldAt = now;
         rings.push(offer.ring);
       }

@@ -38,7 +38,7 @@ export class Outbox<State> {
       const before = this.#sent.get(effect.key);
       const due = before === undefined || (woken && before <= repeatBefore);
       sent.set(effect.key, due ? now : before);
-      if (due && !this.#acked.has(effect.key)) this.#send(effect);
+      if (due && !this.#acked.has(effect.key)) this.#send(effect, before !== undefined);
     }
     this.#sent = sent;
     for (const key of this.#acked) if (!sent.has(key)) this.#acked.delete(key);
@@ -57,8 +57,8 @@ export class Outbox<State> {
     this.#acked = new Set();
   }
 
-  #send(effect: Effect): void {
-    if (effect.kind === "ring") return this.#ports.ring(effect.ring);
+  #send(effect: Effect, again: boolean): void {
+    if (effect.kind === "ring") return this.#ports.ring(effect.ring, again);
     this.#ports.deliver(effect.to, effect.input).then(
       () => this.#take(effect.key),
       (error: unknown) => {

@@ -1,6 +1,7 @@
 // What every process says of itself, and of the parts that its services share.
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { PostgresStore } from "./event-store.ts";
+import type { Ingest } from "./ingest.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Doorbell } from "./notifications.ts";
 import type { Database } from "./postgres/index.ts";
@@ -73,10 +74,12 @@ interface Shared {
   database: Database;
   store: PostgresStore;
   doorbell: Doorbell;
+  ingest: Ingest;
 }
 
 /** The store, its connections, and the doorbell. */
-export function countShared(metrics: Metrics, { database, store, doorbell }: Shared): void {
+export function countShared(metrics: Metrics, shared: Shared): void {
+  const { database, store, doorbell, ingest } = shared;
   const { counters } = store;
   const counted = [
     ["noetl_append_statements_total", "Grouped appends sent to Postgres", "statements"],
@@ -114,6 +117,14 @@ export function countShared(metrics: Metrics, { database, store, doorbell }: Sha
     kept(PARKED_KEPT_MS, () => countParked(database, PARKED_MAX)),
   );
   countDoorbell(metrics, doorbell);
+  metrics.gauge(
+    { name: "noetl_ingest_outcomes", help: "Outcomes of workers that are being decided" },
+    () => ingest.held,
+  );
+  metrics.counter(
+    { name: "noetl_ingest_refused_total", help: "Times that a worker was told to come later" },
+    () => ingest.refused,
+  );
 }
 
 function countDoorbell(metrics: Metrics, doorbell: Doorbell): void {

@@ -3,7 +3,11 @@ import type { StoredEvent } from "../schemas/events.ts";
 import type { Settings } from "../schemas/env.ts";
 import { createIds, type IdSource } from "../schemas/ids.ts";
 import { createClock, type Clock } from "./clock.ts";
+import { createCapacityRegistry, type CapacityRegistry } from "./capacity.ts";
+import { createDispatch, type Dispatch, type DispatchPorts } from "./dispatch.ts";
 import { createEventStore, type EventStore } from "./event-store.ts";
+import type { NatsPort } from "./jetstream.ts";
+import { createIngest, type Ingest } from "./ingest.ts";
 import { createLocalDoorbell, type Doorbell } from "./notifications.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createLimiter, countTurns } from "./rate-limit/shared.ts";
@@ -30,9 +34,15 @@ export interface Runtime {
   workers: WorkerRows;
   clock: Clock;
   ids: IdSource;
-  /** Rings that it is given are remembered in `offers` until their commands are claimed. */
   doorbell: Doorbell;
+  /** The way of rings to the doorbell; `offers` remembers them until their commands are claimed. */
+  dispatch: Dispatch;
+  capacity: CapacityRegistry;
   offers: Offers;
+  /** Bounds the outcomes that are decided here at a time. */
+  ingest: Ingest;
+  /** Absent where everything is in one process. */
+  nats?: NatsPort;
   results: ResultStore;
   values: ValueStore;
   feed: Feed<StoredEvent[]>;
@@ -67,6 +77,7 @@ export interface RuntimeOptions {
   database: Database;
   results: ResultStore;
   doorbell?: Doorbell;
+  nats?: NatsPort;
 }
 
 /** Builds the shared parts over an already migrated database. */
@@ -78,12 +89,15 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   const offers = createOffers(clock);
   const feed = createFeed<StoredEvent[]>();
   feed.subscribe(events => offers.settle(events));
-  const doorbell = offering(options.doorbell ?? createLocalDoorbell(), offers);
+  const doorbell = options.doorbell ?? createLocalDoorbell();
+  const dispatching = dispatchOf(options, { doorbell, offers, clock });
+  feed.subscribe(events => dispatching.dispatch.settle(events));
   const metrics = createMetrics();
   const limiter = createLimiter(options);
   countTurns(metrics, limiter);
   countProcess(metrics, options.nodeId);
-  countShared(metrics, { database: options.database, store, doorbell });
+  const ingest = createIngest(options.settings.events.ingestMax);
+  countShared(metrics, { database: options.database, store, doorbell, ingest });
   return {
     ...options,
     clock,
@@ -94,27 +108,24 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
     limiter,
     ids: createIds(node, () => clock.now()),
     doorbell,
+    ...dispatching,
     offers,
+    ingest,
     values: createValues({ ...valuesOf(options.database), results: options.results }),
     feed,
     shown: createFeed(),
   };
 }
 
-/** A doorbell whose rings are also remembered, for workers that it does not reach. */
-function offering(doorbell: Doorbell, offers: Offers): Doorbell {
-  return {
-    counters: doorbell.counters,
-    ring(ring) {
-      offers.add(ring);
-      doorbell.ring(ring);
-    },
-    look: pull => doorbell.look(pull),
-    fetch: (pull, signal) => doorbell.fetch(pull, signal),
-    waiting: workClass => doorbell.waiting(workClass),
-    connected: () => doorbell.connected(),
-    lost: () => doorbell.lost(),
-    unanswered: workClass => doorbell.unanswered(workClass),
-    lanes: () => doorbell.lanes(),
-  };
+/** The way of rings of a process; with its NATS, by name first. */
+export function dispatchOf(
+  { settings, nats }: Pick<RuntimeOptions, "settings" | "nats">,
+  ports: Pick<DispatchPorts, "doorbell" | "offers" | "clock">,
+): Pick<Runtime, "dispatch" | "capacity"> {
+  const { patienceMs } = settings.dispatch;
+  const capacity = createCapacityRegistry(ports.clock);
+  // In one process there is one worker.
+  const isTargeted = settings.dispatch.isTargeted && nats !== undefined;
+  const dispatch = createDispatch({ ...ports, registry: capacity, isTargeted, patienceMs });
+  return { dispatch, capacity };
 }

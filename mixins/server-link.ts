@@ -5,11 +5,13 @@ import type { ActorKind, Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { errorType, Unavailable } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
-import type { ClaimBatch, OutcomeRequest, ReleaseRequest, Reply } from "./actor-service.ts";
+import type { ClaimBatch, OutcomeRequest, ReleaseRequest } from "./actor-service.ts";
+import type { EventSender } from "./event-sender.ts";
 import type { Doorbell, Pull } from "./notifications.ts";
 import { callOwner, hostsOf, isUnreachable } from "./routing.ts";
 import { createServerClient, type ServerClient } from "./server-client.ts";
 import { unlessLost } from "./unless-lost.ts";
+import { eventOf, type Granted } from "./worker-events.ts";
 
 /** An owner that does not answer is asked again: a claim and a release take no longer. */
 const CLAIM_MS = 20_000;
@@ -21,25 +23,31 @@ const ASK_MS = 2_000;
 /** One long poll over HTTP. */
 const POLL_MS = 5_000;
 
-export type Granted = Reply<{ grant?: Grant }>;
-
 export interface LinkOptions {
   broker: ServiceBroker;
   http: Settings["http"];
   /** While NATS is away HTTP is tried first, and what waits for an answer over it waits no more. */
   doorbell: Pick<Doorbell, "connected" | "lost">;
+  /** What the worker can run (`schemas/needs.ts`); it is told of everything when absent. */
+  offers?: () => string[];
+  /** How outcomes go; by calls when absent. */
+  events?: { transport: Settings["events"]["transport"]; sender: EventSender | undefined };
 }
 
 /** The way of one process; `close` gives its connections back. */
 export class ServerLink {
   readonly #broker: ServiceBroker;
   readonly #doorbell: LinkOptions["doorbell"];
+  readonly #events: NonNullable<LinkOptions["events"]>;
   readonly #clients: ServerClient[];
   #isHeardOverHttp = false;
+  readonly #offers: LinkOptions["offers"];
 
-  constructor({ broker, http, doorbell }: LinkOptions) {
+  constructor({ broker, http, doorbell, events, offers }: LinkOptions) {
     this.#broker = broker;
     this.#doorbell = doorbell;
+    this.#offers = offers;
+    this.#events = events ?? { transport: "call", sender: undefined };
     const urls = (http.serverUrl ?? "").split(",").map(url => url.trim());
     const { apiKey, clientTimeoutMs: timeoutMs } = http;
     this.#clients = urls
@@ -54,11 +62,22 @@ export class ServerLink {
     );
   }
 
-  report(actor: ActorKind, outcomes: OutcomeRequest[]): Promise<Granted[]> {
-    return this.#either(
-      () => this.#owner(actor, "report", outcomes, { outcomes }, REPORT_MS),
-      client => reportOverHttp(client, outcomes),
-    );
+  /** By the transport that is configured; where that reaches nobody, by calls, and by HTTP. */
+  async report(actor: ActorKind, outcomes: OutcomeRequest[]): Promise<Granted[]> {
+    const { transport, sender } = this.#events;
+    const called = (some: OutcomeRequest[]) =>
+      this.#either(
+        () => this.#owner(actor, "report", some, { outcomes: some }, REPORT_MS),
+        client => reportOverHttp(client, some),
+      );
+    if (transport === "nats" && sender?.isUp()) return sender.report(outcomes, called);
+    if (transport !== "http" || this.#clients.length === 0) return called(outcomes);
+    try {
+      return await this.#firstReachable(client => reportOverHttp(client, outcomes));
+    } catch (error) {
+      if (errorType(error) !== "UNAVAILABLE" || !this.#doorbell.connected()) throw error;
+      return called(outcomes);
+    }
   }
 
   async release(actor: ActorKind, release: ReleaseRequest): Promise<void> {
@@ -71,13 +90,13 @@ export class ServerLink {
 
   /**
    * What the servers know to wait for a worker, when the doorbell is silent. Over HTTP it waits for
-   * a while, until `signal` aborts, else it answers at once; never throws.
+   * `waitMs`, until `signal` aborts, else it answers at once; never throws.
    */
-  async waiting(pull: Pull, signal: AbortSignal): Promise<Ring[]> {
+  async waiting(pull: Pull, signal: AbortSignal, waitMs = POLL_MS): Promise<Ring[]> {
     if (this.#doorbell.connected()) {
       return unlessLost(this.#askNodes(pull), this.#doorbell.lost()).catch(() => []);
     }
-    return this.#clients.length > 0 ? this.#askHttp(pull, signal) : [];
+    return this.#clients.length > 0 ? this.#askHttp(pull, signal, waitMs) : [];
   }
 
   /** A server answered over HTTP when it was asked last what waits. */
@@ -145,7 +164,7 @@ export class ServerLink {
       this.#broker
         .call<{ rings: Ring[] }, object>(
           "commands.waiting",
-          { max, work_class },
+          { max, work_class, ...this.#words() },
           { ...options, nodeID },
         )
         .then(({ rings }) => rings)
@@ -154,10 +173,14 @@ export class ServerLink {
     return (await Promise.all(answers)).flat().slice(0, max);
   }
 
+  #words(): { words?: string } {
+    return this.#offers ? { words: this.#offers().join(",") } : {};
+  }
+
   /** Of the first server that knows of something; the others tell theirs again. */
-  async #askHttp({ max, work_class }: Pull, signal: AbortSignal): Promise<Ring[]> {
-    const params = { max, work_class, wait_ms: POLL_MS };
-    const options = { timeoutMs: POLL_MS + ASK_MS, signal };
+  async #askHttp({ max, work_class }: Pull, signal: AbortSignal, wait_ms: number): Promise<Ring[]> {
+    const params = { max, work_class, wait_ms, ...this.#words() };
+    const options = { timeoutMs: wait_ms + ASK_MS, signal };
     let isHeard = false;
     const answers = this.#clients.map(async client => {
       const { rings } = await client.call<{ rings: Ring[] }>("commands.waiting", params, options);
@@ -192,10 +215,7 @@ async function reportOverHttp(
   client: ServerClient,
   outcomes: OutcomeRequest[],
 ): Promise<Granted[]> {
-  const events = outcomes.map(({ execution_id: _in, ...outcome }) => ({
-    event_type: outcome.result.status === "ok" ? "command.completed" : "command.failed",
-    ...outcome,
-  }));
+  const events = outcomes.map(eventOf);
   const options = { timeoutMs: REPORT_MS };
   const answer = await client.call<{ results: Granted[] }>("commands.report", { events }, options);
   return answer.results;

@@ -11,6 +11,7 @@ import { frameReport } from "./frame-report.ts";
 import type { FrozenScope } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { LoopReport } from "./loop-report.ts";
+import { OFFERS_MAX } from "./needs.ts";
 import { checked, id } from "./requests.ts";
 import { WORK_CLASSES } from "./work-class.ts";
 
@@ -57,7 +58,13 @@ const outcome = {
   stats: z.object({ task_runs: number, retries: number, duration_ms: number }).optional(),
   frame: z.object(frameReport(json)).optional(),
   give_back: z.object({ error: toolError, index: count.optional() }).optional(),
-  next: z.object({ ...claimant, only: z.enum(WORK_CLASSES).optional() }).optional(),
+  next: z
+    .object({
+      ...claimant,
+      only: z.enum(WORK_CLASSES).optional(),
+      offers: z.array(name).max(OFFERS_MAX).optional(),
+    })
+    .optional(),
 } satisfies Fields<OutcomeInput>;
 export const outcomeEntry = z.object({ ...ofStream, ...outcome });
 

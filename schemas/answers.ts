@@ -84,10 +84,30 @@ const worker = z.object({
     .describe("lost: it said nothing for longer than a lease; unready: its pulls bring nothing"),
   reason: z.string().optional().describe("Why it is unready"),
   seen_at: time,
-  capacity: z.object({ slots: z.int(), free: z.int() }).nullable(),
+  capacity: z
+    .object({
+      slots: z.int(),
+      free: z.int(),
+      free_db: z.int().optional().describe("Of the free ones, those for work on databases"),
+      capabilities: z.array(z.string()),
+      labels: z.array(z.string()),
+    })
+    .nullable(),
   in_flight: z.int().nullable().describe("Items that ran when it was last seen"),
 });
-const workerList = named("WorkerList", z.object({ workers: z.array(worker) }));
+const unserved = z.object({
+  execution_id: id,
+  step: z.string(),
+  requires: z.array(z.string()),
+  seen_at: time,
+});
+const workerList = named(
+  "WorkerList",
+  z.object({
+    workers: z.array(worker),
+    unserved: z.array(unserved).describe("Steps whose commands nobody can run, and what they need"),
+  }),
+);
 
 const ring = z.object({
   execution_id: id,
@@ -96,6 +116,7 @@ const ring = z.object({
   command_id: z.string(),
   step: z.string(),
   kind: z.string(),
+  requires: z.array(z.string()).optional().describe("What the worker must offer"),
   delivery: z.int(),
   deaths: z.int().optional(),
 });
@@ -142,6 +163,7 @@ const reply = named(
     reason: z.string().optional(),
     message: z.string().optional(),
     error: z.string().optional(),
+    retry_after_ms: z.int().optional().describe("failed for want of room: not before this"),
     grant: grant.optional().describe("The next command, when the outcome asked for one"),
     over: z.array(z.string()).optional().describe("To a heartbeat: commands it named that ended"),
   }),

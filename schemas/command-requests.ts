@@ -3,12 +3,15 @@ import { z } from "zod";
 import { outcomeResult, resultReference, toolError } from "./events.ts";
 import { frameReport } from "./frame-report.ts";
 import { LIMITS, id } from "./requests.ts";
+import { OFFERS_MAX } from "./needs.ts";
 import { WORK_CLASSES } from "./work-class.ts";
 
 /** Rings told in one answer, and outcomes taken in one batch. */
 export const RINGS_MAX = 1_000;
 export const BATCH_MAX = 500;
 const NAME_CHARS_MAX = 256;
+/** Of what a worker offers, in one text. */
+const WORDS_CHARS_MAX = 8_192;
 
 const name = (expected: string) =>
   z
@@ -33,6 +36,8 @@ const nextClaim = z.strictObject({
   incarnation: name("the incarnation of the worker"),
   claim_id: name("a text that names this claim"),
   only: work_class,
+  /** What the worker offers: none of the commands that need more is handed to it. */
+  offers: z.array(z.string().max(NAME_CHARS_MAX)).max(OFFERS_MAX).optional(),
 });
 
 export const commandsWaiting = z.strictObject({
@@ -50,6 +55,12 @@ export const commandsWaiting = z.strictObject({
     .max(LIMITS.waitMaxMs, `milliseconds, at most ${LIMITS.waitMaxMs}`)
     .default(0),
   work_class,
+  /** What the asker offers, with commas; absent: it looks itself at what commands require. */
+  words: z
+    .string({ error: "words with commas" })
+    .max(WORDS_CHARS_MAX, `at most ${WORDS_CHARS_MAX} characters`)
+    .transform(text => text.split(",").filter(word => word !== ""))
+    .optional(),
 });
 
 /** A value that the grant of a command names, as `scope_ref`, `collection_ref` or a mark does. */

@@ -8,7 +8,8 @@ import type { EventOf, NewEvent, OutcomeResult, ResultReference } from "./events
 import type { CursorRound } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
 import type { Effect, HeldCommand, Ring } from "./decider.ts";
-import { classOf, type WorkClass } from "./work-class.ts";
+import { needing } from "./needs.ts";
+import type { WorkClass } from "./work-class.ts";
 
 export interface Command {
   command_id: string;
@@ -22,6 +23,8 @@ export interface Command {
   cursor?: CursorRound;
   /** Tool kind that decides where it may run. */
   kind: string;
+  /** What its worker must offer. */
+  requires?: string[];
   delivery: number;
   deaths: number;
   /** Since when nobody holds it; milliseconds since 1970. Absent in snapshots of an older build. */
@@ -68,6 +71,8 @@ export interface OutcomeInput {
 export interface NextClaim extends Omit<ClaimInput, "type" | "command_id"> {
   /** The slot takes only commands of this class: the other one is full. */
   only?: WorkClass;
+  /** What its worker offers (`schemas/needs.ts`). */
+  offers?: string[];
 }
 
 /** Why a command is given back; of a frame with the item, which the report has among the failed. */
@@ -159,29 +164,14 @@ function claimOf(
   };
 }
 
-/**
- * Facts of an outcome; the first command among them that its worker has room for is issued as held
- * by it, when it asks for the next.
- */
-export function handOff(events: NewEvent[], { next }: OutcomeInput): NewEvent[] {
-  if (!next) return events;
-  const { only, ...claim } = next;
-  const place = events.findIndex(
-    ({ event_type, meta }) =>
-      event_type === "command.issued" && (!only || classOf(meta.kind) === only),
-  );
-  const issued = events[place];
-  if (issued?.event_type !== "command.issued") return events;
-  return events.with(place, { ...issued, meta: { ...issued.meta, delivery: 1, ...claim } });
-}
-
 /** A command as it is issued: waiting, or held by the worker that it was handed to. */
 export function issuedAs(
   command: Omit<Command, "delivery" | "deaths" | "holder">,
-  { delivery, worker_id, incarnation, claim_id }: EventOf<"command.issued">["meta"],
+  meta: EventOf<"command.issued">["meta"],
   at: number,
 ): Command {
-  const fresh: Command = { ...command, delivery: 0, deaths: 0 };
+  const { delivery, worker_id, incarnation, claim_id } = meta;
+  const fresh: Command = { ...command, ...needing(meta.requires), delivery: 0, deaths: 0 };
   if (delivery === undefined || !worker_id || !incarnation || !claim_id) {
     return { ...fresh, waiting_since: at };
   }
@@ -289,11 +279,12 @@ export function* rings(
 ): Iterable<Effect> {
   for (const command of commands) {
     if (command.holder) continue;
-    const { command_id, step, kind, delivery, deaths } = command;
+    const { command_id, step, kind, requires, delivery, deaths } = command;
+    const more = { ...needing(requires), ...(deaths > 0 && { deaths }) };
     yield {
       kind: "ring",
       key: `ring:${command_id}:${delivery}`,
-      ring: { ...stream, command_id, step, kind, delivery, ...(deaths > 0 && { deaths }) },
+      ring: { ...stream, command_id, step, kind, ...more, delivery },
     };
   }
 }

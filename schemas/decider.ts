@@ -23,10 +23,20 @@ export interface Ring {
   step: string;
   /** Tool kind that decides where it may run. */
   kind: string;
+  /** What its worker must offer (`schemas/needs.ts`). */
+  requires?: string[];
   /** Claims this command had before; with the command id it names one ring. */
   delivery: number;
   /** Of those claims, the ones that ended by the worker's death; absent when none did. */
   deaths?: number;
+}
+
+/**
+ * A step of an execution goes before the items of loops: those are many, and of each loop a whole
+ * window may wait.
+ */
+export function isUrgent({ actor }: Pick<Ring, "actor">): boolean {
+  return actor === "executions";
 }
 
 /** The services whose streams have commands. */

@@ -225,7 +225,7 @@ function unknownVariables(env: Environment): string[] {
 /** Values that are fine alone and wrong together. */
 function contradictions(settings: SettingValues): Issue[] {
   const { worker, command, postgresTool, nats, httpTool, http, starts } = settings;
-  const { pythonTool, prefetch } = settings;
+  const { pythonTool, events, prefetch } = settings;
   const rules: [boolean, string, string][] = [
     [
       worker.maxInflightDb < worker.maxInflight || worker.maxInflight === 1,
@@ -273,9 +273,9 @@ function contradictions(settings: SettingValues): Issue[] {
       "no variables of the runtime: they hold its secrets",
     ],
     [
-      nats.eventTransport === "http" || nats.url !== undefined,
+      events.transport !== "nats" || nats.url !== undefined,
       "NOETL_EVENT_TRANSPORT",
-      "http, or nats together with NATS_URL",
+      "call or http, or nats together with NATS_URL",
     ],
     ...gateRules(prefetch),
     [http.host !== "", "NOETL_HOST", "an address"],

@@ -155,6 +155,8 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     ...ofShard,
     ...ofFrame,
     kind: z.string(),
+    /** What the worker must offer that runs it (`schemas/needs.ts`). */
+    requires: z.array(z.string()).optional(),
     enter: z.boolean().optional(),
     /** Handed to the worker whose outcome let it in: this row is its first claim too. */
     ...z.object(claim).partial().shape,

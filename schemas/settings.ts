@@ -1,5 +1,7 @@
 /** Every setting of the runtime: one row each, grouped by who reads it. `env.ts` fills it in. */
 import { AUTH_MODES } from "./access.ts";
+import { DISPATCH_SETTINGS } from "./dispatch-settings.ts";
+import { EVENT_SETTINGS } from "./event-settings.ts";
 import {
   ACTION_LIMIT_SETTINGS,
   HTTP_LIMIT_SETTINGS,
@@ -64,18 +66,11 @@ export const SETTINGS = {
     ),
     cache: flag("NOETL_CACHE", true, "Keep answers that last in a NATS KV bucket, for all nodes"),
     cacheBucket: text("NATS_CACHE_BUCKET", "NOETL_CACHE", "Its name, before that of the namespace"),
-    eventTransport: choice(
-      "NOETL_EVENT_TRANSPORT",
-      "http",
-      ["http", "nats"],
-      "How workers report outcomes: http is the Moleculer call or HTTP, nats is JetStream",
-    ),
-    eventSubjectPrefix: text(
-      "NOETL_EVENT_NATS_SUBJECT_PREFIX",
-      "noetl.events",
-      "With nats reports",
-    ),
   },
+  /** Workers' events on their way to their owners. */
+  events: EVENT_SETTINGS,
+  /** What a worker offers, and how servers choose among workers. */
+  dispatch: DISPATCH_SETTINGS,
   /** The front door. */
   http: {
     host: text("NOETL_HOST", "127.0.0.1", "Address the API listens on"),

@@ -1,5 +1,6 @@
 /** The grammar of a playbook as zod schemas, one per map; what is nested has its own reader. */
 import { z } from "zod";
+import { readRequires } from "../needs.ts";
 import { KNOWN_KINDS } from "../tool.ts";
 import { durationMs } from "./duration.ts";
 import { hasTemplate } from "./template.ts";
@@ -43,6 +44,10 @@ const amount = only<number | string>(
 const duration = only<number | string>(
   'a duration like "500ms", "30s", "5m", "1h", or a number of seconds',
   value => durationMs(value) !== undefined,
+);
+const requirement = only<unknown>(
+  "a list of capabilities such as [gpu], or {capabilities: [gpu], labels: {zone: eu}}",
+  value => readRequires(value) !== undefined,
 );
 const name = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const identifier = only<string>(
@@ -143,6 +148,7 @@ export const stepSpecGrammar = z.object({
   policy: map.nullish(),
   loop_mode: loopMode,
   fanout: map.nullish(),
+  requires: requirement.nullish(),
 });
 
 export const stepPolicyGrammar = z.object({

@@ -13,6 +13,7 @@ import { fits, isObject, type Json, type JsonObject } from "../json.ts";
 import { partsOf } from "./kept-roots.ts";
 import { planCursor, type CursorPlan } from "./cursor-plan.ts";
 import { NO_SHARDS, planFanout, type FanoutPlan } from "./fanout-plan.ts";
+import { needing, needsOf } from "../needs.ts";
 import { LoopError, mayFailOf, wholeNumber } from "./loop-numbers.ts";
 import type { Loop, Step } from "./model.ts";
 import { renderValue } from "./render.ts";
@@ -32,6 +33,8 @@ export interface LoopPlan {
   iterator: string;
   /** Tool kind of the iterations' commands. */
   kind: string;
+  /** What their workers must offer. */
+  requires?: string[];
   /** Iterations that may fail without failing the loop. */
   tolerance: number;
   /** Items one command may carry; absent: each is a command of its own. */
@@ -126,7 +129,8 @@ function planOf(
   sizes: Pick<LoopPlan, "size" | "window" | "tolerance">,
 ): LoopPlan {
   const { mode, iterator } = loop;
-  return { ...sizes, mode, iterator, kind: mode === "cursor" ? CLAIM_KIND : commandKind(step) };
+  const kind = mode === "cursor" ? CLAIM_KIND : commandKind(step);
+  return { ...sizes, mode, iterator, kind, ...needing(needsOf(step)) };
 }
 
 function collected(step: Step, loop: Loop, size: number, templates: Scope): LoopPlan {

@@ -38,6 +38,8 @@ export interface Step {
   queueTimeoutMs?: number;
   attemptTimeoutMs?: number;
   failureMode: "fail_fast" | "best_effort";
+  /** What its worker must offer, beside what its tools need (`schemas/needs.ts`). */
+  requires?: string[];
   loop?: Loop;
   /** Step-level input, merged under each task's input (task keys win). */
   input: Record<string, unknown>;

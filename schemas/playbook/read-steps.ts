@@ -14,6 +14,7 @@ import { readSet } from "./read-set.ts";
 import { readTools } from "./read-tools.ts";
 import { originKey, rulesPath } from "./reading.ts";
 import type { Reading } from "./reading.ts";
+import { readRequires } from "../needs.ts";
 import type { Path } from "./source.ts";
 
 /** Steps by name, in file order. */
@@ -67,6 +68,7 @@ function readStep(reading: Reading, path: Path, raw: unknown): Step | undefined 
     ...(spec.timeoutMs !== undefined && { timeoutMs: spec.timeoutMs }),
     ...spec.limits,
     failureMode: spec.failureMode,
+    ...(spec.requires && { requires: spec.requires }),
     ...(loop && { loop }),
     input: fields.input ?? {},
     tasks,
@@ -117,6 +119,7 @@ interface StepSpec extends StepLoopSpec {
   timeoutMs: number | undefined;
   limits: Pick<Step, "queueTimeoutMs" | "attemptTimeoutMs">;
   failureMode: Step["failureMode"];
+  requires: string[] | undefined;
 }
 
 function readStepSpec(
@@ -137,6 +140,7 @@ function readStepSpec(
     timeoutMs: durationMs(spec.timeout),
     limits: limitsOf(spec),
     failureMode: failure.mode ?? "fail_fast",
+    requires: readRequires(spec.requires),
     loopMode: spec.loop_mode,
     fanout: spec.fanout,
   };

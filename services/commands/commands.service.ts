@@ -1,6 +1,7 @@
 // Commands: the door for workers that the doorbell does not reach, and for workers of others. It
 // keeps no state and decides nothing: owners of streams do.
 import type { Context, Service, ServiceSchema } from "moleculer";
+import { EventIntake } from "../../mixins/event-intake.ts";
 import { findCommand } from "../../mixins/postgres/command.ts";
 import { REFERENCE_PREFIX } from "../../mixins/result-store/index.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
@@ -19,6 +20,7 @@ import { Rejected } from "../../schemas/errors.ts";
 import type { Json } from "../../schemas/json.ts";
 import { validated } from "../../schemas/requests.ts";
 import { claimCommand } from "./claim.ts";
+import { takeMessages, type IntakeCounters } from "./intake.ts";
 import { reportEvents, reportOne } from "./report.ts";
 
 /** A ring that found nobody within this is told to whoever asks. */
@@ -28,6 +30,7 @@ const LOOK_MS = 100;
 
 /** The service `commands` over a process's runtime. */
 export default function commandsService(runtime: Runtime): ServiceSchema {
+  let intake: EventIntake | undefined;
   return {
     name: "commands",
     actions: {
@@ -63,17 +66,44 @@ export default function commandsService(runtime: Runtime): ServiceSchema {
         }),
       },
     },
+    created(this: Service) {
+      intake = intakeOf(runtime, this);
+    },
+    started: () => Promise.resolve(intake?.start()),
+    stopped: () => Promise.resolve(intake?.stop()),
   } as ServiceSchema;
+}
+
+/** Takes what workers say over JetStream, where there is one. */
+function intakeOf(runtime: Runtime, { broker, logger }: Service): EventIntake | undefined {
+  const { nats, settings, metrics } = runtime;
+  if (!nats) return undefined;
+  const counters: IntakeCounters = { taken: 0, again: 0, malformed: 0 };
+  const taker = new EventIntake({
+    nats,
+    settings,
+    take: messages => takeMessages({ runtime, broker, nats }, counters, messages),
+    warn: (error, what) => logger.warn({ err: error }, what),
+  });
+  metrics.counter(
+    { name: "noetl_event_messages_total", help: "Messages of the stream of workers' events" },
+    () => Object.entries(counters).map(([end, value]) => ({ labels: { end }, value })),
+  );
+  metrics.gauge(
+    { name: "noetl_event_messages_held", help: "Messages taken from it and not settled yet" },
+    () => taker.held,
+  );
+  return taker;
 }
 
 /** While rings reach nobody (NATS is away) all that wait are told, else the overlooked ones. */
 async function waiting(
   { offers, doorbell, clock }: Runtime,
-  { max, wait_ms, work_class }: CommandsWaiting,
+  { max, wait_ms, work_class: workClass, words }: CommandsWaiting,
 ): Promise<{ rings: Ring[] }> {
   const until = clock.now() + wait_ms;
   for (;;) {
-    const rings = offers.take(max, doorbell.connected() ? SILENT_MS : 0, work_class);
+    const rings = offers.take(max, doorbell.connected() ? SILENT_MS : 0, { workClass, words });
     const left = until - clock.now();
     if (rings.length > 0 || left <= 0) return { rings };
     await offers.next(Math.min(left, LOOK_MS));

@@ -1,13 +1,19 @@
 // Events of workers at the server's door: checked, sorted by stream, and put before their owners.
 // The key of an entry is its command and delivery: said twice, it is accepted once.
 import type { ServiceBroker } from "moleculer";
-import type { OutcomeRequest, ReleaseRequest, Reply } from "../../mixins/actor-service.ts";
+import {
+  failedReply,
+  type OutcomeRequest,
+  type ReleaseRequest,
+  type Reply,
+} from "../../mixins/actor-service.ts";
 import { findOver } from "../../mixins/postgres/command.ts";
 import { beat } from "../../mixins/postgres/runtime.ts";
-import { callOwner } from "../../mixins/routing.ts";
+import { jsonSize, MESSAGE_BYTES_MAX, splitBySize } from "../../mixins/json-size.ts";
+import { byOwner, callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
-import type { WorkerEvent } from "../../schemas/command-requests.ts";
-import { Rejected, Unavailable, errorType } from "../../schemas/errors.ts";
+import { BATCH_MAX, type WorkerEvent } from "../../schemas/command-requests.ts";
+import { Busy, Rejected, Unavailable, errorType } from "../../schemas/errors.ts";
 import { INLINE_RESULT_BYTES_MAX, type OutcomeResult } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import { fits } from "../../schemas/json.ts";
@@ -16,7 +22,7 @@ import { placeOf, type Place } from "./claim.ts";
 /** An owner waits this long for its database before it says that it cannot. */
 const REPORT_MS = 90_000;
 
-type Answered = Reply<{ grant?: Grant; over?: string[] }>;
+export type Answered = Reply<{ grant?: Grant; over?: string[] }>;
 type OutcomeEvent = Extract<WorkerEvent, { event_type: "command.completed" | "command.failed" }>;
 
 /** One reply an entry, in order; `refused` is final, `failed` may be sent again. */
@@ -30,14 +36,26 @@ export async function reportEvents(
   const open = letters.flatMap((letter, index) =>
     "reply" in letter ? [] : [{ ...letter, index }],
   );
-  // What is for one stream goes in one call, in the order it was said.
-  const groups = Map.groupBy(open, ({ verb, place }) => `${verb}:${place.stream_id}`);
-  const sent = [...groups.values()].map(async group => {
+  const sent = callsOf(broker, open).map(async group => {
     const replies = await send(broker, group);
     group.forEach(({ index }, at) => (results[index] = replies[at]));
   });
   await Promise.all(sent);
   return { results: results as Answered[] };
+}
+
+/** What is for one owner goes in one call, what is for one stream in the order it was said. */
+function callsOf<One extends Open>(broker: ServiceBroker, letters: One[]): One[][] {
+  const kinds = Map.groupBy(letters, ({ verb, place }) => `${verb}:${place.actor}`);
+  return [...kinds.values()].flatMap(group => {
+    const { actor } = (group[0] as One).place;
+    const addressed = group.map(letter => ({ letter, stream_id: letter.place.stream_id }));
+    return byOwner(broker, actor, addressed)
+      .map(owned => owned.map(one => one.letter))
+      .flatMap(owned =>
+        splitBySize(owned, MESSAGE_BYTES_MAX, BATCH_MAX, one => jsonSize(one.entry)),
+      );
+  });
 }
 
 /** As `reportEvents`, for one; a refusal is an error of its own. */
@@ -49,7 +67,10 @@ export async function reportOne(
   const [reply] = (await reportEvents(runtime, broker, [event])).results;
   if (!reply) throw new Unavailable("nobody answers");
   if (reply.status === "ok") return reply;
-  if (reply.status === "failed") throw new Unavailable(reply.error);
+  if (reply.status === "failed") {
+    const { error, retry_after_ms } = reply;
+    throw retry_after_ms ? new Busy(error, { retry_after_ms }) : new Unavailable(error);
+  }
   const { command_id, reason, message } = reply;
   throw new Rejected(message, 409, { reason, command_id });
 }
@@ -59,6 +80,7 @@ type Letter =
   | { reply: Answered }
   | { verb: "report"; place: Place; entry: OutcomeRequest }
   | { verb: "release"; place: Place; entry: ReleaseRequest };
+type Open = Exclude<Letter, { reply: Answered }>;
 
 async function addressed(runtime: Runtime, event: WorkerEvent): Promise<Letter> {
   const command_id = "command_id" in event ? event.command_id : "";
@@ -78,15 +100,12 @@ async function addressed(runtime: Runtime, event: WorkerEvent): Promise<Letter> 
 }
 
 function replyTo(command_id: string, error: unknown): Answered {
+  if (errorType(error) !== "REJECTED") return failedReply(command_id, error);
   const message = error instanceof Error ? error.message : String(error);
-  if (errorType(error) !== "REJECTED") return { command_id, status: "failed", error: message };
   return { command_id, status: "refused", reason: "unknown", message };
 }
 
-async function send(
-  broker: ServiceBroker,
-  letters: Exclude<Letter, { reply: Answered }>[],
-): Promise<Answered[]> {
+async function send(broker: ServiceBroker, letters: Open[]): Promise<Answered[]> {
   const [first] = letters;
   if (!first) return [];
   const { verb, place } = first;

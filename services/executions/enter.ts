@@ -3,6 +3,7 @@ import type { TurnContext } from "../../schemas/decider.ts";
 import type { NewEvent } from "../../schemas/events.ts";
 import { commandId } from "../../schemas/ids.ts";
 import type { JsonObject } from "../../schemas/json.ts";
+import { needing, needsOf } from "../../schemas/needs.ts";
 import { stepGraph } from "../../schemas/playbook/graph.ts";
 import type { Playbook, Step } from "../../schemas/playbook/model.ts";
 import { commandKind } from "../../schemas/playbook/step-reads.ts";
@@ -81,11 +82,12 @@ function enter(name: string, state: Running, playbook: Playbook, context: TurnCo
       },
     };
   }
+  const needs = needing(needsOf(step));
   const command_id = commandId({ execution_id: state.execution_id, ...meta, attempt: 1 });
   return {
     event_type: "command.issued",
     node_name: name,
-    meta: { command_id, ...meta, attempt: 1, kind: commandKind(step), enter: true },
+    meta: { command_id, ...meta, attempt: 1, ...needs, kind: commandKind(step), enter: true },
   };
 }
 

@@ -75,7 +75,7 @@ export default function executionsService(runtime: Runtime): ServiceSchema {
   return {
     name: "executions",
     actions: {
-      ...actorActions(() => host),
+      ...actorActions(() => host, runtime),
       ...questions(runtime),
       ...requests(runtime, () => host),
       /** A message of another actor, acknowledged by the answer. */

@@ -4,7 +4,6 @@ import {
   decideClaim,
   decideRelease,
   fenced,
-  handOff,
   heldBy,
   heldOf,
   paused,
@@ -13,6 +12,7 @@ import {
   type OutcomeInput,
   type ReleaseInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import { leaseDeadline } from "../../schemas/lease.ts";
 import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";

@@ -7,6 +7,7 @@ import { commandId } from "../../schemas/ids.ts";
 import { WORKER_LOST } from "../../schemas/lease.ts";
 import { dropped } from "../../schemas/loop-turns.ts";
 import { digestText, plus } from "../../schemas/loop-digest.ts";
+import { needing } from "../../schemas/needs.ts";
 import { toRanges } from "../../schemas/ranges.ts";
 import { backoffMs } from "../../schemas/backoff.ts";
 import { itemsOf, leftOf, limitsOf, type Retry, type Running, type Shard } from "./state.ts";
@@ -87,6 +88,7 @@ function issue(state: Running, shard: number, attempt: number): EventOf<"command
     node_name: step,
     meta: {
       ...{ command_id, step, activation, attempt, kind: plan.kind, loop_id },
+      ...needing(plan.requires),
       ...("frame" in items ? frame : items),
       ...ofShard(shard, attempt, state),
     },

@@ -3,7 +3,6 @@ import { readSets } from "../../schemas/accepted.ts";
 import {
   decideRelease,
   fenced,
-  handOff,
   heldBy,
   heldOf,
   releaseOf,
@@ -13,6 +12,7 @@ import {
 import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
 import { earliestProbe, givenBack, mayHandOver, probe } from "../../schemas/loop-parked.ts";
 import { pause, resume } from "../../schemas/loop-pause.ts";

@@ -1,6 +1,7 @@
 // Going on with a loop: the next iterations to issue, the terminal of one, and the one loop.done.
 import type { Command, OutcomeInput } from "../../schemas/command.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import { needing } from "../../schemas/needs.ts";
 import { commandId, type CommandName } from "../../schemas/ids.ts";
 import { digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
@@ -99,10 +100,11 @@ function issue(
   const { iter_index, frame, attempt } = item;
   const command_id = commandId({ execution_id, step, activation, ...item });
   const place = iter_index === undefined ? frame : { iter_index };
+  const work = { kind: plan.kind, ...needing(plan.requires) };
   return {
     event_type: "command.issued",
     node_name: step,
-    meta: { command_id, step, activation, attempt, kind: plan.kind, loop_id, ...place },
+    meta: { command_id, step, activation, attempt, ...work, loop_id, ...place },
   };
 }
 

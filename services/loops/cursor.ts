@@ -1,15 +1,16 @@
 // Loops over a cursor: slots that claim rows of a user's table until a claim gives none.
 import {
   fenced,
-  handOff,
   ofCommand,
   type Command,
   type FrameReport,
   type OutcomeInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent, OutcomeResult } from "../../schemas/events.ts";
+import { needing } from "../../schemas/needs.ts";
 import { commandId } from "../../schemas/ids.ts";
 import type { Json } from "../../schemas/json.ts";
 import { mayFail, type CursorPlan } from "../../schemas/playbook/cursor-plan.ts";
@@ -68,7 +69,8 @@ function issue(state: Claiming, place: number): NewEvent {
   const { execution_id, step, activation, loop_id, plan, cursor } = state;
   const { round, attempt } = cursor.slots[place] as Slot;
   const name = { execution_id, step, activation, cursor: { slot: place, round }, attempt };
-  const meta = { command_id: commandId(name), step, activation, attempt, kind: plan.kind };
+  const work = { kind: plan.kind, ...needing(plan.requires) };
+  const meta = { command_id: commandId(name), step, activation, attempt, ...work };
   return {
     event_type: "command.issued",
     node_name: step,

@@ -1,13 +1,13 @@
 // Frames: one command that carries several iterations; what a report settles, what a death leaves.
 import {
   fenced,
-  handOff,
   ofCommand,
   type Command,
   type FrameReport,
   type GiveBack,
   type OutcomeInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import type { TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { NewEvent } from "../../schemas/events.ts";

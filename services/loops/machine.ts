@@ -2,7 +2,6 @@
 import {
   decideRelease,
   fenced,
-  handOff,
   heldBy,
   heldOf,
   releaseOf,
@@ -10,6 +9,7 @@ import {
   type Command,
   type OutcomeInput,
 } from "../../schemas/command.ts";
+import { handOff } from "../../schemas/hand-over.ts";
 import { disowned, exhausted, expired, expiryOf, leaseDeadline } from "../../schemas/lease.ts";
 import type { Machine, TurnContext } from "../../schemas/decider.ts";
 import { Rejected } from "../../schemas/errors.ts";

@@ -7,7 +7,7 @@ import type { PipelineOutcome } from "./pipeline.ts";
 import { giveBackOf, runItem, writesOf, type OpenCommand } from "./run.ts";
 
 /** Quick items must not keep the event loop from beats and other commands. */
-const TURN_MS = 10;
+const TURN_MS = 3;
 
 /**
  * Runs a frame's items in order, and stops when more have failed than may. `flush` tells the owner,

@@ -26,7 +26,7 @@ export class Ledger {
   readonly caps: SlotCaps;
   readonly #taken: Record<WorkClass, number> = { general: 0, database: 0 };
   /** Of those, the ones that wait for work. */
-  #held = 0;
+  readonly #held: Record<WorkClass, number> = { general: 0, database: 0 };
   /** Who waits, the longest first: whoever gets a slot and wants another goes to the end. */
   readonly #waiters: Waiter[] = [];
   readonly #idle = new Set<Idle>();
@@ -50,7 +50,12 @@ export class Ledger {
 
   /** Slots that have work. */
   get busy(): number {
-    return this.#taken.general + this.#taken.database - this.#held;
+    return this.#taken.general - this.#held.general + this.databaseBusy;
+  }
+
+  /** Of those, the ones whose work is of the database class. */
+  get databaseBusy(): number {
+    return this.#taken.database - this.#held.database;
   }
 
   /** Waits for slots of a class, and takes all that are free then; 0 when `signal` aborts first. */
@@ -77,19 +82,19 @@ export class Ledger {
     });
   }
 
-  /** So many slots that were reserved have work now: who ends it gives them. */
-  use(count: number): void {
-    this.#held -= count;
+  /** So many slots that were reserved in a class have work now: who ends it gives them. */
+  use(workClass: WorkClass, count: number): void {
+    this.#held[workClass] -= count;
   }
 
   /** So many slots that were reserved are not needed. */
   unreserve(workClass: WorkClass, count: number): void {
-    this.#held -= count;
+    this.#held[workClass] -= count;
     this.give(workClass, count);
   }
 
   #hold(workClass: WorkClass, count: number): void {
-    this.#held += count;
+    this.#held[workClass] += count;
     this.take(workClass, count);
   }
 

@@ -1,8 +1,9 @@
 // Work on its way to a worker: asked for only when there is room, and never more than fits. Each
 // class is pulled by itself, so that one that is full never holds the other back.
 import type { Clock } from "../../mixins/clock.ts";
-import type { Doorbell, Rung } from "../../mixins/notifications.ts";
+import type { Doorbell, Pull, Rung } from "../../mixins/notifications.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
+import type { Ring } from "../../schemas/decider.ts";
 import { classOf, type WorkClass } from "../../schemas/work-class.ts";
 import type { Admission, CapacityGate } from "./gate/gate.ts";
 import type { Ledger } from "./ledger.ts";
@@ -85,7 +86,7 @@ class Hold {
   moveTo(workClass: WorkClass, count: number): boolean {
     if (!this.#ledger.move(this.workClass, workClass, count)) return false;
     this.#count -= count;
-    this.#ledger.use(count);
+    this.#ledger.use(this.workClass, count);
     this.#admission.use(count);
     return true;
   }
@@ -105,7 +106,8 @@ async function pullInto(
 ): Promise<number | undefined> {
   const { doorbell, ledger, isGated } = ports;
   const { workClass: work_class } = hold;
-  const there = await doorbell.look({ work_class, max: hold.count });
+  const pull = { work_class, max: hold.count };
+  const there = doorbell.connected() ? await doorbell.look(pull) : await asked(pull, ports, signal);
   if (doorbell.connected()) ports.pulled(work_class, doorbell.unanswered(work_class));
   if (there.length > 0) return admit(there, hold, ports, signal);
   const isHeard = doorbell.connected();
@@ -128,17 +130,27 @@ async function wait(
 ): Promise<Rung[]> {
   const rung = await doorbell.fetch({ work_class, max: 1 }, signal);
   if (rung.length > 0 || signal.aborted) return rung;
-  const asked = await link.waiting({ work_class, max: 1 }, signal);
+  const told = await link.waiting({ work_class, max: 1 }, signal);
   if (!signal.aborted) {
     const isOverHttp = !doorbell.connected() && link.isHeardOverHttp;
     const why = isOverHttp ? undefined : doorbell.unanswered(work_class);
     pulled(work_class, why);
     // Nobody is there to wait with: the next question would be asked at once.
-    if (asked.length === 0 && (why !== undefined || !doorbell.connected())) {
+    if (told.length === 0 && (why !== undefined || !doorbell.connected())) {
       await clock.sleep(QUIET_MS);
     }
   }
-  return asked.map(ring => ({ ...ring, ack: () => undefined, giveBack: () => undefined }));
+  return told.map(rungOf);
+}
+
+/** What the servers know to wait at this moment. */
+async function asked(pull: Pull, { link }: PullPorts, signal: AbortSignal): Promise<Rung[]> {
+  return (await link.waiting(pull, signal, 0)).map(rungOf);
+}
+
+/** Nobody acknowledges what a server told: it knows of the claim. */
+function rungOf(ring: Ring): Rung {
+  return { ...ring, ack: () => undefined, giveBack: () => undefined };
 }
 
 /** What came has a slot each. An older server rings database work where this one has no room. */

@@ -8,6 +8,7 @@ import { jsonSize, MESSAGE_BYTES_MAX, splitBySize } from "../../mixins/json-size
 import { byOwner } from "../../mixins/routing.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
+import { errorType } from "../../schemas/errors.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 
 export interface Outcome extends OutcomeRequest {
@@ -43,6 +44,13 @@ function unreportable(outcome: Outcome, message: string): Outcome {
 /** Outcomes of one call at most. */
 const BATCH_MAX = 500;
 const FAILURES_A_LINE = 20;
+
+/** When somebody who is full may be asked again; 0 for any other error. */
+function retryAfterMs(error: unknown): number {
+  if (errorType(error) !== "BUSY") return 0;
+  const { data } = error as { data?: { retry_after_ms?: unknown } };
+  return Number(data?.retry_after_ms ?? 0);
+}
 
 export interface ReporterCounters {
   reported: number;
@@ -102,10 +110,12 @@ export class Reporter {
   async #deliver(actor: ActorKind, batch: Entry[]): Promise<void> {
     const outcomes = batch.map(({ outcome: { actor: _actor, ...request } }) => request);
     let replies: Reply<{ grant?: Grant }>[] = [];
+    let pauseMs = 0;
     try {
       replies = await this.#link.report(actor, outcomes);
       this.#failures = 0;
     } catch (error) {
+      pauseMs = retryAfterMs(error);
       this.#failures += 1;
       if (this.#failures % FAILURES_A_LINE === 1)
         this.#broker.logger.warn({ err: error, actor }, "worker.report_later");
@@ -114,7 +124,8 @@ export class Reporter {
     if (again.length === 0) return;
     for (const entry of again) entry.tries += 1;
     const tries = Math.max(...again.map(entry => entry.tries));
-    await this.#clock.sleep(backoffMs(tries, 100, 5_000));
+    const said = replies.map(reply => (reply?.status === "failed" ? reply.retry_after_ms : 0) ?? 0);
+    await this.#clock.sleep(Math.max(pauseMs, ...said, backoffMs(tries, 100, 5_000)));
     this.#waiting.set(actor, [...(this.#waiting.get(actor) ?? []), ...again]);
     if (!this.#sending.has(actor)) void this.#send(actor);
   }

@@ -1,5 +1,6 @@
 // The worker's door: what owners and operators may ask it.
-import type { Context, Service, ServiceSchema } from "moleculer";
+import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
+import { EventSender } from "../../mixins/event-sender.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { ServerLink } from "../../mixins/server-link.ts";
 import { workerAbort, workerHolds } from "../../schemas/actor-requests.ts";
@@ -38,8 +39,7 @@ export default function workerService(runtime: Runtime): ServiceSchema {
       info: { visibility: "public", handler: () => worker.info() },
     },
     created(this: Service) {
-      const { settings, doorbell } = runtime;
-      link = new ServerLink({ broker: this.broker, http: settings.http, doorbell });
+      link = linkOf(runtime, this.broker, () => worker.offers);
       worker = new Worker(runtime, this, link);
       countWork(runtime.metrics, worker);
       countGates(runtime.metrics, worker.gates);
@@ -50,4 +50,13 @@ export default function workerService(runtime: Runtime): ServiceSchema {
       await link.close();
     },
   };
+}
+
+/** The way to the servers, with the transport of outcomes that the settings name. */
+function linkOf(runtime: Runtime, broker: ServiceBroker, offers: () => string[]): ServerLink {
+  const { settings, doorbell, nats, results } = runtime;
+  const { transport } = settings.events;
+  const sender = nats && new EventSender({ nats, settings, results });
+  const { http } = settings;
+  return new ServerLink({ broker, http, doorbell, offers, events: { transport, sender } });
 }

@@ -4,13 +4,16 @@ import type { Service } from "moleculer";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
-import { abandoned } from "../../schemas/command-failures.ts";
+import { offersOf } from "../../mixins/capacity.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
-import type { StoredEvent } from "../../schemas/events.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
+import type { WorkerCapacity } from "../../schemas/worker-capacity.ts";
+import { serves } from "../../schemas/needs.ts";
 import { WORK_CLASSES, type WorkClass } from "../../schemas/work-class.ts";
+import { announceCapacity, behindGates, capacityOf, type Announcer } from "./announce.ts";
 import { Beats } from "./beats.ts";
 import { Claims } from "./claims.ts";
+import { CommandAbandoned, Held } from "./held.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
 import { openGates, type Gates } from "./gate/open.ts";
 import { Ledger, reclass, type Slot } from "./ledger.ts";
@@ -20,6 +23,7 @@ import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
 import { HANDED_MAX, nextClaim } from "./next-claim.ts";
 import { LongWaits } from "./long-waits.ts";
+import { findOffers, type WorkerOffers } from "./offers.ts";
 import { Readiness } from "./readiness.ts";
 import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
@@ -28,8 +32,6 @@ import { Seclusion } from "./seclusion.ts";
 
 /** Pause after a run that found the world away. */
 const PAUSE_MS = 1_000;
-
-class CommandAbandoned extends Error {}
 
 /** A command in a slot of its class. */
 interface Work {
@@ -53,10 +55,11 @@ export class Worker {
   readonly #seclusion: Seclusion;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
-  /** Commands this worker claims, runs, or has still to report, each with what ends it. */
-  readonly #held = new Map<string, AbortController>();
+  readonly #held = new Held();
   readonly #beats: Beats;
   readonly #readiness: Readiness;
+  #offers: WorkerOffers = { capabilities: [], labels: [] };
+  #announcer: Announcer | undefined;
   #unwatch = () => {};
   #unsubscribe = () => {};
   #fetching: Promise<void> = Promise.resolve();
@@ -81,22 +84,33 @@ export class Worker {
     this.#beats = new Beats({
       ...{ runtime, me, gates: this.gates },
       told: () => this.#told(),
-      held: () => [...this.#held.keys()],
+      held: () => this.#held.ids,
       abort: ids => void this.abort(ids),
       failed: err => service.logger.warn({ err }, "worker.beat_failed"),
     });
   }
 
   async start(): Promise<void> {
+    const { clock, doorbell, settings, workers } = this.#runtime;
+    this.#offers = await findOffers(this.#runtime);
+    await doorbell.attend(this.me.worker_id);
     await this.#beats.begin();
-    const { clock, workers, settings } = this.#runtime;
     const { logger } = this.#service;
     this.#unwatch = await watchNeighbours({ clock, workers, logger }, this.me);
     const { limits, gate } = startRecord(settings, this.gates);
     // One field a limit: a log cuts objects that are long.
     logger.info({ ...this.me, gate, ...limits }, "worker.started");
-    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#abortAbandoned(events));
+    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#held.heed(events));
     this.#fetching = this.#pull();
+    const { broker } = this.#service;
+    const { capacityMs: everyMs } = settings.dispatch;
+    const room = () => behindGates(this.#capacity(), this.gates.of);
+    this.#announcer = announceCapacity({ broker, clock, everyMs }, room);
+  }
+
+  /** What it offers, as one list of words. */
+  get offers(): string[] {
+    return offersOf(this.#offers);
   }
 
   /** No new claims; running work ends or, after the limit, is given back uncharged. Repeatable. */
@@ -113,17 +127,17 @@ export class Worker {
 
   /** `reason`: why its pulls bring nothing; undefined while it is ready for work. */
   info() {
+    const { slots, available_slots: free } = this.#capacity();
     const { reason } = this.#readiness;
-    return { ...this.me, ...this.#capacity(), ...this.#reporter.counters, reason };
+    return { ...this.me, slots, free, ...this.#reporter.counters, reason };
   }
 
   async #drain(): Promise<void> {
     const { clock, workers, settings } = this.#runtime;
     this.#stopping.abort();
+    this.#announcer?.stop();
     await this.#fetching;
-    const cancel = clock.after(settings.node.drainMs, () => {
-      for (const controller of this.#held.values()) controller.abort(new Error("worker stops"));
-    });
+    const cancel = clock.after(settings.node.drainMs, () => this.#held.endAll());
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
     this.#beats.end();
@@ -170,18 +184,21 @@ export class Worker {
     const grants = await this.#claims.claim(actor, rings);
     for (const ring of rings) ring.ack();
     const granted = new Set(grants.map(grant => grant.command_id));
-    for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.delete(command_id);
+    for (const { command_id } of rings) if (!granted.has(command_id)) this.#held.drop(command_id);
     this.#ended(workClass, rings.length - grants.length);
     await Promise.all(grants.map(grant => this.#run(actor, grant, workClass)));
   }
 
-  /** False for a command that is held already: rung twice, a second claim would only be refused. */
+  /**
+   * False for a command that is held already: rung twice, a second claim would only be refused; and
+   * for one that needs what is not here: it is rung again for others.
+   */
   #hold(ring: Rung): boolean {
-    if (this.#held.has(ring.command_id)) {
+    if (this.#held.has(ring.command_id) || !serves(this.offers, ring.requires)) {
       ring.ack();
       return false;
     }
-    this.#held.set(ring.command_id, new AbortController());
+    this.#held.add(ring.command_id);
     return true;
   }
 
@@ -191,14 +208,12 @@ export class Worker {
     const slot = { workClass };
     try {
       for (let handed = 0; grant; handed += 1) {
-        const controller: AbortController =
-          this.#held.get(grant.command_id) ?? new AbortController();
-        this.#held.set(grant.command_id, controller);
+        const signal = this.#held.add(grant.command_id);
         reclass(this.slots, slot, grant.kind);
         const takesNext = handed < HANDED_MAX;
         const work = { actor, grant, takesNext, slot };
-        const next: Grant | undefined = await this.#runOne(work, controller.signal);
-        this.#held.delete(grant.command_id);
+        const next: Grant | undefined = await this.#runOne(work, signal);
+        this.#held.drop(grant.command_id);
         grant = next;
       }
     } finally {
@@ -220,7 +235,7 @@ export class Worker {
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-    const next = () => (takesNext ? this.#wantsNext(slot) : {});
+    const next = () => (takesNext ? this.#wantsNext(slot, actor) : {});
     const suspended = <T>(wait: Promise<T>) =>
       this.slots.suspended(slot.workClass, this.#seclusion.waiting(command_id, wait));
     try {
@@ -257,35 +272,27 @@ export class Worker {
 
   /** Ends work that is of no use to anybody: its command is over. How many ran here. */
   abort(commandIds: string[]): number {
-    const running = commandIds.flatMap(id => this.#held.get(id) ?? []);
-    for (const controller of running) controller.abort(new CommandAbandoned());
-    return running.length;
+    return this.#held.abandon(commandIds);
   }
 
-  #abortAbandoned(events: StoredEvent[]): void {
-    for (const event of events) {
-      const command = abandoned(event);
-      if (command) this.abort([command.command_id]);
-    }
-  }
-
-  #wantsNext(slot: Slot): Pick<Outcome, "next"> {
+  #wantsNext(slot: Slot, actor: ActorKind): Pick<Outcome, "next"> {
     if (this.#stopping.signal.aborted) return {};
-    const { me, slots } = this;
-    const next = nextClaim(slot, { doorbell: this.#runtime.doorbell, slots, me });
+    const { me, offers, slots } = this;
+    const next = nextClaim(slot, actor, { doorbell: this.#runtime.doorbell, slots, me, offers });
     return next ? { next } : {};
   }
 
-  #capacity() {
-    const { caps, busy } = this.slots;
-    return { slots: caps.all, free: Math.max(0, caps.all - busy) };
+  #capacity(): WorkerCapacity {
+    const status = this.#stopping.signal.aborted ? "draining" : "ready";
+    return capacityOf(this.me, this.slots, { status, ...this.#offers });
   }
 
   /** What its row says; `unready` tells why no work can come. */
   #told() {
     const { reason } = this.#readiness;
-    const capacity = { ...this.#capacity(), ...(reason !== undefined && { unready: reason }) };
-    return { status: this.#stopping.signal.aborted ? "draining" : "ready", capacity } as const;
+    const { status, ...room } = this.#capacity();
+    const unready = reason !== undefined && { unready: reason };
+    return { status, capacity: { ...room, free: room.available_slots, ...unready } };
   }
 
   #readyOrNot(reason: string | undefined): void {

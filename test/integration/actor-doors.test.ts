@@ -2,6 +2,7 @@
 import { strict as assert } from "node:assert";
 import { ServiceBroker } from "moleculer";
 import { actorActions, type Reply } from "../../mixins/actor-service.ts";
+import { createIngest } from "../../mixins/ingest.ts";
 import { createEventStore, type StreamName } from "../../mixins/event-store.ts";
 import { JSON_DEPTH_MAX } from "../../mixins/json-size.ts";
 import { BATCH_MAX } from "../../schemas/actor-requests.ts";
@@ -57,8 +58,12 @@ describe("the doors of actors", function () {
     loops = loopHost(one);
     executions = one.host({ machine: executionMachine, kind: "executions" });
     broker = new ServiceBroker({ logger: false, registry: { stopDelay: 0 } });
-    broker.createService({ name: "loops", actions: actorActions(() => loops) });
-    broker.createService({ name: "executions", actions: actorActions(() => executions) });
+    const ingest = createIngest(BATCH_MAX);
+    broker.createService({ name: "loops", actions: actorActions(() => loops, { ingest }) });
+    broker.createService({
+      name: "executions",
+      actions: actorActions(() => executions, { ingest }),
+    });
     await broker.start();
   });
   after(async () => {

@@ -2,6 +2,8 @@
 // and in one process in its doorbell. Real databases, a table that nobody can write to.
 import { strict as assert } from "node:assert";
 import { connect, type JetStreamManager, type NatsConnection } from "nats";
+import { ownLaneOf } from "../../mixins/jetstream-config.ts";
+import { loadSettings } from "../../schemas/env.ts";
 import { ask, until } from "../support/actors.ts";
 import { block, BLOCKED, QUICK, stands, type Block } from "../support/blocked.ts";
 import { ended, startNode, type TestNode } from "../support/node.ts";
@@ -94,8 +96,12 @@ describe("a worker whose database class is full", function () {
       const [server, worker] = await pair();
       const blocked = await start(server, BLOCKED);
       await stands(gate, 2);
-      await until(async () => (await databaseRings()).num_ack_pending === 0);
-      assert.equal((await databaseRings()).num_pending, 8, "taken are only those that run");
+      // One that names the worker is for all after a while, as it has no room for it.
+      await until(async () => (await databaseRings()).num_pending === 8);
+      const { consumer } = ownLaneOf(loadSettings({}), "database", worker.broker.nodeID);
+      const lanes = [await databaseRings(), await manager.consumers.info(stream(), consumer)];
+      const taken = lanes.map(lane => lane.num_ack_pending);
+      assert.deepEqual(taken, [0, 0], "taken are only those that run");
       await goesOn(server, worker, blocked);
     });
 
@@ -105,7 +111,8 @@ describe("a worker whose database class is full", function () {
       await stands(gate, 2);
       await manager.streams.delete(stream());
       await until(
-        async () => (await databaseRings().catch(() => undefined))?.num_pending === 8,
+        // One may be rung twice: as it was meant for this worker, and as its stream is woken.
+        async () => ((await databaseRings().catch(() => undefined))?.num_pending ?? 0) >= 8,
         15_000,
       );
       await goesOn(server, worker, blocked);

@@ -370,6 +370,7 @@ describe("doctor and NATS", function () {
         "fail has retention workqueue, expected limits",
         "fail does not take noetl.commands: rings are lost",
         "fail does not take noetl.commands.db: rings are lost",
+        "fail does not take noetl.commands.to.>: rings are lost",
         "fail refuses messages above 100 bytes, rings may be larger",
         "warn refuses new messages when it is full",
         "warn is kept in memory: a restart of NATS loses waiting rings",

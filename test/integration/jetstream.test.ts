@@ -2,6 +2,7 @@
 // vanish, and refused when they cannot serve. Against a real nats-server.
 import { strict as assert } from "node:assert";
 import { connect, type ConsumerConfig, type JetStreamManager, type NatsConnection } from "nats";
+import { ownLaneOf } from "../../mixins/jetstream-config.ts";
 import { openJetStream, type JetStreamDoorbell } from "../../mixins/jetstream.ts";
 import type { Rung } from "../../mixins/notifications.ts";
 import type { Ring } from "../../schemas/decider.ts";
@@ -92,7 +93,7 @@ describe("the stream of rings", function () {
     assert.equal((await take(bell, 3)).size, 3);
   });
 
-  it("is brought from 1000 to 64 in place, with rings pending, and none is lost", async () => {
+  it("goes from 1000 to 64 in place, with rings pending and taken; none is lost", async () => {
     const before = await open(1_000);
     await ring(before, 0, 300);
     const taken: Rung[] = await before.look({ work_class: "general", max: 200 });
@@ -155,7 +156,7 @@ describe("the stream of rings", function () {
     await ring(bell, 0, 5);
     await manager.streams.delete(STREAM);
     assert.deepEqual(await bell.look({ work_class: "general", max: 1 }), []);
-    await until(async () => (await manager.streams.info(STREAM)).config.subjects.length === 2);
+    await until(async () => (await manager.streams.info(STREAM)).config.subjects.length === 3);
     await ring(bell, 5, 2, "postgres");
     assert.equal((await take(bell, 2, "database")).size, 2);
     assert.ok(said.some(([message]) => message === "doorbell.restored"));
@@ -181,7 +182,7 @@ describe("the stream of rings", function () {
     assert.deepEqual([...(await take(bell, 1))], [ringOf(50).command_id]);
   });
 
-  it("a ring that is given back is offered again; one that nobody takes is counted", async () => {
+  it("a ring that is given back comes again, and one that nobody takes is counted", async () => {
     const bell = await open(64, { NATS_MAX_DELIVER: "2" });
     await ring(bell, 0, 1);
     let offers = 0;
@@ -215,6 +216,70 @@ describe("the stream of rings", function () {
     assert.equal((await manager.streams.info(STREAM)).state.messages, before);
     await ring(bell, 51, 1);
     assert.ok((await take(bell, 51)).has(ringOf(51).command_id), "a new one is taken");
+  });
+
+  it("keeps a ring to one worker, and the one to all after it, where others wait", async () => {
+    const bell = await open();
+    await bell.attend("node-1");
+    const kept = async () => (await manager.streams.info(STREAM)).state.messages;
+    const rings = async (number: number, to?: string) => {
+      const before = bell.counters.rung;
+      bell.ring(ringOf(number), to);
+      await until(() => bell.counters.rung > before);
+      return kept();
+    };
+    for (const to of ["node-1", undefined]) {
+      await until(async () => (await kept()) === (await rings(0, to)));
+    }
+    const before = await kept();
+    assert.deepEqual([await rings(1, "node-1"), await rings(1)], [before + 1, before + 2]);
+  });
+
+  it("with room for one takes one, of one that names it and one for all", async () => {
+    const [bell, other] = [await open(), await open()];
+    await bell.attend("node-1");
+    const { consumer } = ownLaneOf(loadSettings({}), "general", "node-1");
+    const taken = async () =>
+      (await infoOf()).num_ack_pending + (await infoOf(consumer)).num_ack_pending;
+    const { signal } = new AbortController();
+    for (let round = 0; round < 20; round += 1) {
+      const pulling = bell.fetch({ work_class: "general", max: 1 }, signal);
+      await connection.flush();
+      other.ring(ringOf(2 * round), "node-1");
+      other.ring(ringOf(2 * round + 1));
+      const first = await pulling;
+      await until(() => other.counters.rung === 2 * round + 2);
+      assert.deepEqual([first.length, await taken()], [1, 1]);
+      // The other one is found without anybody's saying so again.
+      const second = await bell.fetch({ work_class: "general", max: 1 }, signal);
+      const ids = [...first, ...second].map(rung => rung.command_id).sort();
+      assert.deepEqual(
+        ids,
+        [ringOf(2 * round).command_id, ringOf(2 * round + 1).command_id].sort(),
+      );
+      for (const rung of [...first, ...second]) rung.ack();
+    }
+  });
+
+  it("a worker that is full hears that a step waits for it, and finds it first", async () => {
+    const [bell, other] = [await open(), await open()];
+    await bell.attend("node-1");
+    assert.deepEqual(await bell.look({ work_class: "general", max: 1 }), []);
+    await ring(other, 0, 3);
+    other.ring({ ...ringOf(3), actor: "loops" }, "node-1");
+    await until(() => other.counters.rung === 4);
+    await connection.flush();
+    assert.equal(bell.waiting("general"), 0, "an item of a loop makes nobody hurry");
+    other.ring(ringOf(4), "node-1");
+    await until(() => bell.waiting("general") === 1);
+    assert.equal(bell.waiting("database"), 0);
+    const rungs = await bell.look({ work_class: "general", max: 3 });
+    const ids = rungs.map(rung => rung.command_id);
+    assert.deepEqual(
+      ids,
+      [3, 4, 0].map(number => ringOf(number).command_id),
+    );
+    assert.equal(bell.waiting("general"), 0);
   });
 
   it("what comes in the moment a pull is ended is handed over, not lost to nobody", async () => {
@@ -287,7 +352,10 @@ describe("the stream of rings", function () {
     });
     await open();
     const { config: stream } = await manager.streams.info(STREAM);
-    assert.deepEqual(stream.subjects, ["mine", "noetl.commands", "noetl.commands.db"]);
+    assert.deepEqual(stream.subjects, [
+      ...["mine", "noetl.commands", "noetl.commands.db"],
+      "noetl.commands.to.>",
+    ]);
     assert.equal(stream.max_msg_size, 4_096);
     const { config } = await infoOf();
     const { max_deliver, ack_wait, filter_subject, max_ack_pending }: ConsumerConfig = config;

@@ -46,7 +46,9 @@ describe("workers.list", function () {
     });
     await gate.arrived(1);
     await until(async () => (await list())[0]?.in_flight === 1);
-    assert.deepEqual((await list())[0]?.capacity, { slots: 6, free: 5 });
+    const { capabilities, ...room } = (await list())[0]?.capacity ?? { capabilities: [] };
+    assert.deepEqual(room, { slots: 6, free: 5, free_db: 4, labels: [] });
+    assert.ok(Array.isArray(capabilities));
     gate.open();
     await ended(node.broker, started.execution_id);
     await gate.close();
@@ -57,7 +59,7 @@ describe("workers.list", function () {
     const shown = await noetl(["workers"], env);
     assert.equal(shown.code, 0, shown.stderr);
     const [head = "", row = ""] = shown.stdout.split("\n");
-    assert.match(head, /^WORKER +STATUS +BUSY +LAST SEEN +HOST$/);
+    assert.match(head, /^WORKER +STATUS +BUSY +LAST SEEN +HOST +OFFERS$/);
     assert.match(row, new RegExp(`^${node.broker.nodeID} +ready +0 of 6 `));
     const json = await noetl(["workers", "--json"], env);
     assert.equal((JSON.parse(json.stdout) as { workers: WorkerView[] }).workers.length, 1);

@@ -64,7 +64,10 @@ export class Bell {
         void promise.then(() => (silence.cancelled = true));
         return promise;
       },
+      // All rings go to the pool: nobody is rung by name.
+      attend: () => Promise.resolve(),
       waiting: () => 0,
+      urgent: () => 0,
       connected: () => !weather.isNatsAway,
       lost: () => never,
       unanswered: () => undefined,

@@ -1,13 +1,14 @@
 // One simulated process: our real services over simulated ports, until it is killed.
 import type { ServiceBroker, ServiceSchema } from "moleculer";
 import { createClock } from "../../mixins/clock.ts";
+import { createIngest } from "../../mixins/ingest.ts";
 import { createMetrics } from "../../mixins/metrics.ts";
 import { createOffers } from "../../mixins/offers.ts";
 import type { Doorbell } from "../../mixins/notifications.ts";
 import type { Database } from "../../mixins/postgres/index.ts";
 import { RateLimiter } from "../../mixins/rate-limit/limiter.ts";
 import { createResultStore, type Tier } from "../../mixins/result-store/index.ts";
-import { createFeed, type Runtime } from "../../mixins/runtime.ts";
+import { createFeed, dispatchOf, type Runtime } from "../../mixins/runtime.ts";
 import { createValues, type ValueSources } from "../../mixins/values.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { Settings } from "../../schemas/env.ts";
@@ -61,6 +62,8 @@ export function createSimRuntime(parts: Parts): Runtime {
   const clock = createClock();
   const feed: Runtime["feed"] = createFeed();
   const results = createResultStore(tierOf(parts));
+  const offers = createOffers(clock);
+  const { dispatch, capacity } = dispatchOf({ settings }, { doorbell, offers, clock });
   return {
     settings,
     nodeId: owner.name,
@@ -72,7 +75,10 @@ export function createSimRuntime(parts: Parts): Runtime {
     clock,
     ids: createIds(parts.node, () => clock.now()),
     doorbell,
-    offers: createOffers(clock),
+    dispatch,
+    capacity,
+    offers,
+    ingest: createIngest(settings.events.ingestMax),
     results,
     values: createValues({ ...parts.sources, results }),
     feed,

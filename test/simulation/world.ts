@@ -168,6 +168,8 @@ export class World {
       NOETL_MAX_ATTEMPTS: String(this.#options.maxAttempts),
       NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "4",
       NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "2",
+      // What is given is not looked for on this machine.
+      NOETL_WORKER_CAPABILITIES: "python",
     });
   }
 

@@ -69,6 +69,7 @@ export function strangePackets(): Strange[] {
         { event: "execution.completed", groups: "x", data: 5 },
         { event: "a.b", groups: [null, {}], broadcast: true },
         { event: "$node.disconnected", data: null, broadcast: true },
+        { event: "worker.capacity", data: { worker_id: "w", slots: "x" }, broadcast: true },
         { event: "command.cancelled", data: "x", broadcast: true },
         { event: "projection.shown", data: { execution_ids: 5 }, broadcast: true },
       ].map(from),

@@ -18,7 +18,8 @@ function refusalOf(env: Record<string, string>): { text: string; fields: string[
 
 describe("settings", () => {
   it("have the defaults of the contract", () => {
-    const { worker, postgresTool, http, command, logging, nats, node } = loadSettings({});
+    const settings = loadSettings({});
+    const { worker, postgresTool, http, command, logging, nats, node, events } = settings;
     assert.deepEqual([http.host, http.port, node.dataDir], ["127.0.0.1", 8082, ".noetl"]);
     assert.deepEqual(
       [worker.fetchTimeoutMs, worker.fetchHeartbeatMs, worker.maxAckPending],
@@ -31,7 +32,7 @@ describe("settings", () => {
     assert.deepEqual([command.heartbeatTimeoutMs, command.leaseMs], [300_000, 30_000]);
     assert.deepEqual([logging.level, logging.valueMaxChars], ["info", 400]);
     assert.deepEqual([nats.stream, nats.subject], ["NOETL_COMMANDS", "noetl.commands"]);
-    assert.equal(nats.eventTransport, "http");
+    assert.equal(events.transport, "call");
   });
 
   it("take NOETL_LOG_LEVEL before LOG_LEVEL, and Python's words for levels", () => {

@@ -399,7 +399,7 @@ describe("many consumers of one target", () => {
         const admission = await gate.acquire(never);
         const count = between(0, admission.budget);
         admission.use(count);
-        ledger.use(count);
+        ledger.use("general", count);
         admission.release(admission.budget - count);
         held[at]! += count;
       } else if (held[at]! > 0) {

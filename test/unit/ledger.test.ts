@@ -116,7 +116,7 @@ async function randomLife(ledger: Ledger): Promise<void> {
       ends.abort();
       const count = await asked;
       const used = Math.min(count, 1 + below(3));
-      ledger.use(used);
+      ledger.use(workClass, used);
       ledger.unreserve(workClass, count - used);
       for (let one = 0; one < used; one += 1) held.push(workClass);
     } else {

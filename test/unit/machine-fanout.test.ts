@@ -244,6 +244,17 @@ describe("a shard", () => {
     assert.equal(play.all("loop.shard.failed")[0]?.result.error?.code, "QUEUE_TIMEOUT");
   });
 
+  it("says in every attempt what its step needs of a worker", () => {
+    const play = fanoutPlay([1], { max_shard_retries: 1 }, ", requires: [gpu]");
+    assert.deepEqual(play.rings()[0]?.requires, ["gpu"]);
+    runOut(play, { each: failed() });
+    const issued = play.all("command.issued").filter(({ meta }) => meta.shard_id);
+    assert.deepEqual(
+      issued.map(({ meta }) => meta.requires),
+      [["gpu"], ["gpu"]],
+    );
+  });
+
   it("may be held for longer than other commands, where its fan-out says so", () => {
     const play = fanoutPlay([1], { lease_timeout: "90s" });
     const { stream_id } = play.claim("each");
