@@ -140,12 +140,8 @@ export function memoryWorkers(tables: MemoryTables, link: Link): WorkerRows {
         tables.workers.set(worker_id, row);
       }),
     leave: incarnation => link.run("leave", () => markGone(tables, [incarnation])),
-    onMachine: machine =>
-      link.run("onMachine", () =>
-        [...tables.workers.values()]
-          .filter(row => row.machine === machine && row.status !== "gone")
-          .map(({ worker_id, incarnation, pid }) => ({ worker_id, incarnation, pid })),
-      ),
+    // Every process of a world has a machine of its own.
+    onMachine: () => Promise.resolve([]),
     countReady: silentMs =>
       link.run("countReady", () => {
         const since = tables.now() - silentMs;

@@ -119,7 +119,10 @@ export class MemoryTables {
     return this.hasWatermark && this.open.size > 0 ? Math.min(...this.open) : this.#tx + 1;
   }
 
-  /** noetl.append_events for one stream; `at` is when its transaction began. */
+  /**
+   * noetl.append_events for one stream; `at` is when its transaction began. The events are the
+   * table's own from here on: the caller has none of their objects.
+   */
   append(append: StreamAppend, tx: number, at: number): AppendOutcome {
     const { stream_id, expected } = append;
     const head = this.streams.get(stream_id);
@@ -200,10 +203,9 @@ function* guardedKeys(guards: Guard[], events: StoredEvent[]): Iterable<[Guard, 
   }
 }
 
-/** Events as they lie in the table: JSON, with nothing of the caller's objects. */
+/** Events as they lie in the table. */
 function stored({ stream_id, execution_id, expected, events }: StreamAppend, at: number) {
-  const copies = JSON.parse(JSON.stringify(events)) as StoredEvent[];
-  return copies.map((event, index) => ({
+  return (events as StoredEvent[]).map((event, index) => ({
     ...event,
     execution_id,
     stream_id,

@@ -4,7 +4,7 @@ import { findBroken, isQuiet } from "./checks.ts";
 import { Client } from "./client.ts";
 import { FAULT_NAMES, FAULTS, makePeace } from "./faults.ts";
 import type { Sabotage } from "./sabotage.ts";
-import { story } from "./stories.ts";
+import { storyAt, STORIES } from "./remembered.ts";
 import type { Gust } from "./weather.ts";
 import { World } from "./world.ts";
 
@@ -97,7 +97,7 @@ function ratesOf(random: Random): Record<Gust, number> {
 function wishAll(world: World, client: Client, random: Random): number {
   let items = 0;
   for (let run = 0; run < 2 || items < ITEMS_MIN; run += 1) {
-    const told = story(random, `run-${run}`);
+    const told = storyAt(Math.floor(random() * STORIES));
     world.register(told);
     for (const { size } of told.steps) items += size;
     const isCancelled = random() < 0.15;
@@ -112,7 +112,7 @@ function wishAll(world: World, client: Client, random: Random): number {
 function plansOf(random: Random): Plan[] {
   const count = FAULTS_MIN + Math.floor(random() * 6);
   const plans = Array.from({ length: count }, (_, index) => ({
-    at: 20 + Math.floor(random() * (index < FAULTS_MIN ? 350 : 1_200)),
+    at: 20 + Math.floor(random() * (index < FAULTS_MIN ? 250 : 500)),
     name: pick(random, FAULT_NAMES),
   }));
   return plans.sort((one, other) => one.at - other.at);
@@ -129,10 +129,8 @@ function strike(world: World, wanted: string): void {
 async function playOut(world: World, client: Client, plans: Plan[]): Promise<"quiet" | "endless"> {
   const { scheduler } = world;
   let isPeace = false;
-  const last = (plans.at(-1)?.at ?? 0) + 150;
+  const last = (plans.at(-1)?.at ?? 0) + 100;
   while (scheduler.steps < STEPS_MAX) {
-    const step = scheduler.take();
-    if (!step) return "endless";
     while (plans[0] && plans[0].at <= scheduler.steps) {
       strike(world, (plans.shift() as Plan).name);
     }
@@ -140,8 +138,6 @@ async function playOut(world: World, client: Client, plans: Plan[]): Promise<"qu
       isPeace = true;
       makePeace(world);
     }
-    // It may be dead by now, or frozen.
-    scheduler.put(step);
     const next = scheduler.take();
     if (!next) return "endless";
     await scheduler.run(next);

@@ -17,8 +17,8 @@ interface Queue {
 const STALE_MS = 20_000;
 /** Milliseconds of work: from, up to. */
 const QUICK_MS: [number, number] = [0.5, 8];
-const SLOW_MS: [number, number] = [1_000, 12_000];
-const SLOW_SHARE = 0.06;
+const SLOW_MS: [number, number] = [1_000, 8_000];
+const SLOW_SHARE = 0.04;
 const LIMITS = { concurrency: 1_000, max_queue_size: 1_000 };
 
 export class Tools {
