@@ -91,16 +91,32 @@ function untrue(world: World): string[] {
   return faults;
 }
 
-function* accepted(event: StoredEvent): Iterable<[number, "ok" | "error"]> {
-  if (event.event_type === "frame.committed") {
-    if (event.meta.slot !== undefined) return;
-    for (const index of fromRanges(event.meta.ok, 0, Infinity) ?? []) yield [index, "ok"];
-    for (const index of fromRanges(event.meta.failed, 0, Infinity) ?? []) yield [index, "error"];
-  } else if (event.event_type === "command.completed" || event.event_type === "command.failed") {
-    const { error } = event.result as { error?: { code?: string } };
-    if (error?.code === "WORKER_LOST" || event.meta.slot !== undefined) return;
-    yield [event.meta.iter_index ?? 0, event.event_type === "command.completed" ? "ok" : "error"];
+type Accepted = Iterable<[number, "ok" | "error"]>;
+
+function* accepted(event: StoredEvent): Accepted {
+  switch (event.event_type) {
+    case "frame.committed":
+      if (event.meta.slot === undefined) yield* named(event.meta);
+      return;
+    case "command.completed":
+    case "command.failed":
+    case "loop.shard.done":
+    case "loop.shard.failed": {
+      const { meta, event_type } = event;
+      if (codeOf(event) === "WORKER_LOST" || ("slot" in meta && meta.slot !== undefined)) return;
+      // A shard of several items names those that succeeded, and those that did not.
+      if ("ok" in meta && meta.ok !== undefined) return yield* named(meta);
+      const isOk = event_type === "command.completed" || event_type === "loop.shard.done";
+      yield [meta.iter_index ?? 0, isOk ? "ok" : "error"];
+      return;
+    }
+    default:
   }
+}
+
+function* named(sets: { ok?: string | undefined; failed?: string | undefined }): Accepted {
+  for (const index of fromRanges(sets.ok ?? "", 0, Infinity) ?? []) yield [index, "ok"];
+  for (const index of fromRanges(sets.failed ?? "", 0, Infinity) ?? []) yield [index, "error"];
 }
 
 /** The run came to what its story says, where nothing else may have decided it. */

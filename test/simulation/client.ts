@@ -1,6 +1,7 @@
 // Who uses the runtime: starts runs, cancels some, and redrives what failed. Asks again until it is
 // answered.
 import { errorType } from "../../schemas/errors.ts";
+import { EXECUTION_TERMINALS } from "../../schemas/events.ts";
 import type { SimBroker } from "./broker.ts";
 import type { Story } from "./stories.ts";
 import type { World } from "./world.ts";
@@ -68,7 +69,7 @@ export class Client {
   }
 
   async #ended(executionId: string): Promise<void> {
-    const types = new Set(["playbook.completed", "playbook.failed", "execution.cancelled"]);
+    const types: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
     const isOver = () =>
       this.#world.tables.events.get(executionId)?.some(one => types.has(one.event_type));
     while (!isOver()) await this.#pause(500);

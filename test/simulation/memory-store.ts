@@ -4,6 +4,7 @@ import type { EventStore } from "../../mixins/event-store.ts";
 import type { Clock } from "../../mixins/clock.ts";
 import type { WorkerRows } from "../../mixins/worker-rows.ts";
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
+import { COMMAND_TERMINALS } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 import type { MemoryTables, StreamRow } from "./memory-tables.ts";
 
@@ -17,7 +18,7 @@ export interface Link {
   sinceAwayMs(): number;
 }
 
-const COMMAND_ENDS = new Set(["command.completed", "command.failed", "command.cancelled"]);
+const COMMAND_ENDS: ReadonlySet<string> = new Set(COMMAND_TERMINALS);
 
 /** The event store of one process. */
 export function memoryStore(

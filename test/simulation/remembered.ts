@@ -4,7 +4,7 @@ import { loadSettings, type Settings } from "../../schemas/env.ts";
 import type { Json } from "../../schemas/json.ts";
 import { parsePlaybook } from "../../schemas/playbook/parse.ts";
 import { randomOf } from "../support/random-flows.ts";
-import { story, type Story } from "./stories.ts";
+import { story, type StepKind, type Story } from "./stories.ts";
 
 /** Playbooks that there are; a schedule takes some of them. */
 export const STORIES = 3_000;
@@ -14,13 +14,21 @@ const playbooks = new WeakMap<Story, Json>();
 const settings = new Map<number, Settings>();
 
 /** The story of a number below STORIES. */
-export function storyAt(number: number): Story {
+function storyAt(number: number): Story {
   let known = stories.get(number);
   if (!known) {
     known = frozen(story(randomOf(number), `story-${number}`));
     stories.set(number, known);
   }
   return known;
+}
+
+/** The first one from this number on that has such a step; any when it is not said which. */
+export function storyWith(kind: StepKind | undefined, from: number): Story {
+  for (let number = from; ; number += 1) {
+    const told = storyAt(number % STORIES);
+    if (!kind || told.steps.some(step => step.kind === kind)) return told;
+  }
 }
 
 /** Its playbook, read. */

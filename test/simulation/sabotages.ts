@@ -1,44 +1,21 @@
 // One switch for each rule that the simulation can see: with it on, some check must fail.
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
-import type { Command } from "../../schemas/command.ts";
-import type { Machine } from "../../schemas/decider.ts";
 import type { Json } from "../../schemas/json.ts";
 import { executionMachine } from "../../services/executions/machine.ts";
 import { isLive } from "../../services/executions/state.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { deafToConflict, withoutProof } from "../support/sabotage.ts";
-import { both, inMachine, inRows, inStore, onLoad, type Sabotage } from "./sabotage.ts";
-
-/** Every outcome comes with the delivery that is current. */
-function unfenced<State, Input extends { type: string }, Answer>(
-  machine: Machine<State, Input, Answer>,
-  commandsOf: (state: State) => ReadonlyMap<string, Command> | undefined,
-) {
-  return inMachine(machine, was => ({
-    decide(input, state, context) {
-      if (input.type !== "outcome") return was.decide(input, state, context);
-      const { command_id } = input as unknown as { command_id: string };
-      const delivery = commandsOf(state)?.get(command_id)?.delivery;
-      return was.decide(delivery === undefined ? input : { ...input, delivery }, state, context);
-    },
-  }));
-}
-
-/** Who claims again is not known again. */
-function forgetful<State, Input extends { type: string }, Answer>(
-  machine: Machine<State, Input, Answer>,
-  commandsOf: (state: State) => ReadonlyMap<string, Command> | undefined,
-) {
-  return inMachine(machine, was => ({
-    decide(input, state, context) {
-      if (input.type !== "claim") return was.decide(input, state, context);
-      const { command_id, claim_id } = input as unknown as Record<string, string>;
-      const isHis = commandsOf(state)?.get(command_id ?? "")?.holder?.claim_id === claim_id;
-      const asked = isHis ? { ...input, claim_id: `${claim_id}, again` } : input;
-      return was.decide(asked, state, context);
-    },
-  }));
-}
+import {
+  both,
+  forgetful,
+  inMachine,
+  inRows,
+  inStore,
+  onLoad,
+  unfenced,
+  type Sabotage,
+} from "./sabotage.ts";
+import { OF_FANOUTS } from "./sabotages-fanout.ts";
 
 const openOf = (state: Parameters<(typeof loopMachine)["fork"]>[0]) =>
   state.status === "running" ? state.open : undefined;
@@ -243,4 +220,9 @@ const OF_THE_PROJECTION: Sabotage[] = [
   },
 ];
 
-export const SABOTAGES: Sabotage[] = [...OF_THE_LOG, ...OF_ACTORS, ...OF_THE_PROJECTION];
+export const SABOTAGES: Sabotage[] = [
+  ...OF_THE_LOG,
+  ...OF_ACTORS,
+  ...OF_FANOUTS,
+  ...OF_THE_PROJECTION,
+];

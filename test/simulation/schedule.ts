@@ -4,7 +4,8 @@ import { findBroken, isQuiet } from "./checks.ts";
 import { Client } from "./client.ts";
 import { FAULT_NAMES, FAULTS, makePeace } from "./faults.ts";
 import type { Sabotage } from "./sabotage.ts";
-import { storyAt, STORIES } from "./remembered.ts";
+import { storyWith, STORIES } from "./remembered.ts";
+import type { StepKind } from "./stories.ts";
 import type { Gust } from "./weather.ts";
 import { World } from "./world.ts";
 
@@ -61,6 +62,7 @@ async function play(
     rates: ratesOf(random),
     maxAttempts: random() < 0.25 ? 2 : 100,
     snapshotEvents: pick(random, [3, 10, 2_000]),
+    slowShare: pick(random, [0.01, 0.03, 0.12]),
     ...(sabotage && { sabotage }),
     ...(trace && { trace }),
   });
@@ -69,7 +71,7 @@ async function play(
   for (let at = 0; at < servers; at += 1) world.boot(`server-${at}`, "server");
   const workers = 1 + Math.floor(random() * 2);
   for (let at = 0; at < workers; at += 1) world.boot(`worker-${at}`, "worker");
-  const items = wishAll(world, client, random);
+  const items = wishAll(world, client, { random, kind: sabotage?.kind });
   const plans = plansOf(random);
   const struck = await playOut(world, client, plans);
   const faults = await findBroken(world, client);
@@ -94,10 +96,14 @@ function ratesOf(random: Random): Record<Gust, number> {
 }
 
 /** At least two runs with so many items between them. */
-function wishAll(world: World, client: Client, random: Random): number {
+function wishAll(
+  world: World,
+  client: Client,
+  { random, kind }: { random: Random; kind: StepKind | undefined },
+): number {
   let items = 0;
   for (let run = 0; run < 2 || items < ITEMS_MIN; run += 1) {
-    const told = storyAt(Math.floor(random() * STORIES));
+    const told = storyWith(kind, Math.floor(random() * STORIES));
     world.register(told);
     for (const { size } of told.steps) items += size;
     const isCancelled = random() < 0.15;

@@ -1,5 +1,6 @@
 // One schedule: processes over one database and one network, played until all is quiet.
 import executionsService from "../../services/executions/executions.service.ts";
+import fanoutService from "../../services/fanout/fanout.service.ts";
 import loopsService from "../../services/loops/loops.service.ts";
 import projectionService from "../../services/projection/projection.service.ts";
 import reaperService from "../../services/reaper/reaper.service.ts";
@@ -29,6 +30,7 @@ import { Witness } from "./witness.ts";
 const SERVER_ROOMS: Room[] = [
   executionsService,
   loopsService,
+  fanoutService,
   runtime => projectionService(runtime),
   runtime => reaperService(runtime, { scope: "all", sweepMs: 1_000 }),
 ];
@@ -41,6 +43,8 @@ export interface WorldOptions {
   rates: Record<Gust, number>;
   maxAttempts: number;
   snapshotEvents: number;
+  /** Of all work, what takes seconds. */
+  slowShare: number;
   sabotage?: Sabotage;
   trace?: (line: string) => void;
 }
@@ -79,7 +83,7 @@ export class World {
     this.tables = new MemoryTables(() => EPOCH_MS + this.scheduler.now);
     const wire = { scheduler: this.scheduler, network: this.network, weather: this.weather };
     this.bell = new Bell(wire);
-    this.tools = new Tools(this.scheduler, id => this.storyOf(id));
+    this.tools = new Tools(this.scheduler, id => this.storyOf(id), options.slowShare);
     this.witness = new Witness(this.tables);
   }
 
