@@ -191,7 +191,8 @@ export class ProjectionKeeper {
 
   async #renew(): Promise<void> {
     const { clock, rows, nodeId: holder } = this.#runtime;
-    const held = await rows.hold({ shard: SHARD, holder, leaseMs: LEASE_MS });
+    const epoch = this.#claim?.epoch;
+    const held = await rows.hold({ shard: SHARD, holder, leaseMs: LEASE_MS, epoch });
     this.#renewAt = clock.now() + (held ? LEASE_MS / 3 : LOOK_MS);
     if (held && this.#claim?.epoch !== held.epoch) {
       this.#projector.forget();

@@ -4,6 +4,7 @@ import { fromRanges } from "../../schemas/ranges.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import { rebuildRow } from "../../services/projection/projector.ts";
 import { findFaults, type Log, type LogRow } from "../support/log-checker.ts";
+import { begunInPause } from "./checks-pause.ts";
 import type { Client, Run } from "./client.ts";
 import type { World } from "./world.ts";
 
@@ -27,6 +28,7 @@ export async function findBroken(world: World, client: Client): Promise<string[]
     ...[...world.tables.setBack].map(id => `the row of ${id} went back`),
     ...twins(world),
     ...untrue(world),
+    ...begunInPause(world),
     ...client.runs.flatMap(run => unexpected(world, run)),
   ];
 }

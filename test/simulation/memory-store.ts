@@ -4,6 +4,7 @@ import type { EventStore } from "../../mixins/event-store.ts";
 import type { Clock } from "../../mixins/clock.ts";
 import type { WorkerRows } from "../../mixins/worker-rows.ts";
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
+import type { StreamOwner } from "../../mixins/postgres/stream.ts";
 import { COMMAND_TERMINALS } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 import type { MemoryTables, StreamRow } from "./memory-tables.ts";
@@ -86,6 +87,8 @@ export function memoryStore(
     readSeen: holders => link.run("readSeen", () => seenOf(tables, holders)),
     pickDue: options => link.run("pickDue", () => pickDue(tables, options)),
     findOver: ids => link.run("findOver", () => findOver(tables, ids)),
+    readOwners: id => link.run("readOwners", () => ownersOf(tables, id)),
+    giveBack: (owners, from) => link.run("giveBack", () => giveBack(tables, owners, from)),
     findStart: key => link.run("findStart", () => structuredClone(tables.starts.get(key))),
     keepHouse: () => Promise.resolve(),
   };
@@ -120,6 +123,25 @@ function pickDue(tables: MemoryTables, options: Parameters<EventStore["pickDue"]
   return due.map(({ stream_id, execution_id, kind }) => ({ stream_id, execution_id, kind }));
 }
 
+function ownersOf(tables: MemoryTables, executionId: string): StreamOwner[] {
+  if (!tables.executions.has(executionId)) return [];
+  const own = [...tables.streams.values()]
+    .filter(row => row.status === "open" && row.execution_id === executionId)
+    .map(({ stream_id, owner }) => ({ stream_id, owner }));
+  const children = [...tables.executions.values()].filter(
+    row => row.parent_execution_id === executionId,
+  );
+  return [...own, ...children.flatMap(child => ownersOf(tables, child.execution_id))];
+}
+
+function giveBack(tables: MemoryTables, owners: StreamOwner[], from: string): void {
+  for (const { stream_id, owner } of owners) {
+    const row = tables.streams.get(stream_id);
+    if (row?.status !== "open" || row.owner !== from) continue;
+    Object.assign(row, { owner, wake_at: tables.now() });
+  }
+}
+
 function findOver(tables: MemoryTables, commandIds: string[]): string[] {
   const asked = new Set(commandIds);
   const over = new Set<string>();
@@ -141,8 +163,12 @@ export function memoryWorkers(tables: MemoryTables, link: Link): WorkerRows {
         tables.workers.set(worker_id, row);
       }),
     leave: incarnation => link.run("leave", () => markGone(tables, [incarnation])),
-    // Every process of a world has a machine of its own.
-    onMachine: () => Promise.resolve([]),
+    onMachine: machine =>
+      link.run("onMachine", () =>
+        [...tables.workers.values()]
+          .filter(row => row.machine === machine && row.status !== "gone")
+          .map(({ worker_id, incarnation, pid }) => ({ worker_id, incarnation, pid })),
+      ),
     countReady: silentMs =>
       link.run("countReady", () => {
         const since = tables.now() - silentMs;

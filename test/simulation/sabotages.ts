@@ -16,6 +16,7 @@ import {
   type Sabotage,
 } from "./sabotage.ts";
 import { OF_FANOUTS } from "./sabotages-fanout.ts";
+import { OF_PAUSES } from "./sabotages-pause.ts";
 
 const openOf = (state: Parameters<(typeof loopMachine)["fork"]>[0]) =>
   state.status === "running" ? state.open : undefined;
@@ -224,5 +225,6 @@ export const SABOTAGES: Sabotage[] = [
   ...OF_THE_LOG,
   ...OF_ACTORS,
   ...OF_FANOUTS,
+  ...OF_PAUSES,
   ...OF_THE_PROJECTION,
 ];

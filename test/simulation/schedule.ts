@@ -106,14 +106,17 @@ function wishAll(
     const told = storyWith(kind, Math.floor(random() * STORIES));
     world.register(told);
     for (const { size } of told.steps) items += size;
-    const isCancelled = random() < 0.15;
+    const deed = random();
     client.wish({
       ...{ story: told, key: `key-${run}`, startAt: random() * 200, redrives: random() < 0.5 },
-      ...(isCancelled && { cancelAfter: random() * 1_500 }),
+      ...(deed < 0.15 && { cancelAfter: random() * 1_500 }),
+      ...(deed > 0.1 && deed < 0.35 && { pauseAfter: pauseOf(random) }),
     });
   }
   return items;
 }
+
+const pauseOf = (random: Random) => ({ begin: random() * 1_000, hold: random() * 3_000 });
 
 function plansOf(random: Random): Plan[] {
   const count = FAULTS_MIN + Math.floor(random() * 6);
