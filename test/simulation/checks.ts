@@ -27,6 +27,7 @@ export async function findBroken(world: World, client: Client): Promise<string[]
     ...stale,
     ...[...world.tables.setBack].map(id => `the row of ${id} went back`),
     ...twins(world),
+    ...redrivenTwice(world),
     ...untrue(world),
     ...begunInPause(world),
     ...client.runs.flatMap(run => unexpected(world, run)),
@@ -75,6 +76,13 @@ function twins({ tables }: World): string[] {
   return keys
     .filter((key, at) => keys.indexOf(key) !== at)
     .map(key => `two executions have the key ${key}`);
+}
+
+/** The client asks for it once, however often the request is sent. */
+function redrivenTwice({ tables }: World): string[] {
+  const redriven = tables.log.filter(({ event }) => event.event_type === "execution.redriven");
+  const ids = redriven.map(({ event }) => event.execution_id);
+  return ids.filter((id, at) => ids.indexOf(id) !== at).map(id => `${id} is redriven twice`);
 }
 
 /** What the log accepted is what the tools did, in that very delivery. */

@@ -73,24 +73,30 @@ export class Client {
       run.wasCancelled = true;
       await this.#ask("executions.cancel", { execution_id, reason: "the client asks" });
     } else if (redrives && story.expected === "FAILED") {
-      await this.#ended(execution_id);
-      this.#world.tools.mended.add(execution_id);
+      await held;
+      await this.#seeThrough(execution_id);
+      if (this.#world.scheduler.chance(0.5)) this.#world.tools.mended.add(execution_id);
       run.wasRedriven = true;
-      await this.#ask("executions.redrive", { execution_id });
+      await this.#ask("executions.redrive", { execution_id, generation: 0 });
     }
     await held;
+    await this.#seeThrough(execution_id);
   }
 
-  /** Pauses a run for a while. A request that comes late is taken back like the first one. */
+  /** Pauses a run for a while. */
   async #hold(execution_id: string, { begin, hold }: { begin: number; hold: number }) {
     await this.#pause(begin);
     await this.#ask("executions.pause", { execution_id, reason: "the client asks" });
     await this.#pause(hold);
+    await this.#ask("executions.resume", { execution_id, adopt: false });
+  }
+
+  /** To its end. A request to pause that comes late is taken back like the first one. */
+  async #seeThrough(execution_id: string): Promise<void> {
     while (!this.#isOver(execution_id)) {
-      if (this.#isHeld(execution_id)) {
-        await this.#ask("executions.resume", { execution_id, adopt: false });
-      }
       await this.#pause(500);
+      if (!this.#isHeld(execution_id)) continue;
+      await this.#ask("executions.resume", { execution_id, adopt: false });
     }
   }
 
@@ -102,11 +108,9 @@ export class Client {
   }
 
   #isOver(executionId: string): boolean {
-    return this.#world.tables.events.get(executionId)?.some(isEnd) === true;
-  }
-
-  async #ended(executionId: string): Promise<void> {
-    while (!this.#isOver(executionId)) await this.#pause(500);
+    const events = this.#world.tables.events.get(executionId) ?? [];
+    const last = events.findLast(one => isEnd(one) || one.event_type === "execution.redriven");
+    return last !== undefined && isEnd(last);
   }
 
   /** Undefined when it is refused. */

@@ -74,15 +74,7 @@ export function memoryStore(
         Object.assign(row, { status: "ended", wake_at: null });
         return true;
       }),
-    park: (id, message) =>
-      link.run("park", () => {
-        const row = head(id);
-        if (row?.status !== "open") return;
-        row.failures += 1;
-        row.last_error = message.slice(0, 2_000);
-        const seconds = Math.min(3_600, 2 ** Math.min(row.failures, 12));
-        row.wake_at = tables.now() + seconds * 1_000;
-      }),
+    park: (id, message) => link.run("park", () => park(tables, head(id), message)),
     sinceAwayMs: () => link.sinceAwayMs(),
     readSeen: holders => link.run("readSeen", () => seenOf(tables, holders)),
     pickDue: options => link.run("pickDue", () => pickDue(tables, options)),
@@ -98,6 +90,14 @@ function headOf(row: StreamRow | undefined) {
   if (!row) return undefined;
   const { stream_id, execution_id, kind, version, status, owner } = row;
   return { stream_id, execution_id, kind, version, status, owner };
+}
+
+function park(tables: MemoryTables, row: StreamRow | undefined, message: string): void {
+  if (row?.status !== "open") return;
+  row.failures += 1;
+  row.last_error = message.slice(0, 2_000);
+  const seconds = Math.min(3_600, 2 ** Math.min(row.failures, 12));
+  row.wake_at = tables.now() + seconds * 1_000;
 }
 
 function seenOf(tables: MemoryTables, holders: Parameters<EventStore["readSeen"]>[0]) {

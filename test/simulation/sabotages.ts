@@ -1,7 +1,7 @@
 // One switch for each rule that the simulation can see: with it on, some check must fail.
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
 import type { Json } from "../../schemas/json.ts";
-import { executionMachine } from "../../services/executions/machine.ts";
+import { executionMachine, generationOf } from "../../services/executions/machine.ts";
 import { isLive } from "../../services/executions/state.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { deafToConflict, withoutProof } from "../support/sabotage.ts";
@@ -161,6 +161,16 @@ const OF_ACTORS: Sabotage[] = [
         const facts = was.decide(input, state, context);
         const last = facts.at(-1);
         return last?.event_type === "loop.done" ? [...facts, last] : facts;
+      },
+    })),
+  },
+  {
+    name: "a redrive of whatever end",
+    rule: "§4.6: a redrive is of the end that was seen",
+    ...inMachine(executionMachine, was => ({
+      decide(input, state, context) {
+        if (input.type !== "redrive" || isLive(state)) return was.decide(input, state, context);
+        return was.decide({ ...input, generation: generationOf(state) }, state, context);
       },
     })),
   },
