@@ -14,6 +14,8 @@ export interface Sabotage {
   rule: string;
   /** A kind of step that every run has, where only that shows it. */
   kind?: StepKind;
+  /** How much of all work takes seconds, where that shows it sooner. */
+  slowShare?: number;
   ports?: (runtime: Runtime, world: World) => Partial<Runtime>;
   /** Changes the machines; gives what changes them back. */
   machines?: () => () => void;

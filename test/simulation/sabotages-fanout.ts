@@ -24,11 +24,13 @@ const SWITCHES: Sabotage[] = [
   {
     name: "no fence of shards",
     rule: "§4.5: an accepted outcome of a shard carries the current delivery",
+    slowShare: 0.4,
     ...unfenced(fanoutMachine, openOf),
   },
   {
     name: "an earlier attempt's outcome",
     rule: "§4.5: every attempt of a shard is a command of its own",
+    slowShare: 0.4,
     ...inMachine(fanoutMachine, was => ({
       decide(input, state, context) {
         const asked = input.type === "outcome" ? ofPresentAttempt(input, state) : input;

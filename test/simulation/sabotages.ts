@@ -101,6 +101,7 @@ const OF_ACTORS: Sabotage[] = [
   {
     name: "no fence",
     rule: "§4.5: an accepted outcome carries the current delivery",
+    slowShare: 0.4,
     ...both(unfenced(loopMachine, openOf), unfenced(executionMachine, commandsOf)),
   },
   {

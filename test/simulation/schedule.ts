@@ -62,7 +62,7 @@ async function play(
     rates: ratesOf(random),
     maxAttempts: random() < 0.25 ? 2 : 100,
     snapshotEvents: pick(random, [3, 10, 2_000]),
-    slowShare: pick(random, [0.01, 0.03, 0.12]),
+    slowShare: sabotage?.slowShare ?? pick(random, [0.01, 0.03, 0.12]),
     ...(sabotage && { sabotage }),
     ...(trace && { trace }),
   });
