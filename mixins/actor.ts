@@ -88,6 +88,8 @@ export interface ActorHost<Input, Answer, State = unknown> {
   stop(): Promise<void>;
 }
 
+const isBusy = (box: { busy: boolean }) => box.busy;
+
 /** Makes the host of one kind of actor on this node. */
 export function createActorHost<State, Input extends { type: string }, Answer>(
   options: ActorOptions<State, Input, Answer>,
@@ -97,6 +99,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
   const keys = new WeakMap<Box, string>();
   const counters = { conflicts: 0, refusals: 0, loads: 0 };
   let stopped = false;
+  const stops: (() => void)[] = [];
   let graceFrom = options.clock.now();
 
   const ports: ActorPorts<State, Input, Answer> = {
@@ -108,6 +111,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
     rested: (box, over) => {
       if (over && box.idle) drop(box);
       else if (boxes.size > MAILBOXES_MAX) forgetIdle(0);
+      for (const look of stops.splice(0)) look();
     },
   };
 
@@ -153,7 +157,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
     async stop() {
       stopped = true;
       cancelSweep();
-      while ([...boxes.values()].some(box => box.busy)) await options.clock.sleep(10);
+      while ([...boxes.values()].some(isBusy)) await new Promise<void>(look => stops.push(look));
     },
   };
 }

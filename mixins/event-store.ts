@@ -16,12 +16,15 @@ import { forgetWorkers, readSeen } from "./postgres/runtime.ts";
 import { readSnapshot, writeSnapshot } from "./postgres/snapshot.ts";
 import {
   endStream,
+  giveBackStreams,
   parkStream,
   pickDue,
   readHeads,
+  readOwners,
   setWakes,
   type DueStream,
   type Head,
+  type StreamOwner,
 } from "./postgres/stream.ts";
 
 /**
@@ -54,6 +57,10 @@ export interface EventStore {
   pickDue(options: { limit: number; backoffMs: number; owner?: string }): Promise<DueStream[]>;
   /** Of these commands, those with a terminal fact. */
   findOver(commandIds: string[]): Promise<string[]>;
+  /** Who decided last for each open stream of an execution and its descendants. */
+  readOwners(executionId: string): Promise<StreamOwner[]>;
+  /** Makes streams that `from` has decided last the others' again, and wakes them there. */
+  giveBack(owners: StreamOwner[], from: string): Promise<void>;
   /** The start that owns an idempotency key. */
   findStart(key: string): Promise<{ execution_id: string; request_hash: string } | undefined>;
   /** What must be there ahead of time, and what need not be kept any more. */
@@ -114,6 +121,8 @@ export function createEventStore(database: Database, clock: Clock): PostgresStor
     readSeen: holders => readSeen(database, holders),
     pickDue: options => pickDue(database, options),
     findOver: commandIds => findOver(database, commandIds),
+    readOwners: executionId => readOwners(database, executionId),
+    giveBack: (owners, from) => giveBackStreams(database, owners, from),
     findStart: key => findStart(database, key),
     async keepHouse({ partitionsAhead, workersKeptSeconds, bucketsKeptSeconds }) {
       await ensurePartitions(database, partitionsAhead);

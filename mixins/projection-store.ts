@@ -12,6 +12,7 @@ import {
   writeExecutions,
   type ExecutionRow,
   type ShardClaim,
+  type ShardWanted,
 } from "./postgres/execution.ts";
 import { followLog, readGaps, type Gap, type LogPosition } from "./postgres/follow.ts";
 import type { Database } from "./postgres/index.ts";
@@ -21,11 +22,7 @@ import type { Database } from "./postgres/index.ts";
  */
 export interface ProjectionStore {
   /** Takes or renews a shard; undefined when another holds it. */
-  hold(options: {
-    shard: number;
-    holder: string;
-    leaseMs: number;
-  }): Promise<(ShardClaim & { position: LogPosition }) | undefined>;
+  hold(options: ShardWanted): Promise<(ShardClaim & { position: LogPosition }) | undefined>;
   release(claim: ShardClaim): Promise<void>;
   holder(shard: number): Promise<string | undefined>;
   /** Moves the checkpoint forward; with an old epoch nothing changes. */

@@ -46,14 +46,13 @@ const playbook = z
   .max(LIMITS.playbookMaxChars, `at most ${LIMITS.playbookMaxChars} characters`);
 
 /** Query strings carry numbers as text, so both are taken. */
-function whole(min: number, max: number, fallback: number) {
+function within(min: number, max: number) {
   const expected = `a whole number from ${min} to ${max}`;
-  return z.coerce
-    .number({ error: expected })
-    .int(expected)
-    .min(min, expected)
-    .max(max, expected)
-    .default(fallback);
+  return z.coerce.number({ error: expected }).int(expected).min(min, expected).max(max, expected);
+}
+
+function whole(min: number, max: number, fallback: number) {
+  return within(min, max).default(fallback);
 }
 
 function jsonObject(maxBytes: number) {
@@ -169,6 +168,9 @@ export const executionsRedrive = z.strictObject({
     .describe(
       'Only failed items that contain it, as {index, item, error}: {"error": {"code": "HTTP_503"}}',
     ),
+  generation: within(0, 1_000_000)
+    .optional()
+    .describe("Of the end that was seen: a request that is repeated redrives that end once"),
 });
 
 export const executionsFailures = z.strictObject({

@@ -129,6 +129,14 @@ export async function deleteExecution(query: Query, executionId: string): Promis
   await query.query("delete from noetl.execution where execution_id = $1", [executionId]);
 }
 
+export interface ShardWanted {
+  shard: number;
+  holder: string;
+  leaseMs: number;
+  /** Of the claim that is renewed. A process comes without, also under the name of one before. */
+  epoch?: number | undefined;
+}
+
 /**
  * Takes or renews a projection shard for `leaseMs`. A new holder gets a higher epoch. Undefined
  * when another holds it. After a restore into another cluster the transaction ids of old events are
@@ -136,7 +144,7 @@ export async function deleteExecution(query: Query, executionId: string): Promis
  */
 export async function holdShard(
   query: Query,
-  options: { shard: number; holder: string; leaseMs: number },
+  options: ShardWanted,
 ): Promise<(ShardClaim & { position: LogPosition }) | undefined> {
   const { rows } = await query.query<{
     epoch: number;
@@ -151,11 +159,12 @@ export async function holdShard(
             now() + make_interval(secs => $3::double precision / 1000), cluster.id
      from cluster
      on conflict (shard) do update set
-       epoch = case when c.holder = excluded.holder then c.epoch else c.epoch + 1 end,
+       epoch = case when c.holder = excluded.holder and c.epoch = $4 then c.epoch
+                    else c.epoch + 1 end,
        holder = excluded.holder, lease_until = excluded.lease_until
      where c.holder = excluded.holder or c.holder is null or c.lease_until < now()
      returning epoch, tx, event_id, system_identifier <> (select id from cluster) as restored`,
-    [options.shard, options.holder, options.leaseMs],
+    [options.shard, options.holder, options.leaseMs, options.epoch ?? null],
   );
   const row = rows[0];
   if (!row) return undefined;

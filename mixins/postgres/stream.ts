@@ -131,12 +131,15 @@ export async function adoptExecution(
   return rowCount;
 }
 
+/** A stream, and who decided last for it. */
+export interface StreamOwner {
+  stream_id: string;
+  owner: string | null;
+}
+
 /** Who decided last for each open stream of an execution and its descendants. */
-export async function readOwners(
-  query: Query,
-  executionId: string,
-): Promise<{ stream_id: string; owner: string | null }[]> {
-  const { rows } = await query.query<{ stream_id: string; owner: string | null }>(
+export async function readOwners(query: Query, executionId: string): Promise<StreamOwner[]> {
+  const { rows } = await query.query<StreamOwner & Record<string, unknown>>(
     `with recursive family as (
        select execution_id from noetl.execution where execution_id = $1
        union all
@@ -153,7 +156,7 @@ export async function readOwners(
 /** Makes streams that `from` has decided last the others' again, and wakes them there. */
 export async function giveBackStreams(
   query: Query,
-  owners: { stream_id: string; owner: string | null }[],
+  owners: StreamOwner[],
   from: string,
 ): Promise<void> {
   await query.query(

@@ -74,11 +74,12 @@ async function lowest(
 export async function redriveExecution(
   runtime: Runtime,
   host: ExecutionHost,
-  { execution_id, step, where }: ExecutionsRedrive,
+  { execution_id, step, where, generation: of }: ExecutionsRedrive,
   asked: RequestedBy,
 ) {
   const stream = streamOf(execution_id);
-  const { lapsed, generation } = await host.send(stream, { type: "describe" });
+  const { lapsed, generation: newest } = await host.send(stream, { type: "describe" });
+  const generation = of ?? newest;
   const chosen = lapsed ? choose({ lapsed: new Map(lapsed) }, step) : [];
   const loops = chosen.flatMap(([, { loop_id }]) => loop_id ?? []);
   const items = where && (await matching(runtime, { execution_id, loops, where }));

@@ -1,6 +1,6 @@
 // Pausing an execution with all below it, and going on: who has its streams keeps them.
 import type { ServiceBroker } from "moleculer";
-import { adoptExecution, giveBackStreams, readOwners } from "../../mixins/postgres/stream.ts";
+import { adoptExecution } from "../../mixins/postgres/stream.ts";
 import { callOwner } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { RequestedBy } from "../../schemas/caller.ts";
@@ -145,13 +145,13 @@ async function until(
  * must not become the owner of what it leaves at once: it gives back what was others'.
  */
 async function keepingOwners<Result>(
-  { database, nodeId }: Runtime,
+  { store, nodeId }: Runtime,
   executionId: string,
   work: () => Promise<Result>,
 ): Promise<Result> {
-  const owners = await readOwners(database, executionId);
+  const owners = await store.readOwners(executionId);
   const result = await work();
   const others = owners.filter(({ owner }) => owner !== nodeId);
-  if (others.length > 0) await giveBackStreams(database, others, nodeId);
+  if (others.length > 0) await store.giveBack(others, nodeId);
   return result;
 }

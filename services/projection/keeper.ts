@@ -173,8 +173,10 @@ export class ProjectionKeeper {
     await new Promise<void>(resolve => {
       const { clock } = this.#runtime;
       const cancel = clock.after(WRITE_MS, () => {
-        if (this.#projector.waiting > 0 || clock.now() >= this.#followAt) this.#wake();
-        else cancelLong = clock.after(FOLLOW_MS, () => this.#wake());
+        // Whoever does not hold the shard follows nothing, and only looks whether it is free.
+        const dueIn = (this.#claim ? this.#followAt : this.#renewAt) - clock.now();
+        if (this.#projector.waiting > 0 || dueIn <= 0) this.#wake();
+        else cancelLong = clock.after(Math.min(dueIn, FOLLOW_MS), () => this.#wake());
       });
       let cancelLong = () => {};
       this.#wake = () => {
@@ -189,7 +191,8 @@ export class ProjectionKeeper {
 
   async #renew(): Promise<void> {
     const { clock, rows, nodeId: holder } = this.#runtime;
-    const held = await rows.hold({ shard: SHARD, holder, leaseMs: LEASE_MS });
+    const epoch = this.#claim?.epoch;
+    const held = await rows.hold({ shard: SHARD, holder, leaseMs: LEASE_MS, epoch });
     this.#renewAt = clock.now() + (held ? LEASE_MS / 3 : LOOK_MS);
     if (held && this.#claim?.epoch !== held.epoch) {
       this.#projector.forget();

@@ -177,7 +177,8 @@ describe("the projection", function () {
     assert.equal(await writeExecutions(sessions, claim, [{ ...row, status: "FAILED" }]), false);
     await saveCheckpoint(sessions, claim, { tx: "999999", event_id: "1" });
     assert.deepEqual(await readExecutions(sessions, [execution_id]), [row]);
-    const kept = await holdShard(sessions, { shard, holder: "new", leaseMs: 60_000 });
+    const renewed = { shard, holder: "new", leaseMs: 60_000, epoch: current.epoch };
+    const kept = await holdShard(sessions, renewed);
     assert.equal(kept?.position.tx, current.position.tx);
     assert.equal(await writeExecutions(sessions, current, [{ ...row, version: 9 }]), true);
   }

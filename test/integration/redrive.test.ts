@@ -134,6 +134,16 @@ describe("redrive", function () {
     assert.deepEqual(rebuilt, seen);
   });
 
+  it("asked again for the end that was seen, is not redriven twice", async () => {
+    const { execution_id } = await node.run(LOOP);
+    const first = { execution_id, generation: 0, where: { item: 13 } };
+    assert.equal((await redrive(first)).generation, 1);
+    await ended(node.broker, execution_id);
+    await assert.rejects(redrive(first), /has ended again since: generation 1/);
+    assert.equal((await redrive({ ...first, generation: 1 })).generation, 2);
+    await ended(node.broker, execution_id);
+  });
+
   it("runs those a predicate chooses, page by page and by item or error", async () => {
     const { execution_id } = await node.run(LOOP);
     const page = await node.call<Failures>("executions.failures", { execution_id, limit: 20 });

@@ -4,6 +4,7 @@ import { fromRanges } from "../../schemas/ranges.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
 import { rebuildRow } from "../../services/projection/projector.ts";
 import { findFaults, type Log, type LogRow } from "../support/log-checker.ts";
+import { begunInPause } from "./checks-pause.ts";
 import type { Client, Run } from "./client.ts";
 import type { World } from "./world.ts";
 
@@ -26,7 +27,9 @@ export async function findBroken(world: World, client: Client): Promise<string[]
     ...stale,
     ...[...world.tables.setBack].map(id => `the row of ${id} went back`),
     ...twins(world),
+    ...redrivenTwice(world),
     ...untrue(world),
+    ...begunInPause(world),
     ...client.runs.flatMap(run => unexpected(world, run)),
   ];
 }
@@ -75,6 +78,13 @@ function twins({ tables }: World): string[] {
     .map(key => `two executions have the key ${key}`);
 }
 
+/** The client asks for it once, however often the request is sent. */
+function redrivenTwice({ tables }: World): string[] {
+  const redriven = tables.log.filter(({ event }) => event.event_type === "execution.redriven");
+  const ids = redriven.map(({ event }) => event.execution_id);
+  return ids.filter((id, at) => ids.indexOf(id) !== at).map(id => `${id} is redriven twice`);
+}
+
 /** What the log accepted is what the tools did, in that very delivery. */
 function untrue(world: World): string[] {
   const { tables, tools } = world;
@@ -91,16 +101,32 @@ function untrue(world: World): string[] {
   return faults;
 }
 
-function* accepted(event: StoredEvent): Iterable<[number, "ok" | "error"]> {
-  if (event.event_type === "frame.committed") {
-    if (event.meta.slot !== undefined) return;
-    for (const index of fromRanges(event.meta.ok, 0, Infinity) ?? []) yield [index, "ok"];
-    for (const index of fromRanges(event.meta.failed, 0, Infinity) ?? []) yield [index, "error"];
-  } else if (event.event_type === "command.completed" || event.event_type === "command.failed") {
-    const { error } = event.result as { error?: { code?: string } };
-    if (error?.code === "WORKER_LOST" || event.meta.slot !== undefined) return;
-    yield [event.meta.iter_index ?? 0, event.event_type === "command.completed" ? "ok" : "error"];
+type Accepted = Iterable<[number, "ok" | "error"]>;
+
+function* accepted(event: StoredEvent): Accepted {
+  switch (event.event_type) {
+    case "frame.committed":
+      if (event.meta.slot === undefined) yield* named(event.meta);
+      return;
+    case "command.completed":
+    case "command.failed":
+    case "loop.shard.done":
+    case "loop.shard.failed": {
+      const { meta, event_type } = event;
+      if (codeOf(event) === "WORKER_LOST" || ("slot" in meta && meta.slot !== undefined)) return;
+      // A shard of several items names those that succeeded, and those that did not.
+      if ("ok" in meta && meta.ok !== undefined) return yield* named(meta);
+      const isOk = event_type === "command.completed" || event_type === "loop.shard.done";
+      yield [meta.iter_index ?? 0, isOk ? "ok" : "error"];
+      return;
+    }
+    default:
   }
+}
+
+function* named(sets: { ok?: string | undefined; failed?: string | undefined }): Accepted {
+  for (const index of fromRanges(sets.ok ?? "", 0, Infinity) ?? []) yield [index, "ok"];
+  for (const index of fromRanges(sets.failed ?? "", 0, Infinity) ?? []) yield [index, "error"];
 }
 
 /** The run came to what its story says, where nothing else may have decided it. */

@@ -1,6 +1,7 @@
 // Who uses the runtime: starts runs, cancels some, and redrives what failed. Asks again until it is
 // answered.
 import { errorType } from "../../schemas/errors.ts";
+import { EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { SimBroker } from "./broker.ts";
 import type { Story } from "./stories.ts";
 import type { World } from "./world.ts";
@@ -21,8 +22,18 @@ export interface Wish {
   startAt: number;
   /** Milliseconds after its start. */
   cancelAfter?: number;
+  /** The same; and how long it is to be held then. */
+  pauseAfter?: { begin: number; hold: number };
   redrives: boolean;
 }
+
+const ENDS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
+const isEnd = ({ event_type }: StoredEvent) => ENDS.has(event_type);
+const PAUSES: ReadonlySet<string> = new Set([
+  "execution.pause_requested",
+  "execution.paused",
+  "execution.resumed",
+]);
 
 export class Client {
   readonly runs: Run[] = [];
@@ -49,29 +60,57 @@ export class Client {
     scheduler.after(wish.startAt, "client:start", go, this.#broker.owner);
   }
 
-  async #fulfil({ story, key, cancelAfter, redrives }: Wish, run: Run): Promise<void> {
+  async #fulfil(wish: Wish, run: Run): Promise<void> {
+    const { story, key, cancelAfter, pauseAfter, redrives } = wish;
     const params = { path: story.path, idempotency_key: key };
     const started = await this.#ask<{ execution_id: string }>("executions.start", params);
     const execution_id = started?.execution_id;
     if (execution_id === undefined) return;
     run.executionId = execution_id;
+    const held = pauseAfter && this.#hold(execution_id, pauseAfter);
     if (cancelAfter !== undefined) {
       await this.#pause(cancelAfter);
       run.wasCancelled = true;
       await this.#ask("executions.cancel", { execution_id, reason: "the client asks" });
     } else if (redrives && story.expected === "FAILED") {
-      await this.#ended(execution_id);
-      this.#world.tools.mended.add(execution_id);
+      await held;
+      await this.#seeThrough(execution_id);
+      if (this.#world.scheduler.chance(0.5)) this.#world.tools.mended.add(execution_id);
       run.wasRedriven = true;
-      await this.#ask("executions.redrive", { execution_id });
+      await this.#ask("executions.redrive", { execution_id, generation: 0 });
+    }
+    await held;
+    await this.#seeThrough(execution_id);
+  }
+
+  /** Pauses a run for a while. */
+  async #hold(execution_id: string, { begin, hold }: { begin: number; hold: number }) {
+    await this.#pause(begin);
+    await this.#ask("executions.pause", { execution_id, reason: "the client asks" });
+    await this.#pause(hold);
+    await this.#ask("executions.resume", { execution_id, adopt: false });
+  }
+
+  /** To its end. A request to pause that comes late is taken back like the first one. */
+  async #seeThrough(execution_id: string): Promise<void> {
+    while (!this.#isOver(execution_id)) {
+      await this.#pause(500);
+      if (!this.#isHeld(execution_id)) continue;
+      await this.#ask("executions.resume", { execution_id, adopt: false });
     }
   }
 
-  async #ended(executionId: string): Promise<void> {
-    const types = new Set(["playbook.completed", "playbook.failed", "execution.cancelled"]);
-    const isOver = () =>
-      this.#world.tables.events.get(executionId)?.some(one => types.has(one.event_type));
-    while (!isOver()) await this.#pause(500);
+  #isHeld(executionId: string): boolean {
+    const last = this.#world.tables.events
+      .get(executionId)
+      ?.findLast(({ event_type }) => PAUSES.has(event_type));
+    return last !== undefined && last.event_type !== "execution.resumed";
+  }
+
+  #isOver(executionId: string): boolean {
+    const events = this.#world.tables.events.get(executionId) ?? [];
+    const last = events.findLast(one => isEnd(one) || one.event_type === "execution.redriven");
+    return last !== undefined && isEnd(last);
   }
 
   /** Undefined when it is refused. */

@@ -104,7 +104,6 @@ export function makePeace(world: World): void {
     owner.frozenUntil = 0;
     owner.stoodAt = undefined;
   }
-  for (const tx of [...world.tables.open]) world.tables.end(tx);
   for (const member of [...world.members.values()]) {
     if (!member.owner.alive) world.boot(member.owner.name, member.role);
   }

@@ -56,6 +56,21 @@ function cancel(timer: unknown): void {
   if (timer instanceof Timer) timer.step.cancelled = true;
 }
 
+/**
+ * Node keeps a signal made of others for as long as somebody listens to it: that is for ever where
+ * whole worlds are dropped without an abort.
+ */
+function anyOf(signals: Iterable<AbortSignal>): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of signals) {
+    if (signal.aborted) controller.abort(signal.reason);
+    else {
+      signal.addEventListener("abort", () => controller.abort(signal.reason), { once: true });
+    }
+  }
+  return controller.signal;
+}
+
 /** Replaces them for good in this thread. */
 export function replaceGlobals(): void {
   // Refusals are everyday here, and their stacks cost more than what they are about.
@@ -72,6 +87,7 @@ export function replaceGlobals(): void {
     setImmediate: (work: () => void, ...args: unknown[]) => soon(work, 0, ...args),
     clearImmediate: cancel,
   });
+  AbortSignal.any = anyOf;
   Date.now = () => Math.floor(EPOCH_MS + localNow());
   performance.now = () => scheduler?.now ?? 0;
   const { random } = Math;

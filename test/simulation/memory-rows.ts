@@ -1,6 +1,6 @@
 // The projection's port over tables in memory.
 import type { ProjectionStore } from "../../mixins/projection-store.ts";
-import type { ExecutionRow, ShardClaim } from "../../mixins/postgres/execution.ts";
+import type { ExecutionRow, ShardClaim, ShardWanted } from "../../mixins/postgres/execution.ts";
 import { EVENT_TYPES, type StoredEvent } from "../../schemas/events.ts";
 import { foldable } from "../../services/projection/fold.ts";
 import type { Link } from "./memory-store.ts";
@@ -57,16 +57,14 @@ export function memoryRows(tables: MemoryTables, link: Link): ProjectionStore {
 const copyOf = (row: ExecutionRow | undefined): ExecutionRow | undefined =>
   row && (JSON.parse(JSON.stringify(row)) as ExecutionRow);
 
-function hold(
-  tables: MemoryTables,
-  { shard, holder, leaseMs }: { shard: number; holder: string; leaseMs: number },
-) {
+function hold(tables: MemoryTables, { shard, holder, leaseMs, epoch: renewed }: ShardWanted) {
   const now = tables.now();
   const known = tables.checkpoints.get(shard);
   const mayHold = !known || known.holder === holder || !known.holder || known.lease_until < now;
   if (!mayHold) return undefined;
+  const isRenewed = known?.holder === holder && known.epoch === renewed;
   const next = known
-    ? { ...known, epoch: known.holder === holder ? known.epoch : known.epoch + 1 }
+    ? { ...known, epoch: isRenewed ? known.epoch : known.epoch + 1 }
     : { tx: "0", event_id: "0", epoch: 1 };
   const { epoch, tx, event_id } = next;
   tables.checkpoints.set(shard, { ...next, holder, lease_until: now + leaseMs });

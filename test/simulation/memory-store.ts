@@ -4,6 +4,8 @@ import type { EventStore } from "../../mixins/event-store.ts";
 import type { Clock } from "../../mixins/clock.ts";
 import type { WorkerRows } from "../../mixins/worker-rows.ts";
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
+import type { StreamOwner } from "../../mixins/postgres/stream.ts";
+import { COMMAND_TERMINALS } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 import type { MemoryTables, StreamRow } from "./memory-tables.ts";
 
@@ -17,7 +19,7 @@ export interface Link {
   sinceAwayMs(): number;
 }
 
-const COMMAND_ENDS = new Set(["command.completed", "command.failed", "command.cancelled"]);
+const COMMAND_ENDS: ReadonlySet<string> = new Set(COMMAND_TERMINALS);
 
 /** The event store of one process. */
 export function memoryStore(
@@ -72,19 +74,13 @@ export function memoryStore(
         Object.assign(row, { status: "ended", wake_at: null });
         return true;
       }),
-    park: (id, message) =>
-      link.run("park", () => {
-        const row = head(id);
-        if (row?.status !== "open") return;
-        row.failures += 1;
-        row.last_error = message.slice(0, 2_000);
-        const seconds = Math.min(3_600, 2 ** Math.min(row.failures, 12));
-        row.wake_at = tables.now() + seconds * 1_000;
-      }),
+    park: (id, message) => link.run("park", () => park(tables, head(id), message)),
     sinceAwayMs: () => link.sinceAwayMs(),
     readSeen: holders => link.run("readSeen", () => seenOf(tables, holders)),
     pickDue: options => link.run("pickDue", () => pickDue(tables, options)),
     findOver: ids => link.run("findOver", () => findOver(tables, ids)),
+    readOwners: id => link.run("readOwners", () => ownersOf(tables, id)),
+    giveBack: (owners, from) => link.run("giveBack", () => giveBack(tables, owners, from)),
     findStart: key => link.run("findStart", () => structuredClone(tables.starts.get(key))),
     keepHouse: () => Promise.resolve(),
   };
@@ -94,6 +90,14 @@ function headOf(row: StreamRow | undefined) {
   if (!row) return undefined;
   const { stream_id, execution_id, kind, version, status, owner } = row;
   return { stream_id, execution_id, kind, version, status, owner };
+}
+
+function park(tables: MemoryTables, row: StreamRow | undefined, message: string): void {
+  if (row?.status !== "open") return;
+  row.failures += 1;
+  row.last_error = message.slice(0, 2_000);
+  const seconds = Math.min(3_600, 2 ** Math.min(row.failures, 12));
+  row.wake_at = tables.now() + seconds * 1_000;
 }
 
 function seenOf(tables: MemoryTables, holders: Parameters<EventStore["readSeen"]>[0]) {
@@ -117,6 +121,25 @@ function pickDue(tables: MemoryTables, options: Parameters<EventStore["pickDue"]
     .slice(0, limit);
   for (const row of due) row.wake_at = now + backoffMs;
   return due.map(({ stream_id, execution_id, kind }) => ({ stream_id, execution_id, kind }));
+}
+
+function ownersOf(tables: MemoryTables, executionId: string): StreamOwner[] {
+  if (!tables.executions.has(executionId)) return [];
+  const own = [...tables.streams.values()]
+    .filter(row => row.status === "open" && row.execution_id === executionId)
+    .map(({ stream_id, owner }) => ({ stream_id, owner }));
+  const children = [...tables.executions.values()].filter(
+    row => row.parent_execution_id === executionId,
+  );
+  return [...own, ...children.flatMap(child => ownersOf(tables, child.execution_id))];
+}
+
+function giveBack(tables: MemoryTables, owners: StreamOwner[], from: string): void {
+  for (const { stream_id, owner } of owners) {
+    const row = tables.streams.get(stream_id);
+    if (row?.status !== "open" || row.owner !== from) continue;
+    Object.assign(row, { owner, wake_at: tables.now() });
+  }
 }
 
 function findOver(tables: MemoryTables, commandIds: string[]): string[] {

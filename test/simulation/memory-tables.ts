@@ -4,7 +4,7 @@ import type { AppendOutcome } from "../../mixins/event-store.ts";
 import type { StreamAppend, StartRow } from "../../mixins/postgres/event.ts";
 import type { ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { Head } from "../../mixins/postgres/stream.ts";
-import type { StoredEvent } from "../../schemas/events.ts";
+import { COMMAND_TERMINALS, EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 
 export interface StreamRow extends Head {
@@ -40,13 +40,6 @@ export interface Guard {
   where?: (event: StoredEvent) => boolean;
 }
 
-const COMMAND_ENDS = [
-  "command.completed",
-  "command.failed",
-  "command.cancelled",
-  "frame.committed",
-];
-
 /** The guards of migrations/*.sql. */
 export const GUARDS: Guard[] = [
   {
@@ -56,7 +49,7 @@ export const GUARDS: Guard[] = [
   },
   {
     name: "uidx_event_command_terminal",
-    types: new Set(COMMAND_ENDS),
+    types: new Set([...COMMAND_TERMINALS, "frame.committed"]),
     column: "command_id",
     where: event => event.event_type !== "frame.committed" || event.meta.final,
   },
@@ -68,7 +61,7 @@ export const GUARDS: Guard[] = [
   },
   {
     name: "uidx_event_execution_terminal",
-    types: new Set(["playbook.completed", "playbook.failed", "execution.cancelled"]),
+    types: new Set(EXECUTION_TERMINALS),
     column: "generation",
   },
 ];
@@ -119,7 +112,10 @@ export class MemoryTables {
     return this.hasWatermark && this.open.size > 0 ? Math.min(...this.open) : this.#tx + 1;
   }
 
-  /** noetl.append_events for one stream; `at` is when its transaction began. */
+  /**
+   * noetl.append_events for one stream; `at` is when its transaction began. The events are the
+   * table's own from here on: the caller has none of their objects.
+   */
   append(append: StreamAppend, tx: number, at: number): AppendOutcome {
     const { stream_id, expected } = append;
     const head = this.streams.get(stream_id);
@@ -200,10 +196,9 @@ function* guardedKeys(guards: Guard[], events: StoredEvent[]): Iterable<[Guard, 
   }
 }
 
-/** Events as they lie in the table: JSON, with nothing of the caller's objects. */
+/** Events as they lie in the table. */
 function stored({ stream_id, execution_id, expected, events }: StreamAppend, at: number) {
-  const copies = JSON.parse(JSON.stringify(events)) as StoredEvent[];
-  return copies.map((event, index) => ({
+  return (events as StoredEvent[]).map((event, index) => ({
     ...event,
     execution_id,
     stream_id,

@@ -70,7 +70,8 @@ export function createSimRuntime(parts: Parts): Runtime {
     database: noDatabase(),
     store: memoryStore(tables, link, clock),
     rows: memoryRows(tables, link),
-    workers: memoryWorkers(tables, link),
+    // Each process has a machine of its own: nobody buries its neighbour.
+    workers: { ...memoryWorkers(tables, link), onMachine: () => Promise.resolve([]) },
     snapshotEvents: parts.snapshotEvents,
     clock,
     ids: createIds(parts.node, () => clock.now()),

@@ -2,7 +2,9 @@
 import type { EventStore } from "../../mixins/event-store.ts";
 import type { ProjectionStore } from "../../mixins/projection-store.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
+import type { Command } from "../../schemas/command.ts";
 import type { Machine } from "../../schemas/decider.ts";
+import type { StepKind } from "./stories.ts";
 import type { World } from "./world.ts";
 
 /** What a switch replaces of each process, and of the machines while it is on. */
@@ -10,6 +12,10 @@ export interface Sabotage {
   name: string;
   /** The rule of design.md that is off. */
   rule: string;
+  /** A kind of step that every run has, where only that shows it. */
+  kind?: StepKind;
+  /** How much of all work takes seconds, where that shows it sooner. */
+  slowShare?: number;
   ports?: (runtime: Runtime, world: World) => Partial<Runtime>;
   /** Changes the machines; gives what changes them back. */
   machines?: () => () => void;
@@ -82,4 +88,35 @@ export function onLoad<State extends object, Input, Answer>(
       },
     };
   });
+}
+
+/** Every outcome comes with the delivery that is current. */
+export function unfenced<State, Input extends { type: string }, Answer>(
+  machine: Machine<State, Input, Answer>,
+  commandsOf: (state: State) => ReadonlyMap<string, Command> | undefined,
+) {
+  return inMachine(machine, was => ({
+    decide(input, state, context) {
+      if (input.type !== "outcome") return was.decide(input, state, context);
+      const { command_id } = input as unknown as { command_id: string };
+      const delivery = commandsOf(state)?.get(command_id)?.delivery;
+      return was.decide(delivery === undefined ? input : { ...input, delivery }, state, context);
+    },
+  }));
+}
+
+/** Who claims again is not known again. */
+export function forgetful<State, Input extends { type: string }, Answer>(
+  machine: Machine<State, Input, Answer>,
+  commandsOf: (state: State) => ReadonlyMap<string, Command> | undefined,
+) {
+  return inMachine(machine, was => ({
+    decide(input, state, context) {
+      if (input.type !== "claim") return was.decide(input, state, context);
+      const { command_id, claim_id } = input as unknown as Record<string, string>;
+      const isHis = commandsOf(state)?.get(command_id ?? "")?.holder?.claim_id === claim_id;
+      const asked = isHis ? { ...input, claim_id: `${claim_id}, again` } : input;
+      return was.decide(asked, state, context);
+    },
+  }));
 }

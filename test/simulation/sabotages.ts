@@ -1,44 +1,22 @@
 // One switch for each rule that the simulation can see: with it on, some check must fail.
 import type { StreamAppend } from "../../mixins/postgres/event.ts";
-import type { Command } from "../../schemas/command.ts";
-import type { Machine } from "../../schemas/decider.ts";
 import type { Json } from "../../schemas/json.ts";
-import { executionMachine } from "../../services/executions/machine.ts";
+import { executionMachine, generationOf } from "../../services/executions/machine.ts";
 import { isLive } from "../../services/executions/state.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { deafToConflict, withoutProof } from "../support/sabotage.ts";
-import { both, inMachine, inRows, inStore, onLoad, type Sabotage } from "./sabotage.ts";
-
-/** Every outcome comes with the delivery that is current. */
-function unfenced<State, Input extends { type: string }, Answer>(
-  machine: Machine<State, Input, Answer>,
-  commandsOf: (state: State) => ReadonlyMap<string, Command> | undefined,
-) {
-  return inMachine(machine, was => ({
-    decide(input, state, context) {
-      if (input.type !== "outcome") return was.decide(input, state, context);
-      const { command_id } = input as unknown as { command_id: string };
-      const delivery = commandsOf(state)?.get(command_id)?.delivery;
-      return was.decide(delivery === undefined ? input : { ...input, delivery }, state, context);
-    },
-  }));
-}
-
-/** Who claims again is not known again. */
-function forgetful<State, Input extends { type: string }, Answer>(
-  machine: Machine<State, Input, Answer>,
-  commandsOf: (state: State) => ReadonlyMap<string, Command> | undefined,
-) {
-  return inMachine(machine, was => ({
-    decide(input, state, context) {
-      if (input.type !== "claim") return was.decide(input, state, context);
-      const { command_id, claim_id } = input as unknown as Record<string, string>;
-      const isHis = commandsOf(state)?.get(command_id ?? "")?.holder?.claim_id === claim_id;
-      const asked = isHis ? { ...input, claim_id: `${claim_id}, again` } : input;
-      return was.decide(asked, state, context);
-    },
-  }));
-}
+import {
+  both,
+  forgetful,
+  inMachine,
+  inRows,
+  inStore,
+  onLoad,
+  unfenced,
+  type Sabotage,
+} from "./sabotage.ts";
+import { OF_FANOUTS } from "./sabotages-fanout.ts";
+import { OF_PAUSES } from "./sabotages-pause.ts";
 
 const openOf = (state: Parameters<(typeof loopMachine)["fork"]>[0]) =>
   state.status === "running" ? state.open : undefined;
@@ -123,6 +101,7 @@ const OF_ACTORS: Sabotage[] = [
   {
     name: "no fence",
     rule: "§4.5: an accepted outcome carries the current delivery",
+    slowShare: 0.4,
     ...both(unfenced(loopMachine, openOf), unfenced(executionMachine, commandsOf)),
   },
   {
@@ -187,6 +166,16 @@ const OF_ACTORS: Sabotage[] = [
     })),
   },
   {
+    name: "a redrive of whatever end",
+    rule: "§4.6: a redrive is of the end that was seen",
+    ...inMachine(executionMachine, was => ({
+      decide(input, state, context) {
+        if (input.type !== "redrive" || isLive(state)) return was.decide(input, state, context);
+        return was.decide({ ...input, generation: generationOf(state) }, state, context);
+      },
+    })),
+  },
+  {
     name: "cancelled before it is so",
     rule: "§9: CANCELLED is shown when nothing can start",
     ...inMachine(executionMachine, was => ({
@@ -243,4 +232,10 @@ const OF_THE_PROJECTION: Sabotage[] = [
   },
 ];
 
-export const SABOTAGES: Sabotage[] = [...OF_THE_LOG, ...OF_ACTORS, ...OF_THE_PROJECTION];
+export const SABOTAGES: Sabotage[] = [
+  ...OF_THE_LOG,
+  ...OF_ACTORS,
+  ...OF_FANOUTS,
+  ...OF_PAUSES,
+  ...OF_THE_PROJECTION,
+];

@@ -4,7 +4,8 @@ import { findBroken, isQuiet } from "./checks.ts";
 import { Client } from "./client.ts";
 import { FAULT_NAMES, FAULTS, makePeace } from "./faults.ts";
 import type { Sabotage } from "./sabotage.ts";
-import { story } from "./stories.ts";
+import { storyWith, STORIES } from "./remembered.ts";
+import type { StepKind } from "./stories.ts";
 import type { Gust } from "./weather.ts";
 import { World } from "./world.ts";
 
@@ -61,6 +62,7 @@ async function play(
     rates: ratesOf(random),
     maxAttempts: random() < 0.25 ? 2 : 100,
     snapshotEvents: pick(random, [3, 10, 2_000]),
+    slowShare: sabotage?.slowShare ?? pick(random, [0.01, 0.03, 0.12]),
     ...(sabotage && { sabotage }),
     ...(trace && { trace }),
   });
@@ -69,7 +71,7 @@ async function play(
   for (let at = 0; at < servers; at += 1) world.boot(`server-${at}`, "server");
   const workers = 1 + Math.floor(random() * 2);
   for (let at = 0; at < workers; at += 1) world.boot(`worker-${at}`, "worker");
-  const items = wishAll(world, client, random);
+  const items = wishAll(world, client, { random, kind: sabotage?.kind });
   const plans = plansOf(random);
   const struck = await playOut(world, client, plans);
   const faults = await findBroken(world, client);
@@ -94,25 +96,32 @@ function ratesOf(random: Random): Record<Gust, number> {
 }
 
 /** At least two runs with so many items between them. */
-function wishAll(world: World, client: Client, random: Random): number {
+function wishAll(
+  world: World,
+  client: Client,
+  { random, kind }: { random: Random; kind: StepKind | undefined },
+): number {
   let items = 0;
   for (let run = 0; run < 2 || items < ITEMS_MIN; run += 1) {
-    const told = story(random, `run-${run}`);
+    const told = storyWith(kind, Math.floor(random() * STORIES));
     world.register(told);
     for (const { size } of told.steps) items += size;
-    const isCancelled = random() < 0.15;
+    const deed = random();
     client.wish({
       ...{ story: told, key: `key-${run}`, startAt: random() * 200, redrives: random() < 0.5 },
-      ...(isCancelled && { cancelAfter: random() * 1_500 }),
+      ...(deed < 0.15 && { cancelAfter: random() * 1_500 }),
+      ...(deed > 0.1 && deed < 0.35 && { pauseAfter: pauseOf(random) }),
     });
   }
   return items;
 }
 
+const pauseOf = (random: Random) => ({ begin: random() * 1_000, hold: random() * 3_000 });
+
 function plansOf(random: Random): Plan[] {
   const count = FAULTS_MIN + Math.floor(random() * 6);
   const plans = Array.from({ length: count }, (_, index) => ({
-    at: 20 + Math.floor(random() * (index < FAULTS_MIN ? 350 : 1_200)),
+    at: 20 + Math.floor(random() * (index < FAULTS_MIN ? 250 : 500)),
     name: pick(random, FAULT_NAMES),
   }));
   return plans.sort((one, other) => one.at - other.at);
@@ -129,10 +138,8 @@ function strike(world: World, wanted: string): void {
 async function playOut(world: World, client: Client, plans: Plan[]): Promise<"quiet" | "endless"> {
   const { scheduler } = world;
   let isPeace = false;
-  const last = (plans.at(-1)?.at ?? 0) + 150;
+  const last = (plans.at(-1)?.at ?? 0) + 100;
   while (scheduler.steps < STEPS_MAX) {
-    const step = scheduler.take();
-    if (!step) return "endless";
     while (plans[0] && plans[0].at <= scheduler.steps) {
       strike(world, (plans.shift() as Plan).name);
     }
@@ -140,8 +147,6 @@ async function playOut(world: World, client: Client, plans: Plan[]): Promise<"qu
       isPeace = true;
       makePeace(world);
     }
-    // It may be dead by now, or frozen.
-    scheduler.put(step);
     const next = scheduler.take();
     if (!next) return "endless";
     await scheduler.run(next);

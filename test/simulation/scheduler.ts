@@ -1,10 +1,6 @@
 // Virtual time: one queue of steps, each at its moment; nothing runs but the step that is next.
-import { createHash } from "node:crypto";
 import { setImmediate as realSetImmediate } from "node:timers";
 import type { Random } from "../support/random-flows.ts";
-
-/** Lines that are hashed together. */
-const LINES_MAX = 200;
 
 /** Who a step belongs to: it is dropped when that one is dead, and put off while it is frozen. */
 export interface Owner {
@@ -36,9 +32,10 @@ export class Scheduler {
   /** Told of each step before it runs. */
   readonly trace: ((line: string) => void) | undefined;
   readonly #heap: Step[] = [];
-  /** Of what was traced so far; gathered, as hashing line by line takes long. */
-  #hash = createHash("sha256");
-  #lines: string[] = [];
+  /** Of the steps so far: two halves of one digest. */
+  #moments = 0;
+  #kinds = 0;
+  readonly #words = new Map<string, number>();
   #seq = 0;
 
   constructor(random: Random, trace?: (line: string) => void) {
@@ -76,18 +73,14 @@ export class Scheduler {
     }
   }
 
-  /** A step that was taken and not run. */
-  put(step: Step): void {
-    this.#push(step);
-  }
-
   /** Runs one step, and all that follows from it at once. */
   async run(step: Step): Promise<void> {
     this.now = Math.max(this.now, step.at);
     this.steps += 1;
-    const line = `${this.now.toFixed(3)} ${step.owner?.name ?? "-"} ${step.kind}`;
-    this.trace?.(line);
-    if (this.#lines.push(line) >= LINES_MAX) this.#gather();
+    const { kind, owner } = step;
+    this.trace?.(`${this.now.toFixed(3)} ${owner?.name ?? "-"} ${kind}`);
+    this.#moments = mixed(this.#moments, Math.floor(this.now * 1_000));
+    this.#kinds = mixed(this.#kinds, this.#numberOf(kind) ^ this.#numberOf(owner?.name ?? "-"));
     this.current = step.owner;
     step.run();
     await new Promise<void>(resolve => realSetImmediate(resolve));
@@ -96,13 +89,19 @@ export class Scheduler {
 
   /** Of every step so far: the same seed gives the same. */
   digest(): string {
-    this.#gather();
-    return this.#hash.copy().digest("hex").slice(0, 16);
+    const hex = (half: number) => (half >>> 0).toString(16).padStart(8, "0");
+    return hex(this.#moments) + hex(this.#kinds);
   }
 
-  #gather(): void {
-    this.#hash.update(this.#lines.join("\n"));
-    this.#lines = [];
+  /** Kinds and names are few: each is hashed once. */
+  #numberOf(word: string): number {
+    let known = this.#words.get(word);
+    if (known === undefined) {
+      known = 0;
+      for (let at = 0; at < word.length; at += 1) known = mixed(known, word.charCodeAt(at));
+      this.#words.set(word, known);
+    }
+    return known;
   }
 
   #push(step: Step): void {
@@ -135,6 +134,11 @@ export class Scheduler {
     heap[at] = last;
     return first;
   }
+}
+
+/** FNV-1a of 32 bits, one number at a time. */
+function mixed(hash: number, next: number): number {
+  return Math.imul(hash ^ next, 0x01000193) + 0x811c9dc5;
 }
 
 function isBefore(one: Step, other: Step): boolean {

@@ -8,13 +8,11 @@ import { SABOTAGES } from "./sabotages.ts";
 import { replayOf, simulate, type Simulation } from "./threads.ts";
 
 /** Schedules of `npm test`; `TEST_SEED` chooses others. */
-const SCHEDULES = 2_000;
+const SCHEDULES = 4_000;
 const FROM = Number(process.env["TEST_SEED"] ?? 1);
 /** A machine that has better things to do plays fewer. */
 const LIMIT_SECONDS = 40;
 const CAUGHT_WITHIN = 1_000;
-/** Seeds that once were violations. */
-const ONCE_BROKEN = [172, 173, 1126];
 
 const program = fileURLToPath(new URL("./simulate.ts", import.meta.url));
 
@@ -37,9 +35,8 @@ describe("simulation", function () {
     const sum = await simulate({ from: FROM, seeds: SCHEDULES, limitSeconds: LIMIT_SECONDS });
     const { schedules, executions, items, struck, seconds } = sum;
     const counts = `${schedules} schedules, ${executions} executions, ${items} items`;
-    process.stdout.write(
-      `${`${coverageOf(struck)}\n      ${counts} in ${seconds.toFixed(1)} s`}\n`,
-    );
+    const pace = `${seconds.toFixed(1)} s: ${Math.round((60 * schedules) / seconds)} a minute`;
+    process.stdout.write(`${coverageOf(struck)}\n      ${counts} in ${pace}\n`);
     assert.equal(sum.violations.length, 0, `\n  ${told(sum)}`);
     assert.ok(executions >= 2 * schedules && items >= 8 * schedules, counts);
     assert.ok(sum.fewestFaults >= 3, `a schedule with ${sum.fewestFaults} faults`);
@@ -58,13 +55,6 @@ describe("simulation", function () {
       lines.find(line => line.includes("answer:append")) ?? "",
       /^\d+\.\d{3} server-\d /,
     );
-  });
-
-  it("seeds that once broke a rule do not any more", async () => {
-    for (const seed of ONCE_BROKEN) {
-      const sum = await simulate({ from: seed, seeds: 1, threads: 1 });
-      assert.deepEqual(sum.violations, []);
-    }
   });
 });
 

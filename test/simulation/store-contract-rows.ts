@@ -46,19 +46,32 @@ export const OF_ROWS: Record<string, Sentence> = {
   "a shard has one holder; the next one's epoch shuts the old one out": async contract => {
     const { rows, newId } = contract.of;
     const shard = Number(BigInt(newId()) % 1_000_000_000n);
-    const hold = (holder: string, leaseMs: number) => rows.hold({ shard, holder, leaseMs });
+    const hold = (holder: string, leaseMs: number, epoch?: number) =>
+      rows.hold({ shard, holder, leaseMs, epoch });
     const old = await hold("old", -1);
     const current = await hold("new", 60_000);
     assert.ok(old && current && current.epoch > old.epoch);
     assert.equal(await hold("old", 60_000), undefined);
-    assert.equal((await hold("new", 60_000))?.epoch, current.epoch);
+    assert.equal((await hold("new", 60_000, current.epoch))?.epoch, current.epoch);
     assert.equal(await rows.holder(shard), "new");
     assert.equal(await rows.write(old, []), false);
     await rows.save(old, { tx: "9", event_id: "9" });
     await rows.save(current, { tx: "5", event_id: "7" });
-    assert.deepEqual((await hold("new", 60_000))?.position, { tx: "5", event_id: "7" });
+    const renewed = await hold("new", 60_000, current.epoch);
+    assert.deepEqual(renewed?.position, { tx: "5", event_id: "7" });
     await rows.release(current);
     assert.equal(await rows.holder(shard), undefined);
+  },
+  "a process that comes under the name of the one before shuts that one out": async contract => {
+    const { rows, newId } = contract.of;
+    const shard = Number(BigInt(newId()) % 1_000_000_000n);
+    const hold = (epoch?: number) =>
+      rows.hold({ shard, holder: "server-0", leaseMs: 60_000, epoch });
+    const before = await hold();
+    const next = await hold();
+    assert.ok(before && next && next.epoch > before.epoch);
+    assert.equal(await rows.write(before, []), false, "its last statement may come late");
+    assert.equal((await hold(next.epoch))?.epoch, next.epoch);
   },
   "a row is written at its version or a newer one": async contract => {
     const { rows, newId } = contract.of;

@@ -235,6 +235,21 @@ const OF_WAKES: Record<string, Sentence> = {
     await contract.append({ stream_id, ...rest }, 2, { ended: true });
     assert.equal((await store.readHead(stream_id))?.status, "ended");
   },
+  "streams go back to who had them, and are woken there; what others took is left":
+    async contract => {
+      const { store, wakeOf, now } = contract.of;
+      const stream = contract.stream();
+      const start = { path: "p", playbook_version: 1, hash: "h" };
+      await contract.append(stream, 0, { start, owner: "there" });
+      const owners = await store.readOwners(stream.execution_id);
+      assert.deepEqual(owners, [{ stream_id: stream.stream_id, owner: "there" }]);
+      await contract.append(stream, 1, { owner: "me" });
+      await store.giveBack(owners, "another");
+      assert.equal((await store.readHead(stream.stream_id))?.owner, "me");
+      await store.giveBack(owners, "me");
+      assert.equal((await store.readHead(stream.stream_id))?.owner, "there");
+      assert.ok(((await wakeOf(stream.stream_id)) ?? Infinity) < now() + 1_000);
+    },
   "a parked stream waits longer each time, until an append": async contract => {
     const { store, wakeOf, failuresOf, now } = contract.of;
     const stream = contract.stream();

@@ -10,6 +10,7 @@ export const STEP_KINDS = [
   "frames",
   "distributed",
   "cursor",
+  "fanout",
   "child",
   "graph",
 ] as const;
@@ -27,6 +28,17 @@ export interface StoryStep {
   mark?: string;
   /** Failed items that the loop bears. */
   tolerance: number;
+  fanout?: Fanout;
+}
+
+/** How a fan-out goes about its shards. */
+interface Fanout {
+  /** Items of a shard. */
+  batch: number;
+  retries: number;
+  failFast: boolean;
+  /** Some may fail beside others that succeed. */
+  mayBePartial: boolean;
 }
 
 export interface Story {
@@ -49,14 +61,13 @@ const RETRY = `spec: {policy: {rules: [{when: "${ON_RETRYABLE}",
 export function story(random: Random, path: string): Story {
   if (random() < 0.35) return graphStory(random, path);
   const count = 1 + Math.floor(random() * 3);
-  const kinds = Array.from({ length: count }, () => pick(random, STEP_KINDS.slice(0, 8)));
+  const kinds = Array.from({ length: count }, () => pick(random, STEP_KINDS.slice(0, -1)));
   return lineStory(random, path, kinds);
 }
 
 /** Branches, joins, guards, loops and ways back. */
 function graphStory(random: Random, path: string): Story {
-  // Fan-outs have no part in a world yet.
-  const flow = randomFlow(random, false);
+  const flow = randomFlow(random);
   const { status, entered } = expectedOf(flow) ?? {};
   const steps = flow.steps.map(({ name, loop, fails }) => ({
     name,
@@ -87,17 +98,29 @@ export function lineStory(random: Random, path: string, kinds: StepKind[]): Stor
   const upTo = failing ? steps.slice(0, steps.indexOf(failing) + 1) : steps;
   return {
     ...{ path, steps, content: named(playbookOf(workflow.join("\n")), path) },
-    expected: failing ? "FAILED" : "COMPLETED",
-    entered: Object.fromEntries(upTo.map(({ name }) => [name, 1])),
+    ...(!steps.some(isOpenEnded) && {
+      expected: failing ? "FAILED" : "COMPLETED",
+      entered: Object.fromEntries(upTo.map(({ name }) => [name, 1])),
+    }),
     ...(child && { child }),
   };
 }
 
-function isFailed({ kind, fates, tolerance }: StoryStep, child: Story | undefined): boolean {
+const failingOf = ({ fates }: StoryStep) => fates.filter(fate => fate === "fails").length;
+
+function isFailed(step: StoryStep, child: Story | undefined): boolean {
+  const { kind, size, tolerance, fanout } = step;
   if (kind === "child") return child?.expected === "FAILED";
   // Rows that fail are counted, and fail nobody.
   if (kind === "cursor") return false;
-  return fates.filter(fate => fate === "fails").length > tolerance;
+  const failing = failingOf(step);
+  if (fanout?.mayBePartial) return failing > 0 && failing === size;
+  return failing > tolerance;
+}
+
+/** Which shards have ended before the first one fails, only the world decides. */
+function isOpenEnded(step: StoryStep): boolean {
+  return step.fanout?.failFast === true && failingOf(step) > 0;
 }
 
 const LOOPS: ReadonlySet<StepKind> = new Set(["sequential", "parallel", "frames", "distributed"]);
@@ -107,6 +130,7 @@ const SIZES: Partial<Record<StepKind, [number, number]>> = {
   frames: [7, 20],
   distributed: [2, 8],
   cursor: [0, 9],
+  fanout: [1, 8],
 };
 
 function lineStep(random: Random, kind: StepKind, place: number): StoryStep {
@@ -123,21 +147,26 @@ function lineStep(random: Random, kind: StepKind, place: number): StoryStep {
   return {
     ...{ name: `s${place}`, kind, size, fates, tolerance: bears ? failing : 0 },
     mark: place === 0 ? "none" : `s${place - 1}`,
+    ...(kind === "fanout" && { fanout: fanout(random) }),
   };
 }
 
-function yamlOf(
-  { name, kind, size, tolerance }: StoryStep,
-  next: string | undefined,
-  path: string,
-) {
-  const arcs = next ? `  next: {arcs: [{step: ${next}, set: {ctx.mark: ${name}}}]}` : "";
-  return [`- step: ${name}`, loopOf(kind, size, tolerance), toolOf(kind, path), arcs]
-    .filter(Boolean)
-    .join("\n");
+function fanout(random: Random): Fanout {
+  return {
+    batch: random() < 0.6 ? 1 : 2 + Math.floor(random() * 2),
+    retries: 1 + Math.floor(random() * 2),
+    failFast: random() < 0.2,
+    mayBePartial: random() < 0.7,
+  };
 }
 
-function loopOf(kind: StepKind, size: number, tolerance: number): string {
+function yamlOf(step: StoryStep, next: string | undefined, path: string) {
+  const { name, kind } = step;
+  const arcs = next ? `  next: {arcs: [{step: ${next}, set: {ctx.mark: ${name}}}]}` : "";
+  return [`- step: ${name}`, loopOf(step), toolOf(kind, path), arcs].filter(Boolean).join("\n");
+}
+
+function loopOf({ kind, size, tolerance, fanout }: StoryStep): string {
   const bears = `tolerated_failure_count: ${tolerance}`;
   switch (kind) {
     case "sequential":
@@ -154,6 +183,11 @@ function loopOf(kind: StepKind, size: number, tolerance: number): string {
     iterator: row
     cursor: {kind: postgres, auth: pg, claim: "claim ${size} limit {{ __frame_max_rows }}"}
     spec: {mode: cursor, max_in_flight: 2, frame: {max_rows: 3}}`;
+    case "fanout":
+      return `  spec: {loop_mode: fanout, fanout: {max_in_flight: 3,
+    batch: ${fanout?.batch}, max_shard_retries: ${fanout?.retries},
+    allow_partial: ${fanout?.mayBePartial}, fail_fast: ${fanout?.failFast}}}
+  loop: {in: ${size}, iterator: item}`;
     default:
       return "";
   }
@@ -163,5 +197,7 @@ function toolOf(kind: StepKind, path: string): string {
   if (kind === "child") {
     return `  tool: {kind: playbook, path: ${path}/child, return_result: true, timeout: 600}`;
   }
-  return `  tool: {kind: noop, input: {mark: "{{ ctx.mark or 'none' }}"}, ${RETRY}}`;
+  // A shard is tried again by its fan-out.
+  const rules = kind === "fanout" ? "" : `, ${RETRY}`;
+  return `  tool: {kind: noop, input: {mark: "{{ ctx.mark or 'none' }}"}${rules}}`;
 }

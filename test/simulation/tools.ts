@@ -17,8 +17,7 @@ interface Queue {
 const STALE_MS = 20_000;
 /** Milliseconds of work: from, up to. */
 const QUICK_MS: [number, number] = [0.5, 8];
-const SLOW_MS: [number, number] = [1_000, 12_000];
-const SLOW_SHARE = 0.06;
+const SLOW_MS: [number, number] = [1_000, 8_000];
 const LIMITS = { concurrency: 1_000, max_queue_size: 1_000 };
 
 export class Tools {
@@ -33,9 +32,17 @@ export class Tools {
   readonly #slow = new Map<string, boolean>();
   readonly #queues = new Map<string, Queue>();
 
-  constructor(scheduler: Scheduler, storyOf: (executionId: string) => Story | undefined) {
+  readonly #slowShare: number;
+
+  /** `slowShare` of all places take long. */
+  constructor(
+    scheduler: Scheduler,
+    storyOf: (executionId: string) => Story | undefined,
+    slowShare: number,
+  ) {
     this.#scheduler = scheduler;
     this.#storyOf = storyOf;
+    this.#slowShare = slowShare;
   }
 
   queues(): Iterable<[string, Queue]> {
@@ -77,7 +84,8 @@ export class Tools {
       this.faults.push(`${command.command_id} sees ctx.mark ${String(mark)}, not ${step.mark}`);
     }
     const fate = this.#fateOf(step, place, command);
-    const isOk = fate === "ok" || (fate === "flaky" && command.attempt > 1);
+    const isAgain = command.attempt > 1 || attemptOf(command) > 1;
+    const isOk = fate === "ok" || (fate === "flaky" && isAgain);
     if (isOk) this.#settleRow(command, place);
     this.runs.set(`${command.command_id}/${command.delivery}/${place}`, isOk ? "ok" : "error");
     return isOk ? ok({ place }) : broken(fate === "flaky");
@@ -88,7 +96,7 @@ export class Tools {
     const name = `${execution_id}/${step}/${place}`;
     let isSlow = this.#slow.get(name);
     if (isSlow === undefined) {
-      isSlow = this.#scheduler.chance(SLOW_SHARE);
+      isSlow = this.#scheduler.chance(this.#slowShare);
       this.#slow.set(name, isSlow);
     }
     return isSlow;
@@ -152,6 +160,9 @@ function placeOf({ idempotency_key }: ToolCommand): string {
   const parts = idempotency_key.split(":");
   return parts.length === 6 ? (parts[3] ?? "0") : "0";
 }
+
+/** Of its command: a shard is tried again as another one. */
+const attemptOf = ({ command_id }: ToolCommand) => Number(command_id.split(":").at(-1));
 
 const ok = (data: Json): ToolEnvelope => ({ status: "ok", data, error: null });
 

@@ -1,6 +1,6 @@
 // Looks over everybody's shoulder: what is said must be true of the log at that moment.
 import type { Ring } from "../../schemas/decider.ts";
-import type { StoredEvent } from "../../schemas/events.ts";
+import { COMMAND_TERMINALS, EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { MemoryTables } from "./memory-tables.ts";
 
 interface Reply {
@@ -29,7 +29,13 @@ interface Reports {
 
 type SaysLater = (action: string, params: object) => (answer: unknown) => void;
 
-const ENDS = new Set(["command.completed", "command.failed", "command.cancelled"]);
+const ENDS: ReadonlySet<string> = new Set(COMMAND_TERMINALS);
+/** After these nothing of the stream is open. */
+const CLOSES: ReadonlySet<string> = new Set([
+  "loop.done",
+  "loop.fanin.completed",
+  ...EXECUTION_TERMINALS,
+]);
 
 /** What the log says of one command. */
 interface Life {
@@ -118,8 +124,7 @@ export class Witness {
     for (const event of events) {
       const { command_id } = event.meta as { command_id?: string };
       if (command_id === commandId) step(life, event);
-      const isEnd = event.event_type === "loop.done" || event.event_type.startsWith("playbook.");
-      if (isEnd && event.event_type !== "playbook.initialized" && life.issued) life.over = true;
+      if (CLOSES.has(event.event_type) && life.issued) life.over = true;
     }
     return life;
   }

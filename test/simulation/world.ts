@@ -1,14 +1,13 @@
 // One schedule: processes over one database and one network, played until all is quiet.
 import executionsService from "../../services/executions/executions.service.ts";
+import fanoutService from "../../services/fanout/fanout.service.ts";
 import loopsService from "../../services/loops/loops.service.ts";
 import projectionService from "../../services/projection/projection.service.ts";
 import reaperService from "../../services/reaper/reaper.service.ts";
 import playbookTool from "../../services/tool.playbook/tool.playbook.service.ts";
 import workerService from "../../services/worker/worker.service.ts";
 import { Rejected } from "../../schemas/errors.ts";
-import { loadSettings } from "../../schemas/env.ts";
 import type { Json } from "../../schemas/json.ts";
-import { parsePlaybook } from "../../schemas/playbook/parse.ts";
 import { CATALOG_PREFIX } from "../../schemas/playbook/stored-result.ts";
 import type { Random } from "../support/random-flows.ts";
 import { logValue } from "../support/play-results.ts";
@@ -19,6 +18,7 @@ import { attend, EPOCH_MS } from "./globals.ts";
 import { MemoryTables } from "./memory-tables.ts";
 import { Network } from "./network.ts";
 import { createSimRuntime, hostAll, SimOwner, type Room } from "./process.ts";
+import { playbookOf, settingsOf } from "./remembered.ts";
 import type { Sabotage } from "./sabotage.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Story } from "./stories.ts";
@@ -30,6 +30,7 @@ import { Witness } from "./witness.ts";
 const SERVER_ROOMS: Room[] = [
   executionsService,
   loopsService,
+  fanoutService,
   runtime => projectionService(runtime),
   runtime => reaperService(runtime, { scope: "all", sweepMs: 1_000 }),
 ];
@@ -42,6 +43,8 @@ export interface WorldOptions {
   rates: Record<Gust, number>;
   maxAttempts: number;
   snapshotEvents: number;
+  /** Of all work, what takes seconds. */
+  slowShare: number;
   sabotage?: Sabotage;
   trace?: (line: string) => void;
 }
@@ -65,7 +68,7 @@ export class World {
   readonly #options: WorldOptions;
   readonly #nodes: Nodes = new Map();
   readonly #kept = new Map<string, Buffer>();
-  readonly #playbooks = new Map<string, { story: Story; parsed: Json }>();
+  readonly #stories = new Map<string, Story>();
   /** Told of each commit before its answer is sent. */
   committed: (owner: SimOwner) => void = () => {};
   #node = 0;
@@ -80,13 +83,12 @@ export class World {
     this.tables = new MemoryTables(() => EPOCH_MS + this.scheduler.now);
     const wire = { scheduler: this.scheduler, network: this.network, weather: this.weather };
     this.bell = new Bell(wire);
-    this.tools = new Tools(this.scheduler, id => this.storyOf(id));
+    this.tools = new Tools(this.scheduler, id => this.storyOf(id), options.slowShare);
     this.witness = new Witness(this.tables);
   }
 
   register(story: Story): void {
-    const parsed = parsePlaybook(story.content) as unknown as Json;
-    this.#playbooks.set(story.path, { story, parsed });
+    this.#stories.set(story.path, story);
     if (story.child) this.register(story.child);
   }
 
@@ -94,7 +96,7 @@ export class World {
   storyOf(executionId: string): Story | undefined {
     const first = this.tables.events.get(executionId)?.[0];
     if (first?.event_type !== "playbook.initialized") return undefined;
-    return this.#playbooks.get(first.meta.path)?.story;
+    return this.#stories.get(first.meta.path);
   }
 
   /** The kind of the step that the log spoke of last. */
@@ -121,7 +123,7 @@ export class World {
     const runtime = createSimRuntime({
       ...{ owner, broker, tables, link, kept: this.#kept, node: (this.#node += 1) },
       doorbell: this.bell.of(owner, this.witness.rung),
-      settings: this.#settings(),
+      settings: settingsOf(this.#options.maxAttempts),
       sources: {
         playbook: ref => link.run("catalog", () => this.#playbookAt(ref)),
         fromLog: ({ ref, extract }) =>
@@ -160,26 +162,13 @@ export class World {
     }
   }
 
-  #settings() {
-    return loadSettings({
-      NOETL_COMMAND_LEASE_SECONDS: "3",
-      NOETL_RERING_SECONDS: "2",
-      NOETL_WORKER_BEAT_SECONDS: "1",
-      NOETL_MAX_ATTEMPTS: String(this.#options.maxAttempts),
-      NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "4",
-      NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "2",
-      // What is given is not looked for on this machine.
-      NOETL_WORKER_CAPABILITIES: "python",
-    });
-  }
-
   #catalog() {
     return {
       name: "catalog",
       actions: {
         get: (ctx: { params: { path: string } }) => {
           const { path } = ctx.params;
-          if (!this.#playbooks.has(path)) throw new Rejected(`no playbook '${path}'`, 404);
+          if (!this.#stories.has(path)) throw new Rejected(`no playbook '${path}'`, 404);
           return { path, version: 1, hash: "abc" };
         },
       },
@@ -188,8 +177,8 @@ export class World {
 
   #playbookAt(ref: string): Json {
     const path = ref.slice(CATALOG_PREFIX.length).split("@")[0] ?? "";
-    const found = this.#playbooks.get(path);
+    const found = this.#stories.get(path);
     if (!found) throw new Rejected(`no playbook '${path}'`, 404);
-    return found.parsed;
+    return playbookOf(found);
   }
 }
