@@ -20,6 +20,8 @@ const RELEASE_MS = 5_000;
 const REPORT_MS = 90_000;
 /** A server that does not say at once what waits is passed over. */
 const ASK_MS = 2_000;
+/** What is asked while NATS is away may reach nobody, though it comes back: it is asked again. */
+const AWAY_MS = 2_000;
 /** One long poll over HTTP. */
 const POLL_MS = 5_000;
 
@@ -106,8 +108,9 @@ export class ServerLink {
 
   /** Any action of a server that the API offers, on whichever node hosts it. */
   call<T>(action: string, params: Record<string, unknown>, timeoutMs: number): Promise<T> {
+    const timeout = this.#doorbell.connected() ? timeoutMs : Math.min(timeoutMs, AWAY_MS);
     return this.#either(
-      () => this.#broker.call(action, params, { timeout: timeoutMs }),
+      () => this.#broker.call(action, params, { timeout }),
       client => client.call(action, params, { timeoutMs }),
     );
   }

@@ -3,6 +3,7 @@
 import { strict as assert } from "node:assert";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setTimeout as passed } from "node:timers/promises";
 import { ask } from "../support/actors.ts";
 import { needsNats, SHORT_LEASES, startCluster, type Cluster } from "../support/cluster.ts";
 import { assertSound } from "../support/log-checker.ts";
@@ -11,7 +12,11 @@ import { needsPython } from "../support/python.ts";
 import { ended, submit } from "../support/submitted.ts";
 
 const ITEMS = 40;
-const POISON = 7;
+/** All of these run at once, and are in the middle of it when one of them kills their worker. */
+const WINDOW = 6;
+const POISON = 2;
+const POISON_MS = 300;
+const BESIDE_MS = 1_500;
 
 const LOOP = `apiVersion: noetl.io/v2
 kind: Playbook
@@ -24,7 +29,7 @@ workflow:
       iterator: i
       spec:
         mode: parallel
-        max_in_flight: 6
+        max_in_flight: ${WINDOW}
         tolerated_failure_count: 1
         policy: {exec: distributed}
     tool:
@@ -70,9 +75,11 @@ describe("an item that kills its worker", function () {
   before(async () => {
     cluster = await startCluster({ servers: 1, workers: 2, env: SHORT_LEASES });
     upstream = createServer((request, response) => {
-      const kill = request.url === `/items/${POISON}`;
+      const item = Number(request.url?.split("/").at(-1));
+      const kill = item === POISON;
       const told = kill ? look() : Promise.resolve();
-      void told.then(() => {
+      const ms = kill ? POISON_MS : item < WINDOW ? BESIDE_MS : 0;
+      void Promise.all([told, passed(ms)]).then(() => {
         response.writeHead(200, { "content-type": "application/json" });
         response.end(JSON.stringify({ kill }));
       });

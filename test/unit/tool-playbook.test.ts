@@ -26,11 +26,13 @@ describe("the playbook tool", () => {
   /** What the next questions meet, before they are answered. */
   let losses: (Error | "silence")[];
   let lost: AbortController;
+  let isThere: boolean;
 
   beforeEach(async () => {
     asked = [];
     losses = [];
     lost = new AbortController();
+    isThere = true;
     const answer = (name: string, value: object) => () => {
       asked.push(name);
       const loss = losses.shift();
@@ -49,7 +51,7 @@ describe("the playbook tool", () => {
     });
     const runtime = {
       settings: { http: {} },
-      doorbell: { ...createLocalDoorbell(), lost: () => lost.signal },
+      doorbell: { ...createLocalDoorbell(), lost: () => lost.signal, connected: () => isThere },
       clock: createClock(),
     };
     broker.createService(playbookTool(runtime as unknown as Runtime));
@@ -80,6 +82,13 @@ describe("the playbook tool", () => {
     lost.abort();
     lost = new AbortController();
     assert.equal((await running).status, "ok");
+    assert.deepEqual(asked, ["start", "wait", "wait", "result"]);
+  });
+
+  it("asks again soon what it asked while there was no connection", async () => {
+    losses = [undefined, "silence"] as never;
+    isThere = false;
+    assert.equal((await run()).status, "ok");
     assert.deepEqual(asked, ["start", "wait", "wait", "result"]);
   });
 
