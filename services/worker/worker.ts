@@ -29,6 +29,8 @@ import { openCommand, runCommand } from "./run.ts";
 const PAUSE_MS = 1_000;
 /** Commands one slot takes from hand to hand before it looks what else waits. */
 const HANDED_MAX = 32;
+/** And for no longer: a loop whose items are slow would keep all slots from everybody else. */
+const HANDED_MS = 1_000;
 
 class CommandAbandoned extends Error {}
 
@@ -36,7 +38,7 @@ class CommandAbandoned extends Error {}
 interface Work {
   actor: ActorKind;
   grant: Grant;
-  takesNext: boolean;
+  takesNext: () => boolean;
   slot: Slot;
 }
 
@@ -186,13 +188,15 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
+    const now = () => this.#runtime.clock.now();
+    const handedUntil = now() + HANDED_MS;
     try {
       for (let handed = 0; grant; handed += 1) {
         const controller: AbortController =
           this.#held.get(grant.command_id) ?? new AbortController();
         this.#held.set(grant.command_id, controller);
         reclass(this.slots, slot, grant.kind);
-        const takesNext = handed < HANDED_MAX;
+        const takesNext = () => handed < HANDED_MAX && now() < handedUntil;
         const work = { actor, grant, takesNext, slot };
         const next: Grant | undefined = await this.#runOne(work, controller.signal);
         this.#held.delete(grant.command_id);
@@ -217,7 +221,7 @@ export class Worker {
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-    const next = () => (takesNext ? this.#wantsNext(slot) : {});
+    const next = () => (takesNext() ? this.#wantsNext(slot) : {});
     try {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
