@@ -42,7 +42,7 @@ describe("heavy payloads", function () {
       return this.skip();
     }
     cluster = await startCluster({
-      ...{ servers: 1, workers: WORKERS },
+      ...{ servers: 1, workers: WORKERS, program: { lifeMs: 360_000 } },
       backends: {
         store: { size: STORE_CONNECTIONS, reserve: 0 },
         target: { size: TARGET_CONNECTIONS, reserve: 0 },
