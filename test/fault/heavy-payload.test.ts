@@ -1,6 +1,6 @@
 // A public playbook of large payloads, unmodified, with four workers over NATS, both databases
 // behind PgBouncer, and an upstream that is limited: it takes what it may, and no more of anything.
-// HEAVY_ROWS=240 is the whole of it.
+// HEAVY_ROWS=240 is the whole of it; HEAVY_KB is the size of one payload.
 import { strict as assert } from "node:assert";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,8 @@ import { ended, submit } from "../support/submitted.ts";
 import { watchLoad, type LoadSight } from "../support/watch-load.ts";
 
 const ROWS = Number(process.env["HEAVY_ROWS"] ?? 24);
-const BATCHES = 4;
+const BATCHES = ROWS < 240 ? 4 : 6;
+const KILOBYTES = Number(process.env["HEAVY_KB"] ?? (ROWS < 240 ? 64 : 4));
 const WORKERS = 4;
 const TARGET_CONNECTIONS = 6;
 const STORE_CONNECTIONS = 12;
@@ -67,7 +68,7 @@ describe("heavy payloads", function () {
       seed_rows: ROWS,
       batch_size: ROWS / BATCHES,
       max_batches: BATCHES,
-      ...(ROWS < 240 && { payload_kb_per_item: 64 }),
+      payload_kb_per_item: KILOBYTES,
     });
     const { status, tookMs } = await ended(store.direct, id, 280_000);
     const sights = await stop();

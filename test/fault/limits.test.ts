@@ -123,7 +123,7 @@ function tell(upstream: LimitedUpstream, sights: LoadSight[]): void {
     `connections: target ${most(({ connections }) => connections[0] ?? 0)}, ` +
       `store ${most(({ connections }) => connections[1] ?? 0)}`,
     `stream: ${most(({ pending }) => pending)} waiting at most, ` +
-      `${most(({ unacknowledged }) => unacknowledged)} held by workers with ${WORKERS * SLOTS} slots`,
+      `${most(({ unacknowledged }) => unacknowledged)} held with ${WORKERS * SLOTS} slots`,
     `memory of workers, MB: ${quarters(sights, 0).join(" ")} | ${quarters(sights, 1).join(" ")}`,
     `memory of the server, MB: ${quarters(sights, WORKERS).join(" ")}`,
   ];
