@@ -1,5 +1,5 @@
 /** The `noetl` command line: names of verbs and options. A verb is loaded when it is asked for. */
-import { Command, CommanderError, Option } from "commander";
+import { Command, CommanderError, Option, type CommandOptions } from "commander";
 import { packageVersion } from "../mixins/version.ts";
 import { API_ROLES } from "../schemas/access.ts";
 import { finishWith } from "./context.ts";
@@ -174,7 +174,8 @@ function declareKeys(): void {
 
 function declareLimits(): void {
   const show: Verb = async o => (await import("./limits.ts")).listLimits(o);
-  verb("list", "limits in force, and upstreams that asked for silence", show, limits);
+  const about = "limits in force, and upstreams that asked for silence; also without a verb";
+  verb("list", about, show, limits, { isDefault: true });
   const set: Verb = async (o, [target, rate]) =>
     (await import("./limits.ts")).setLimit(target ?? "", rate ?? "", o);
   verb(
@@ -199,9 +200,15 @@ function serve(name: "start" | "server" | "worker", description: string): void {
   });
 }
 
-function verb(usage: string, description: string, work: Verb, parent: Command = program): Command {
+function verb(
+  usage: string,
+  description: string,
+  work: Verb,
+  parent: Command = program,
+  options: CommandOptions = {},
+): Command {
   return parent
-    .command(usage)
+    .command(usage, options)
     .description(description)
     .action(async (...given: unknown[]) => {
       const command = given.at(-1) as Command;

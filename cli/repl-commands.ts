@@ -11,6 +11,7 @@ import { errorLines, exitCodeOf, EXIT } from "./exit.ts";
 import { watch } from "./follow.ts";
 import { readJsonMap, readPayload } from "./inputs.ts";
 import { watchKeys } from "./interruption.ts";
+import { limitTable, type LimitsView } from "./limits.ts";
 import { askToGoOn, askToPause } from "./pause.ts";
 import { summaryLines } from "./progress.ts";
 import { askAgain, failureLines, redrivenLine } from "./redrive.ts";
@@ -71,6 +72,7 @@ export function replCommands(): ReplCommand[] {
       "--where <json>": "only failed items that contain this JSON, in '…'",
     }),
     command("workers", "who runs commands, and how busy they are", showWorkers),
+    command("limits", "rates in force, and upstreams that asked for silence", showLimits),
   ];
 }
 
@@ -173,4 +175,8 @@ async function redriveOne(backend: Backend, { id = "", options }: Line): Promise
 async function showWorkers(backend: Backend): Promise<void> {
   const { workers } = await backend.call<{ workers: WorkerRow[] }>("workers.list", {});
   print(workerTable(workers));
+}
+
+async function showLimits(backend: Backend): Promise<void> {
+  print(limitTable(await backend.call<LimitsView>("limits.list", {})));
 }

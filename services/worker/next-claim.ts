@@ -9,6 +9,8 @@ import type { Ledger, Slot } from "./ledger.ts";
 
 /** Commands one slot takes from hand to hand before it looks what else waits. */
 export const HANDED_MAX = 32;
+/** And for no longer: a loop whose items are slow would keep all slots from everybody else. */
+export const HANDED_MS = 1_000;
 
 interface Asking {
   doorbell: Pick<Doorbell, "waiting" | "urgent">;

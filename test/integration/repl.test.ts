@@ -91,6 +91,8 @@ describe("noetl repl", function () {
     repl.type(`status ${id}\nworkers\n`);
     await repl.says(/COMPLETED +t\/greet/);
     await repl.says(/WORKER[^]*ready +0 of 8/);
+    repl.type("limits\n");
+    await repl.says(/No limits; set one with: noetl limits set http:host:/);
     assert.ok(existsSync(join(folder, "keeper.json")), "Postgres runs");
     repl.type("exit\n");
     assert.equal(await repl.ended, 0, repl.said);

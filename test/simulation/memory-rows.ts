@@ -49,8 +49,13 @@ export function memoryRows(tables: MemoryTables, link: Link): ProjectionStore {
         tables.executions.delete(row.execution_id);
         return write(tables, claim, [copyOf(row) as ExecutionRow]);
       }),
-    openDescendants: (id, limit) =>
-      link.run("openDescendants", () => openDescendants(tables, id).slice(0, limit)),
+    openDescendants: (id, limit, after = "0") =>
+      link.run("openDescendants", () =>
+        openDescendants(tables, id)
+          .filter(one => BigInt(one) > BigInt(after))
+          .sort((one, other) => Number(BigInt(one) - BigInt(other)))
+          .slice(0, limit),
+      ),
   };
 }
 
