@@ -85,9 +85,16 @@ export async function pauseFamily(asking: Asking, executionId: string) {
     });
     return areAll;
   });
+  await takeBack(asking, executionId, by);
   if (!isWhole) throw new Unavailable(`children of ${executionId} are still being paused`);
   await host.send(streamOf(executionId), { type: "family_paused", pause: stand.number });
   return { changed: true };
+}
+
+/** Who tells of a pause may be late: what is paused for one that is over by now goes on. */
+async function takeBack(asking: Asking, executionId: string, by: string): Promise<void> {
+  const stand = await standOf(asking.host, executionId);
+  if (stand?.name !== by || stand.is === "over") await resumeFamily(asking, executionId, by);
 }
 
 /** Ends the pauses of descendants that were part of this one. */

@@ -97,6 +97,9 @@ async function follow(host: ExecutionHost, parentId: string, childId: string): P
     await unlessOver(host.send(child, { type: "cancel", reason }));
   } else if (by !== undefined) {
     await unlessOver(host.send(child, { type: "pause", by }));
+    // Whoever has ended that pause meanwhile has not met the child either.
+    const now = await host.send(streamOf(parentId), { type: "describe" });
+    if (pausedBy(now) !== by) await unlessOver(host.send(child, { type: "resume", by }));
   }
 }
 

@@ -13,6 +13,8 @@ const FROM = Number(process.env["TEST_SEED"] ?? 1);
 /** A machine that has better things to do plays fewer. */
 const LIMIT_SECONDS = 40;
 const CAUGHT_WITHIN = 1_000;
+/** Seeds that once were violations. */
+const ONCE_BROKEN = [2637, 6982];
 
 const program = fileURLToPath(new URL("./simulate.ts", import.meta.url));
 
@@ -56,6 +58,15 @@ describe("simulation", function () {
       /^\d+\.\d{3} server-\d /,
     );
   });
+});
+
+describe("simulation: what once was broken", function () {
+  this.timeout(60_000);
+  for (const seed of ONCE_BROKEN) {
+    it(`seed ${seed} breaks no rule any more`, async () => {
+      assert.deepEqual((await simulate({ from: seed, seeds: 1, threads: 1 })).violations, []);
+    });
+  }
 });
 
 describe("simulation: with a rule switched off, a check fails", function () {
