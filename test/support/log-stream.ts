@@ -166,8 +166,8 @@ function terminate(replay: Replay, id: string, life: CommandLife, event: LogEven
   const { event_type: type, meta, code } = event;
   life.terminal = type;
   if (type === "command.cancelled") return leave(replay, meta);
-  const isFailure = type === "command.failed" || type === "loop.shard.failed";
-  const isOwners = isFailure && OWNERS_OWN.has(code ?? "");
+  // Of a shard that is given up every item may have been told before.
+  const isOwners = type !== "command.completed" && OWNERS_OWN.has(code ?? "");
   if (!isOwners && (meta["delivery"] !== life.delivery || meta["worker_id"] !== life.holder)) {
     const from = `${String(meta["worker_id"])}, delivery ${String(meta["delivery"])}`;
     fault(replay, `${id} ended by ${from}; ${life.holder} has delivery ${life.delivery}`);
