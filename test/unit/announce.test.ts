@@ -54,12 +54,15 @@ describe("a worker's announcement", () => {
   });
 
   it("has no room behind a gate that is closed: nothing would be fetched", () => {
-    const { pass, all, database } = worker();
+    const { slots, pass, all, database } = worker();
     database.blocked = true;
     assert.deepEqual(pass(500), [8, 0]);
     all.blocked = true;
     assert.deepEqual(pass(500), [0, 0]);
     all.blocked = database.blocked = false;
     assert.deepEqual(pass(500), [8, 2]);
+    // For a command that is alone in its worker.
+    slots.close();
+    assert.deepEqual(pass(500), [0, 0]);
   });
 });
