@@ -1,8 +1,9 @@
 // Rings on their way to workers: to one that has room first, to all when it does not take them. A
 // hint in both cases: what is lost is rung again, to all, when its stream is woken.
 import type { WorkerCapacity } from "../schemas/worker-capacity.ts";
-import type { Ring } from "../schemas/decider.ts";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import { COMMAND_TERMINALS, type StoredEvent } from "../schemas/events.ts";
+import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import type { CapacityRegistry } from "./capacity.ts";
 import type { Clock } from "./clock.ts";
 import type { Doorbell } from "./notifications.ts";
@@ -60,6 +61,8 @@ class Dispatcher implements Dispatch {
   /** By command, the oldest first. */
   readonly #sent = new Map<string, Sent>();
   readonly #unserved = new Map<string, Ring>();
+  /** Items that are for all, the oldest first; taken ones are dropped when it is asked for them. */
+  readonly #forAll: Record<WorkClass, Set<string>> = { general: new Set(), database: new Set() };
   #isLooking = false;
 
   constructor(ports: DispatchPorts) {
@@ -69,7 +72,8 @@ class Dispatcher implements Dispatch {
   ring(ring: Ring, again: boolean): void {
     const { offers, registry, clock, doorbell, isTargeted } = this.#ports;
     offers.add(ring);
-    const to = isTargeted && !again ? registry.choose(ring) : undefined;
+    const isByName = isTargeted && !again && !this.#isBehind(ring);
+    const to = isByName ? registry.choose(ring) : undefined;
     if (to === undefined) return this.#toAll(ring);
     this.counters.targeted += 1;
     this.#sent.delete(ring.command_id);
@@ -102,13 +106,27 @@ class Dispatcher implements Dispatch {
     return rings.filter(ring => this.#ports.offers.has(ring.command_id));
   }
 
+  /** Items take their turn: by name they would overtake all that others have waiting. */
+  #isBehind(ring: Ring): boolean {
+    if (isUrgent(ring)) return false;
+    const waiting = this.#forAll[classOf(ring.kind)];
+    for (const id of waiting) {
+      if (this.#ports.offers.has(id)) return true;
+      waiting.delete(id);
+    }
+    return false;
+  }
+
   #toAll(ring: Ring): void {
-    const { registry, doorbell } = this.#ports;
+    const { registry, doorbell, isTargeted } = this.#ports;
     this.counters.broadcast += 1;
     const able = ring.requires ? registry.serving(ring) : [];
     // In the pool it would come to workers that must leave it: it goes to all that can have it.
     if (able.length > 0) for (const id of able.slice(0, NAMED_MAX)) doorbell.ring(ring, id);
-    else doorbell.ring(ring);
+    else {
+      if (isTargeted && !isUrgent(ring)) this.#forAll[classOf(ring.kind)].add(ring.command_id);
+      doorbell.ring(ring);
+    }
     // Nobody known can run it; somebody unknown may, so it is rung all the same.
     const isUnserved = ring.requires !== undefined && able.length === 0;
     if (isUnserved && this.#unserved.size < UNSERVED_MAX) {

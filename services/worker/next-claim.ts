@@ -1,5 +1,6 @@
 // What a worker asks for with an outcome: the command that its slot could run next.
 import { randomUUID } from "node:crypto";
+import type { Clock } from "../../mixins/clock.ts";
 import type { Doorbell } from "../../mixins/notifications.ts";
 import type { NextClaim } from "../../schemas/command.ts";
 import { isUrgent, type ActorKind } from "../../schemas/decider.ts";
@@ -8,9 +9,37 @@ import type { WorkerIdentity } from "./identity.ts";
 import type { Ledger, Slot } from "./ledger.ts";
 
 /** Commands one slot takes from hand to hand before it looks what else waits. */
-export const HANDED_MAX = 32;
-/** And for no longer: a loop whose items are slow would keep all slots from everybody else. */
-export const HANDED_MS = 1_000;
+const HANDED_MAX = 32;
+/** Items of loops for no longer, and none after one that took so long: a loop must not keep slots
+ * from everybody else, and to items that are slow, or wait for a limit, a look costs little. */
+const HANDED_MS = 1_000;
+const QUICK_MS = 250;
+
+/** The commands of one slot, from hand to hand. */
+export class Hands {
+  readonly #clock: Pick<Clock, "now">;
+  readonly #begun: number;
+  #count = 0;
+  #last: number;
+
+  constructor(clock: Pick<Clock, "now">) {
+    this.#clock = clock;
+    this.#begun = this.#last = clock.now();
+  }
+
+  /** One more command begins. */
+  begin(): void {
+    this.#count += 1;
+    this.#last = this.#clock.now();
+  }
+
+  /** Whether the slot may take another one, now that this one has run. */
+  goOn(actor: ActorKind): boolean {
+    const now = this.#clock.now();
+    const isQuick = now - this.#last < QUICK_MS && now - this.#begun < HANDED_MS;
+    return this.#count <= HANDED_MAX && (isQuick || isUrgent({ actor }));
+  }
+}
 
 interface Asking {
   doorbell: Pick<Doorbell, "waiting" | "urgent">;

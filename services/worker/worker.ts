@@ -21,7 +21,7 @@ import { watchNeighbours } from "./neighbours.ts";
 import { pullClass } from "./puller.ts";
 import { runCursorFrame } from "./cursor-frame.ts";
 import { runFrame } from "./frame.ts";
-import { HANDED_MAX, HANDED_MS, nextClaim } from "./next-claim.ts";
+import { Hands, nextClaim } from "./next-claim.ts";
 import { LongWaits } from "./long-waits.ts";
 import { findOffers, type WorkerOffers } from "./offers.ts";
 import { Readiness } from "./readiness.ts";
@@ -37,7 +37,7 @@ const PAUSE_MS = 1_000;
 interface Work {
   actor: ActorKind;
   grant: Grant;
-  takesNext: () => boolean;
+  hands: Hands;
   slot: Slot;
 }
 
@@ -206,14 +206,13 @@ export class Worker {
   async #run(actor: ActorKind, first: Grant, workClass: WorkClass): Promise<void> {
     let grant: Grant | undefined = first;
     const slot = { workClass };
-    const now = () => this.#runtime.clock.now();
-    const handedUntil = now() + HANDED_MS;
+    const hands = new Hands(this.#runtime.clock);
     try {
-      for (let handed = 0; grant; handed += 1) {
+      while (grant) {
+        hands.begin();
         const signal = this.#held.add(grant.command_id);
         reclass(this.slots, slot, grant.kind);
-        const takesNext = () => handed < HANDED_MAX && now() < handedUntil;
-        const work = { actor, grant, takesNext, slot };
+        const work = { actor, grant, hands, slot };
         const next: Grant | undefined = await this.#runOne(work, signal);
         this.#held.drop(grant.command_id);
         grant = next;
@@ -230,14 +229,14 @@ export class Worker {
   }
 
   async #runOne(
-    { actor, grant, takesNext, slot }: Work,
+    { actor, grant, hands, slot }: Work,
     signal: AbortSignal,
   ): Promise<Grant | undefined> {
     if (this.#stopping.signal.aborted) return this.#giveBack(actor, grant);
     const { execution_id, stream_id, command_id, delivery, step } = grant;
     const { worker_id } = this.me;
     const ids = { actor, execution_id, stream_id, command_id, delivery, worker_id };
-    const next = () => (takesNext() ? this.#wantsNext(slot, actor) : {});
+    const next = () => (hands.goOn(actor) ? this.#wantsNext(slot, actor) : {});
     const suspended = <T>(wait: Promise<T>) =>
       this.slots.suspended(slot.workClass, this.#seclusion.waiting(command_id, wait));
     try {

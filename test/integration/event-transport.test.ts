@@ -267,6 +267,7 @@ describe("the transport of events", function () {
     const { state } = await manager.streams.info(STREAM);
     const message = await manager.streams.getMessage(STREAM, { seq: state.last_seq });
     assert.deepEqual(Object.keys(message.json<object>()), ["reference"]);
+    assert.equal((await ended(server.broker, execution_id)).status, "COMPLETED");
     const told = await server.call<{ value: string }>("executions.result", { execution_id });
     assert.ok(told.value === context, "another value came");
   });

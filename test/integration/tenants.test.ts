@@ -68,6 +68,6 @@ describe("of two tenants", function () {
     const said = `${Math.round(alone)} ms alone, ${Math.round(beside)} ms beside the other`;
     process.stdout.write(`      ${QUIET} calls took ${said}, of which ${left} were left\n`);
     await busy;
-    assert.ok(left > BUSY / 10, "it came to an end while much of the other's work was left");
+    assert.ok(left > BUSY / 4, "it came to an end while much of the other's work was left");
   });
 });

@@ -65,6 +65,19 @@ function server(workers: WorkerCapacity[] = [], isTargeted = true) {
 }
 
 describe("a command that is rung", () => {
+  it("of a loop waits its turn behind what is for all; one of an execution does not", () => {
+    const { dispatch, commit, to } = server([worker("w", 1)]);
+    const [first, second] = [ring(), ring()];
+    dispatch.ring(first, false);
+    dispatch.ring(second, false);
+    commit(fact("command.claimed", first.command_id, "w"));
+    commit(fact("command.completed", first.command_id, "w"));
+    // There is room for it, and another one has waited longer.
+    dispatch.ring(ring(), false);
+    dispatch.ring(ring({ actor: "executions" }), false);
+    assert.deepEqual(to(), ["w", undefined, undefined, "w"]);
+  });
+
   it("goes to a worker with room for it, and to all when none is known to have any", () => {
     const { dispatch, to } = server([worker("w", 2)]);
     for (let at = 0; at < 4; at += 1) dispatch.ring(ring(), false);

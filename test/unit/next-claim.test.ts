@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import type { ActorKind } from "../../schemas/decider.ts";
 import type { WorkClass } from "../../schemas/work-class.ts";
 import { Ledger, type Slot } from "../../services/worker/ledger.ts";
-import { nextClaim } from "../../services/worker/next-claim.ts";
+import { Hands, nextClaim } from "../../services/worker/next-claim.ts";
 
 const me = { worker_id: "w", incarnation: "w-1", machine: "", pid: 1 };
 
@@ -39,4 +39,26 @@ describe("a slot that has ended a command", () => {
     const next = { only: "general", offers: ["gpu"] };
     assert.deepEqual(asks("loops", { waiting: "database" }, 2), next);
   });
+
+  it("goes on from hand to hand while its items are quick, 32 times or a second", () => {
+    for (const [ms, most] of [
+      [10, 32],
+      [100, 9],
+      [250, 0],
+    ] as const) {
+      assert.equal(handed("loops", ms), most, `items of ${ms} ms`);
+      assert.equal(handed("executions", ms), 32, `steps of ${ms} ms`);
+    }
+  });
 });
+
+/** How many commands that take so long a slot takes from hand to hand. */
+function handed(actor: ActorKind, ms: number): number {
+  let now = 0;
+  const hands = new Hands({ now: () => now });
+  for (let count = 0; ; count += 1) {
+    hands.begin();
+    now += ms;
+    if (!hands.goOn(actor)) return count;
+  }
+}
