@@ -399,8 +399,9 @@ describe("the event store", function () {
         }
       },
     });
+    // Until one is cut between its commit and the answer: most are, sooner or later.
     const all = async () => {
-      for (let seed = 1; seed <= 8; seed += 1) await cutShort(seed, proxy, blind);
+      for (let seed = 1; seed <= 40; seed += 1) await cutShort(seed, proxy, blind);
     };
     await assert.rejects(all(), /nothing doubled|duplicate key/);
     await proxy.close();

@@ -36,6 +36,14 @@ const SWITCHES: Sabotage[] = [
         const asked = input.type === "outcome" ? ofPresentAttempt(input, state) : input;
         return was.decide(asked, state, context);
       },
+      // At once, so that what is said twice is heard while the next attempt is open.
+      evolve(state, event, at, version) {
+        const next = was.evolve(state, event, at, version);
+        if (next.status !== "running") return next;
+        for (const [place, retry] of next.retries)
+          next.retries.set(place, { ...retry, retry_at: at });
+        return next;
+      },
     })),
   },
   {
