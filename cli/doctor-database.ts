@@ -23,6 +23,7 @@ import { examine, fail, ok, warn } from "./check.ts";
 import { checkReserved } from "./doctor-gate.ts";
 import type { Check } from "./check.ts";
 import { counted, formatDuration } from "./terminal.ts";
+import { unservedLine } from "./workers.ts";
 
 /** From where on something is worth a warning, or is a failure. */
 export const DATABASE_LIMITS = {
@@ -285,11 +286,9 @@ async function checkWorkers({ database, limits, settings }: Look): Promise<Check
     return warn("workers", found, "its commands are given to others; look why it ended");
   });
   const unserved = await listUnserved(database, limits.workersMax);
-  for (const { execution_id, step, requires } of unserved) {
-    const words = requires.join(", ");
-    const found = `nobody can run step '${step}' of ${execution_id}: it requires ${words}`;
+  for (const step of unserved) {
     const remedy = "start a worker with NOETL_WORKER_CAPABILITIES or _LABELS that say so";
-    silent.push(warn("workers", found, remedy));
+    silent.push(warn("workers", unservedLine(step), remedy));
   }
   const { open } = await readStreams(database, limits.overdueMs);
   if (alive.length > 0) {

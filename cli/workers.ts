@@ -33,15 +33,22 @@ export async function workers(options: WorkersOptions): Promise<ExitCode> {
 
 export interface WorkerAnswer {
   workers: WorkerRow[];
-  unserved: { execution_id: string; step: string; requires: string[] }[];
+  unserved: UnservedStep[];
+}
+
+interface UnservedStep {
+  execution_id: string;
+  step: string;
+  requires: string[];
 }
 
 /** Steps that wait for a worker there is none of. */
 export function unservedLines(unserved: WorkerAnswer["unserved"]): string[] {
-  return unserved.map(
-    ({ execution_id, step, requires }) =>
-      `nobody can run step '${step}' of ${execution_id}: it requires ${requires.join(", ")}`,
-  );
+  return unserved.map(unservedLine);
+}
+
+export function unservedLine({ execution_id, step, requires }: UnservedStep): string {
+  return `nobody can run step '${step}' of ${execution_id}: it requires ${requires.join(", ")}`;
 }
 
 export function workerTable(rows: WorkerRow[]): string {

@@ -16,7 +16,7 @@ import {
 } from "../schemas/actor-requests.ts";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "../schemas/command.ts";
 import type { ActorKind, Address, MessageInput, Ring } from "../schemas/decider.ts";
-import { errorType } from "../schemas/errors.ts";
+import { busyWaitMs, errorType } from "../schemas/errors.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
 import { validated } from "../schemas/requests.ts";
 import type { ActorHost, ActorOptions } from "./actor.ts";
@@ -222,8 +222,11 @@ function toReply(command_id: string, error: unknown): Reply {
 /** Nobody has settled it: it may come again, of a Busy one not before the time it says. */
 export function failedReply(command_id: string, error: unknown): Reply {
   const message = error instanceof Error ? error.message : String(error);
-  const { data } = error as { data?: { retry_after_ms?: unknown } };
-  const after = errorType(error) === "BUSY" ? data?.retry_after_ms : undefined;
-  const retry = typeof after === "number" && { retry_after_ms: after };
-  return { command_id, status: "failed", error: message, ...retry };
+  const retry_after_ms = busyWaitMs(error);
+  return {
+    command_id,
+    status: "failed",
+    error: message,
+    ...(retry_after_ms && { retry_after_ms }),
+  };
 }

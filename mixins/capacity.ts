@@ -2,8 +2,7 @@
 // first. Several servers count the same slots (E-20), so this may be wrong at any moment: the claim
 // decides, and a ring that its worker does not take goes to all.
 import type { WorkerCapacity } from "../schemas/worker-capacity.ts";
-import type { Ring } from "../schemas/decider.ts";
-import { isUrgent } from "../schemas/decider.ts";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import { serves } from "../schemas/needs.ts";
 import { classOf } from "../schemas/work-class.ts";
 import type { Clock } from "./clock.ts";
@@ -14,6 +13,8 @@ const WORKERS_MAX = 10_000;
 
 export interface KnownWorker {
   capacity: WorkerCapacity;
+  /** What it offers. */
+  words: string[];
   heardAt: number;
   /** Slots that are taken since, less those that became free, as far as this server saw. */
   taken: { all: number; database: number };
@@ -51,7 +52,7 @@ export function createCapacityRegistry(
 
   function serving(ring: Ring): KnownWorker[] {
     return fresh().filter(
-      ({ capacity }) => capacity.status === "ready" && serves(offersOf(capacity), ring.requires),
+      ({ capacity, words }) => capacity.status === "ready" && serves(words, ring.requires),
     );
   }
 
@@ -66,7 +67,9 @@ export function createCapacityRegistry(
     hear(capacity) {
       const { worker_id } = capacity;
       if (workers.size >= WORKERS_MAX && !workers.has(worker_id)) return;
-      workers.set(worker_id, { capacity, heardAt: clock.now(), taken: { all: 0, database: 0 } });
+      const words = offersOf(capacity);
+      const taken = { all: 0, database: 0 };
+      workers.set(worker_id, { capacity, words, heardAt: clock.now(), taken });
     },
     drop: workerId => void workers.delete(workerId),
     count,

@@ -75,6 +75,13 @@ export class Busy extends NoetlError {
   }
 }
 
+/** When who was Busy may be asked again, in milliseconds; 0 for any other error. */
+export function busyWaitMs(error: unknown): number {
+  if (errorType(error) !== "BUSY") return 0;
+  const wait = (error as { data?: { retry_after_ms?: unknown } }).data?.retry_after_ms;
+  return typeof wait === "number" && Number.isFinite(wait) ? wait : 0;
+}
+
 /** One refused playbook, template or payload, with every issue that was found in it. */
 export function rejectIssues(issues: Issue[], what: string): Rejected {
   const first = issues[0];

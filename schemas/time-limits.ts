@@ -3,7 +3,7 @@
  * (`spec.queue_timeout` and `spec.attempt_timeout` of a step). The owner judges both, by the
  * database's clock, so that they hold whatever becomes of the worker.
  */
-import { type Command } from "./command.ts";
+import type { Command } from "./command.ts";
 import { ATTEMPT_TIMEOUT, QUEUE_TIMEOUT } from "./command-failures.ts";
 import type { OutcomeResult } from "./events.ts";
 

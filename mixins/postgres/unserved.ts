@@ -37,20 +37,15 @@ export async function saveUnserved(query: Query, rings: readonly Ring[]): Promis
   );
 }
 
-/** What is true now, of one execution or of all, the oldest execution first. */
-export async function listUnserved(
-  query: Query,
-  limit: number,
-  executionId?: string,
-): Promise<UnservedRow[]> {
+/** What is true now, the oldest execution first. */
+export async function listUnserved(query: Query, limit: number): Promise<UnservedRow[]> {
   const { rows } = await query.query<UnservedRow>(
     `select execution_id::text, step, requires,
             to_char(seen_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as seen_at
      from noetl.unserved
      where seen_at > now() - make_interval(secs => $1::float8)
-       and ($3::bigint is null or execution_id = $3)
      order by noetl.unserved.execution_id, step limit $2`,
-    [NEWS_SECONDS, limit, executionId ?? null],
+    [NEWS_SECONDS, limit],
   );
   return rows;
 }

@@ -14,8 +14,6 @@ const LOOK_MS = 500;
 const SHARE = 0.25;
 
 export interface Announcer {
-  /** Says it now. */
-  say(): void;
   /** Says it once more, for the last time. */
   stop(): void;
 }
@@ -40,7 +38,6 @@ export function announceCapacity(
 
   look();
   return {
-    say,
     stop() {
       cancel();
       say();

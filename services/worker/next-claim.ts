@@ -10,8 +10,10 @@ import type { Ledger, Slot } from "./ledger.ts";
 
 /** Commands one slot takes from hand to hand before it looks what else waits. */
 const HANDED_MAX = 32;
-/** Items of loops for no longer, and none after one that took so long: a loop must not keep slots
- * from everybody else, and to items that are slow, or wait for a limit, a look costs little. */
+/**
+ * Items of loops for no longer, and none after one that took so long: a loop must not keep slots
+ * from everybody else, and to items that are slow, or wait for a limit, a look costs little.
+ */
 const HANDED_MS = 1_000;
 const QUICK_MS = 250;
 

@@ -3,7 +3,7 @@
  * Pure control flow over ports, so that it can be tested without a broker, a clock or a tool.
  */
 import { Needs } from "../../schemas/decider.ts";
-import { errorType } from "../../schemas/errors.ts";
+import { busyWaitMs, errorType } from "../../schemas/errors.ts";
 import type { ResultReference } from "../../schemas/events.ts";
 import type { Json } from "../../schemas/json.ts";
 import type { Rule, Task } from "../../schemas/playbook/model.ts";
@@ -195,11 +195,6 @@ async function callUntilFree(run: Run, task: Task, request: RenderedTask): Promi
       await run.ports.sleep(Math.max(MIN_BUSY_WAIT_MS, busyWaitMs(error)));
     }
   }
-}
-
-function busyWaitMs(error: unknown): number {
-  const wait = (error as { data?: { retry_after_ms?: unknown } }).data?.retry_after_ms;
-  return typeof wait === "number" && Number.isFinite(wait) ? wait : 0;
 }
 
 /**

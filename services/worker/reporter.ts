@@ -8,7 +8,7 @@ import { jsonSize, MESSAGE_BYTES_MAX, splitBySize } from "../../mixins/json-size
 import { byOwner } from "../../mixins/routing.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import type { ActorKind } from "../../schemas/decider.ts";
-import { errorType } from "../../schemas/errors.ts";
+import { busyWaitMs } from "../../schemas/errors.ts";
 import { fromRanges, toRanges } from "../../schemas/ranges.ts";
 
 export interface Outcome extends OutcomeRequest {
@@ -44,13 +44,6 @@ function unreportable(outcome: Outcome, message: string): Outcome {
 /** Outcomes of one call at most. */
 const BATCH_MAX = 500;
 const FAILURES_A_LINE = 20;
-
-/** When somebody who is full may be asked again; 0 for any other error. */
-function retryAfterMs(error: unknown): number {
-  if (errorType(error) !== "BUSY") return 0;
-  const { data } = error as { data?: { retry_after_ms?: unknown } };
-  return Number(data?.retry_after_ms ?? 0);
-}
 
 export interface ReporterCounters {
   reported: number;
@@ -115,7 +108,7 @@ export class Reporter {
       replies = await this.#link.report(actor, outcomes);
       this.#failures = 0;
     } catch (error) {
-      pauseMs = retryAfterMs(error);
+      pauseMs = busyWaitMs(error);
       this.#failures += 1;
       if (this.#failures % FAILURES_A_LINE === 1)
         this.#broker.logger.warn({ err: error, actor }, "worker.report_later");

@@ -39,10 +39,10 @@ export class Seclusion {
   /** Claims and runs what came: side by side, but for one that must be alone at last. */
   async admit(rings: Rung[], admitting: Admitting): Promise<void> {
     const { claim } = admitting;
-    const isClosed = this.#ports.ledger.isClosed;
-    const [alone, ...others] = isClosed ? [] : rings.filter(ring => this.#isLast(ring));
-    const together = isClosed ? [] : rings.filter(ring => !this.#isLast(ring));
-    giveBack(isClosed ? rings : others, admitting);
+    if (this.#ports.ledger.isClosed) return giveBack(rings, admitting);
+    const [alone, ...others] = rings.filter(ring => this.#isLast(ring));
+    giveBack(others, admitting);
+    const together = rings.filter(ring => !this.#isLast(ring));
     const groups = Map.groupBy(together, ring => ring.actor);
     const work = [...groups].map(([actor, group]) => claim(actor, group));
     if (alone) work.push(this.#claimAlone(alone, admitting));
