@@ -159,6 +159,7 @@ export const executionsDeliver = z.object({
     z.object({ type: z.literal("cancel_children") }),
     z.object({ type: z.literal("pause_family") }),
     z.object({ type: z.literal("resume_family"), by: name }),
+    z.object({ type: z.literal("follow"), above: id, by: name.optional() }),
   ]),
 });
 

@@ -31,6 +31,7 @@ import { announcements } from "./announce.ts";
 import { cancelChildren, cancelExecution } from "./control.ts";
 import { countExecutions, countQuarantined } from "./count.ts";
 import { listFailures, redriveExecution } from "./failures.ts";
+import { follow } from "./follow.ts";
 import { executionMachine } from "./machine.ts";
 import {
   listEvents,
@@ -207,6 +208,8 @@ async function deliver(asking: Asking, { to, input }: ExecutionsDeliver) {
       return pauseFamily(asking, execution_id);
     case "resume_family":
       return resumeFamily(asking, execution_id, input.by);
+    case "follow":
+      return follow(asking, execution_id, input);
     case "loop_done": {
       const answer = await host.send({ execution_id, stream_id }, input);
       return { changed: answer.changed };

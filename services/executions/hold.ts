@@ -8,6 +8,7 @@ import { Unavailable } from "../../schemas/errors.ts";
 import type { ExecutionsPause, ExecutionsResume } from "../../schemas/requests.ts";
 import { eachDescendant, unlessOver } from "./control.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
+import type { ExecutionAnswer } from "./machine.ts";
 import type { PauseStand } from "./messages.ts";
 import { readExecution } from "./read.ts";
 
@@ -85,16 +86,9 @@ export async function pauseFamily(asking: Asking, executionId: string) {
     });
     return areAll;
   });
-  await takeBack(asking, executionId, by);
   if (!isWhole) throw new Unavailable(`children of ${executionId} are still being paused`);
   await host.send(streamOf(executionId), { type: "family_paused", pause: stand.number });
   return { changed: true };
-}
-
-/** Who tells of a pause may be late: what is paused for one that is over by now goes on. */
-async function takeBack(asking: Asking, executionId: string, by: string): Promise<void> {
-  const stand = await standOf(asking.host, executionId);
-  if (stand?.name !== by || stand.is === "over") await resumeFamily(asking, executionId, by);
 }
 
 /** Ends the pauses of descendants that were part of this one. */
@@ -106,7 +100,7 @@ export async function resumeFamily(asking: Asking, executionId: string, by: stri
 }
 
 /** Ends a pause, and answers when the loops know of it. */
-async function endPause(
+export async function endPause(
   asking: Asking,
   executionId: string,
   cause: { asked?: RequestedBy; by?: string },
@@ -114,6 +108,11 @@ async function endPause(
   await asking.host.send(streamOf(executionId), { type: "resume", ...cause });
   const stand = await standOf(asking.host, executionId);
   if (stand?.is === "over") await tellLoops(asking, stand);
+}
+
+/** The name of the pause that an execution is in, as those below it know it. */
+export function goingPause(told: ExecutionAnswer | undefined): string | undefined {
+  return told && isPaused(told.pause) ? told.pause?.name : undefined;
 }
 
 function isPaused(stand: PauseStand | undefined): boolean {

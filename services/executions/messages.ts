@@ -3,7 +3,14 @@ import { rings } from "../../schemas/command.ts";
 import type { Address, Effect, MessageInput } from "../../schemas/decider.ts";
 import { timeoutError } from "./exit.ts";
 import { lastPause } from "./paused.ts";
-import { isLive, pauseName, type ExecutionState, type Running, type Token } from "./state.ts";
+import {
+  isLive,
+  pausedIn,
+  pauseName,
+  type ExecutionState,
+  type Running,
+  type Token,
+} from "./state.ts";
 
 /** A message to one of its loops. */
 export interface LoopMessage {
@@ -13,17 +20,20 @@ export interface LoopMessage {
 
 /** Everything that an execution has yet to say: rings, and messages to those below it. */
 export function* pending(state: ExecutionState): Iterable<Effect> {
-  if (!isLive(state)) return;
+  if (state.status === "none") return;
   const { execution_id } = state;
   const to = { actor: "executions" as const, execution_id, stream_id: execution_id };
+  // It may end in the very moment in which its pause does, before its children hear of that.
+  const by = lastPause(state);
+  if (by) yield { kind: "message", key: by, to, input: { type: "resume_family", by } };
+  if (!isLive(state)) return;
   if (state.status === "running") {
+    yield* toOneAbove(state, to);
     if (!state.pause) yield* rings(state.commands.values(), to);
     else if (!state.pause.whole) {
       const key = `pause:${state.pause.number}`;
       yield { kind: "message", key, to, input: { type: "pause_family" } };
     }
-    const by = lastPause(state);
-    if (by) yield { kind: "message", key: by, to, input: { type: "resume_family", by } };
   }
   for (const token of state.tokens.values()) {
     if (token.loop_id !== undefined) yield* toLoop(token, state);
@@ -31,6 +41,16 @@ export function* pending(state: ExecutionState): Iterable<Effect> {
   if (state.status === "cancelling" && state.tokens.size === 0) {
     yield { kind: "message", key: "children", to, input: { type: "cancel_children" } };
   }
+}
+
+/** A child looks up when it has begun, and when it is paused as part of another one's pause. */
+function* toOneAbove(state: Running, to: Address): Iterable<Effect> {
+  const { pause, pauses, parent_execution_id } = state;
+  const by = pause?.by;
+  const above = by !== undefined ? pausedIn(by) : pauses ? undefined : parent_execution_id;
+  if (above === undefined) return;
+  const input = { type: "follow", above, ...(by !== undefined && { by }) };
+  yield { kind: "message", key: `follow:${by ?? above}`, to, input };
 }
 
 /**

@@ -7,7 +7,7 @@ import { needPlaybook } from "../../schemas/playbook/stored-result.ts";
 import { waitAnew } from "../../schemas/time-limits.ts";
 import { enterAll } from "./enter.ts";
 import { evolve } from "./evolve.ts";
-import { fork, pauseName, type ExecutionState, type Running } from "./state.ts";
+import { fork, isLive, pauseName, type ExecutionState, type Running } from "./state.ts";
 
 export interface PauseInput {
   type: "pause";
@@ -89,7 +89,14 @@ export function resumed(state: Running, at: number): ExecutionState {
   return due_at === undefined ? rest : { ...rest, due_at: due_at + (at - pause.at) };
 }
 
-/** The name of the pause that has ended last; undefined while one goes on, and before any. */
-export function lastPause({ execution_id, pauses, pause }: Running): string | undefined {
-  return pauses && !pause ? pauseName(execution_id, pauses) : undefined;
+const NEVER: ReadonlySet<string> = new Set(["cancelling", "cancelled"]);
+
+/**
+ * The name of the pause that has ended last, of an execution that goes on or has ended by itself;
+ * undefined while one goes on, and before any. What a cancelled one has below it ends with it.
+ */
+export function lastPause(state: ExecutionState): string | undefined {
+  if (state.status === "none" || NEVER.has(state.status)) return undefined;
+  const live = isLive(state) ? state : state.live;
+  return live?.pauses && !live.pause ? pauseName(live.execution_id, live.pauses) : undefined;
 }

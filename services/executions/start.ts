@@ -9,7 +9,7 @@ import type { JsonObject } from "../../schemas/json.ts";
 import type { ExecutionsStart } from "../../schemas/requests.ts";
 import { durationMs } from "../../schemas/playbook/duration.ts";
 import { askerOf } from "./asker.ts";
-import { unlessOver } from "./control.ts";
+import { goingPause } from "./hold.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
 import type { ExecutionAnswer } from "./machine.ts";
 
@@ -37,7 +37,7 @@ export async function startExecution(
   const { parent_execution_id, idempotency_key: key } = request;
   const parent =
     parent_execution_id === undefined ? undefined : await liveParent(host, parent_execution_id);
-  const paused_by = pausedBy(parent);
+  const paused_by = goingPause(parent);
   const timeout_ms = durationMs(request.timeout);
   const caller = askerOf(ctx, runtime.settings.starts.metaKeys, parent?.caller);
   const payload = (request.payload ?? {}) as JsonObject;
@@ -64,7 +64,6 @@ export async function startExecution(
         ...(key === undefined ? {} : { key, request_hash, key_ttl_seconds: KEY_TTL_SECONDS }),
       },
     );
-    if (parent_execution_id !== undefined) await follow(host, parent_execution_id, execution_id);
     const { path, version } = playbook;
     return { execution_id, status: answer.status, path, version, created: true };
   } catch (error) {
@@ -78,29 +77,6 @@ async function liveParent(host: ExecutionHost, parentId: string): Promise<Execut
   const parent = await host.send(streamOf(parentId), { type: "describe" });
   if (parent.status !== "CANCELLED" && !parent.cancelling) return parent;
   throw new Rejected(`parent execution ${parentId} is cancelled`, 409, { status: "CANCELLED" });
-}
-
-function pausedBy(parent: ExecutionAnswer | undefined): string | undefined {
-  return parent?.pause && parent.pause.is !== "over" ? parent.pause.name : undefined;
-}
-
-/**
- * A parent that was cancelled or paused while its child was being started has not met it: the child
- * follows now.
- */
-async function follow(host: ExecutionHost, parentId: string, childId: string): Promise<void> {
-  const parent = await host.send(streamOf(parentId), { type: "describe" });
-  const child = streamOf(childId);
-  const by = pausedBy(parent);
-  if (parent.status === "CANCELLED" || parent.cancelling) {
-    const reason = `its parent ${parentId} was cancelled`;
-    await unlessOver(host.send(child, { type: "cancel", reason }));
-  } else if (by !== undefined) {
-    await unlessOver(host.send(child, { type: "pause", by }));
-    // Whoever has ended that pause meanwhile has not met the child either.
-    const now = await host.send(streamOf(parentId), { type: "describe" });
-    if (pausedBy(now) !== by) await unlessOver(host.send(child, { type: "resume", by }));
-  }
 }
 
 /** The playbook to run: text is registered first, a path is looked up. */

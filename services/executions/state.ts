@@ -127,6 +127,11 @@ export function pauseName(executionId: string, number: number): string {
   return `${executionId}:${number}`;
 }
 
+/** The execution whose pause has this name. */
+export function pausedIn(pause: string): string {
+  return pause.slice(0, pause.lastIndexOf(":"));
+}
+
 /** A copy whose maps can be changed; commands are copied because claims change them in place. */
 export function fork(state: ExecutionState): ExecutionState {
   // What has ended is changed by a redrive only, which copies it.

@@ -6,7 +6,7 @@ import { MACHINES, type Play } from "./execution-play.ts";
 export function answeredAsService(play: Play, { type }: MessageInput): boolean {
   if (type === "cancel_children") play.ask({ type: "children_gone" });
   if (type === "pause_family") pauseFamily(play);
-  return ["cancel_children", "pause_family", "resume_family"].includes(type);
+  return ["cancel_children", "pause_family", "resume_family", "follow"].includes(type);
 }
 
 function pauseFamily(play: Play): void {

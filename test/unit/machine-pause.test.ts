@@ -108,6 +108,18 @@ describe("a paused execution", () => {
     assert.equal(play.status, "COMPLETED");
   });
 
+  it("tells what it started that it goes on, though it ends in the same moment", () => {
+    const play = Play.of("- {step: start, tool: {kind: noop}}");
+    const start = play.claim("start");
+    paused(play);
+    play.report(start, failed());
+    play.ask({ type: "resume" });
+    assert.equal(play.status, "FAILED");
+    const own = play.effects().filter(({ streamId }) => streamId === EXECUTION_ID);
+    const inputs = own.map(({ effect }) => (effect as Message).input);
+    assert.deepEqual(inputs, [{ type: "resume_family", by: `${EXECUTION_ID}:1` }]);
+  });
+
   it("is cancelled at once, and cannot be paused while it is being cancelled or after", () => {
     const play = Play.of(BOTH);
     play.finish("start");
