@@ -20,6 +20,8 @@ export interface LimiterOptions {
   fixed?: readonly Limit[];
   /** Reads the limits that operators have set. */
   stored?: () => Promise<Limit[]>;
+  /** Milliseconds; `LATE_MS` when absent. */
+  lateMs?: number;
 }
 
 /** One call before it may go. */
@@ -39,8 +41,12 @@ const BUSY_MAX_MS = 5_000;
 const BUSY_MIN_MS = 50;
 /** When the shared buckets are out of reach. */
 const AWAY_MS = 1_000;
-/** Turns that are met later than this would meet the next ones: an upstream counts any second. */
-const LATE_MS = 50;
+/**
+ * Turns that are met later than this would meet the next ones: an upstream counts any second. It
+ * is less than the hundredth that operators keep below a limit; a wasted turn costs one call, a
+ * refused call a pause of all.
+ */
+const LATE_MS = 10;
 /** A pause that is longer by less than this is the same one, told by another call. */
 const SAME_PAUSE_MS = 100;
 /** Of one pause, whoever asks for it. */
@@ -69,6 +75,7 @@ export class RateLimiter {
   readonly #buckets: Buckets;
   readonly #fixed: readonly Limit[];
   readonly #stored: LimiterOptions["stored"];
+  readonly #lateMs: number;
   #book: LimitBook;
   #readAt = -Infinity;
   #reading: Promise<void> | undefined;
@@ -77,7 +84,9 @@ export class RateLimiter {
   #waiting: Waiter[] = [];
   #isLeasing = false;
 
-  constructor({ buckets = localBuckets(), fixed = [], stored }: LimiterOptions = {}) {
+  constructor(options: LimiterOptions = {}) {
+    const { buckets = localBuckets(), fixed = [], stored, lateMs = LATE_MS } = options;
+    this.#lateMs = lateMs;
     this.#buckets = buckets;
     this.#fixed = fixed;
     this.#stored = stored;
@@ -243,7 +252,7 @@ export class RateLimiter {
     const dueMs = performance.now() + waitMs;
     setTimeout(() => {
       if (waiter.isOver()) return;
-      const isLate = performance.now() - dueMs > LATE_MS;
+      const isLate = performance.now() - dueMs > this.#lateMs;
       if (isLate && !waiter.wasLate) {
         // Once only: a process that is always late must still come to its calls.
         waiter.wasLate = true;
