@@ -9,6 +9,7 @@ import { openStore, startRuntime } from "../cli/runtime.ts";
 import { openDatabase, type Database } from "../mixins/postgres/index.ts";
 import { loadSettings } from "../schemas/env.ts";
 import { createIds } from "../schemas/ids.ts";
+import { feltBeside } from "./fairness.ts";
 import { printLatencies, stepToStep } from "./latency.ts";
 import { measure, printTable, type Result } from "./measure.ts";
 import { startParts, WORKERS } from "./parts.ts";
@@ -44,7 +45,10 @@ const { values } = parseArgs({
     items: { type: "string", default: "20000" },
     concurrency: { type: "string", default: "50" },
     window: { type: "string", default: "64" },
-    /** One of `here`, `nats`, `transport` and `proof` (minutes); all but the last when absent. */
+    /**
+     * One of `here`, `nats`, `fairness`, `transport` and `proof` (minutes); all but the last when
+     * absent.
+     */
     only: { type: "string" },
     /** The largest loop of `proof`. */
     most: { type: "string", default: "1000000" },
@@ -79,6 +83,7 @@ try {
   const { only } = values;
   if (only === undefined || only === "here") await here(database, records);
   if (only === undefined || only === "nats") await overNats(database);
+  if (only === undefined || only === "fairness") await fairness(database);
   if (only === undefined || only === "transport") await overTransport(database);
   if (only === "proof") await prove(database);
 } finally {
@@ -166,12 +171,25 @@ async function overNats(store: Database): Promise<void> {
   }
 }
 
+/** As `overNats`, a small run beside a large one. */
+async function fairness(store: Database): Promise<void> {
+  const parts = await startParts({ ...env, DATABASE_URL: url });
+  if (!parts) return;
+  try {
+    await prepare(parts.broker);
+    await feltBeside(parts.broker, store, window);
+  } finally {
+    await parts.close();
+  }
+}
+
 /** As `overNats`, with outcomes over JetStream and a thousand items at work. */
 async function overTransport(store: Database): Promise<void> {
   const parts = await startParts({ ...env, DATABASE_URL: url, ...transportEnv(WORKERS) });
   if (!parts) return;
   try {
     const { broker, natsUrl } = parts;
+    await prepare(broker);
     const found = await publishToCommit(broker, store, natsUrl, 5 * AT_WORK);
     console.log(`\noutcomes over JetStream, ${found.most} items at work at once at most`);
     printLatencies([found], { p50: COMMIT_P99_MS, p99: COMMIT_P99_MS });

@@ -5,9 +5,7 @@ import { emptyBatch, isDue, record, reportOf, withinBounds, type ToldFrame } fro
 import { leftOf } from "./items.ts";
 import type { PipelineOutcome } from "./pipeline.ts";
 import { giveBackOf, runItem, writesOf, type OpenCommand } from "./run.ts";
-
-/** Quick items must not keep the event loop from beats and other commands. */
-const TURN_MS = 3;
+import { turns } from "./turns.ts";
 
 /**
  * Runs a frame's items in order, and stops when more have failed than may. `flush` tells the owner,
@@ -24,7 +22,6 @@ export async function runFrame(
   let seen: JsonObject = {};
   let flushes = 0;
   let failures = 0;
-  let yieldedAt = performance.now();
 
   async function tell(final: boolean, give_back?: GiveBack): Promise<boolean> {
     flushes += 1;
@@ -60,10 +57,9 @@ export async function runFrame(
     record(batch, index, fitting, ctx);
     if (failures > (frame?.tolerance ?? 0)) break;
     if (isDue(batch) && !(await tell(false))) return;
-    if (performance.now() - yieldedAt > TURN_MS) {
-      await new Promise(resolve => setImmediate(resolve));
-      yieldedAt = performance.now();
-    }
+    // Quick items must not keep the event loop from beats and other commands.
+    const turn = turns.pass();
+    if (turn) await turn;
   }
   await tell(true);
 }

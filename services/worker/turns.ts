@@ -1,0 +1,35 @@
+// The time of the event loop, shared by all that runs for long in this process. After a slice the
+// loop looks at its sockets and timers first; those who wait go on one a turn, in their order.
+/** A process that runs quick items answers within about this, whatever else it is given. */
+const SLICE_MS = 3;
+
+class Turns {
+  readonly #waiting: (() => void)[] = [];
+  /** When whoever runs in this turn of the loop was first seen to. */
+  #begun = 0;
+  #isBegun = false;
+
+  /** Undefined while the slice of this turn of the loop lasts, or else a promise of another one. */
+  pass(): Promise<void> | undefined {
+    if (!this.#isBegun) this.#begin();
+    if (performance.now() - this.#begun < SLICE_MS) return undefined;
+    return new Promise(resolve => this.#waiting.push(resolve));
+  }
+
+  #begin(): void {
+    this.#isBegun = true;
+    this.#begun = performance.now();
+    setImmediate(this.#next);
+  }
+
+  readonly #next = (): void => {
+    this.#isBegun = false;
+    const go = this.#waiting.shift();
+    if (!go) return;
+    this.#begin();
+    go();
+  };
+}
+
+/** There is one event loop, and so there is one of these. */
+export const turns = new Turns();
