@@ -5,7 +5,6 @@ import { emptyBatch, isDue, record, reportOf, withinBounds, type ToldFrame } fro
 import { leftOf } from "./items.ts";
 import type { PipelineOutcome } from "./pipeline.ts";
 import { giveBackOf, runItem, writesOf, type OpenCommand } from "./run.ts";
-import { turns } from "./turns.ts";
 
 /**
  * Runs a frame's items in order, and stops when more have failed than may. `flush` tells the owner,
@@ -17,7 +16,7 @@ export async function runFrame(
   flush: (report: ToldFrame & Pick<OutcomeInput, "give_back">) => Promise<boolean>,
 ): Promise<void> {
   const { frame } = command.grant;
-  const { signal } = command.options;
+  const { signal, turns } = command.options;
   let batch = emptyBatch();
   let seen: JsonObject = {};
   let flushes = 0;

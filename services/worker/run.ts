@@ -28,6 +28,7 @@ import {
   type PipelineStep,
   type TaskRun,
 } from "./pipeline.ts";
+import type { Turns } from "./turns.ts";
 
 export interface Ran {
   result: OutcomeResult;
@@ -42,6 +43,7 @@ export interface RunOptions {
   suspended<T>(wait: Promise<T>): Promise<T>;
   /** Called around any other long wait, which may keep the slot. */
   waiting<T>(wait: Promise<T>): Promise<T>;
+  turns: Pick<Turns, "pass">;
 }
 
 /** A granted command with what all its items have in common, loaded once. */

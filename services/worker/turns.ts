@@ -1,9 +1,10 @@
-// The time of the event loop, shared by all that runs for long in this process. After a slice the
-// loop looks at its sockets and timers first; those who wait go on one a turn, in their order.
+// The time of the event loop, shared by all that a worker runs for long. After a slice the loop
+// looks at its sockets and timers first; those who wait go on one a turn, in their order.
+
 /** A process that runs quick items answers within about this, whatever else it is given. */
 const SLICE_MS = 3;
 
-class Turns {
+export class Turns {
   readonly #waiting: (() => void)[] = [];
   /** When whoever runs in this turn of the loop was first seen to. */
   #begun = 0;
@@ -30,6 +31,3 @@ class Turns {
     go();
   };
 }
-
-/** There is one event loop, and so there is one of these. */
-export const turns = new Turns();

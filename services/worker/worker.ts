@@ -15,6 +15,7 @@ import { Beats } from "./beats.ts";
 import { Claims } from "./claims.ts";
 import { CommandAbandoned, Held } from "./held.ts";
 import { identify, type WorkerIdentity } from "./identity.ts";
+import { giveBack } from "./give-back.ts";
 import { openGates, type Gates } from "./gate/open.ts";
 import { Ledger, reclass, type Slot } from "./ledger.ts";
 import { watchNeighbours } from "./neighbours.ts";
@@ -29,6 +30,7 @@ import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
 import { Seclusion } from "./seclusion.ts";
+import { Turns } from "./turns.ts";
 
 /** Pause after a run that found the world away. */
 const PAUSE_MS = 1_000;
@@ -52,6 +54,7 @@ export class Worker {
   readonly #claims: Claims;
   readonly #reporter: Reporter;
   readonly #longWaits: LongWaits;
+  readonly #turns = new Turns();
   readonly #seclusion: Seclusion;
   readonly #stopping = new AbortController();
   readonly #work = new Set<Promise<void>>();
@@ -243,6 +246,7 @@ export class Worker {
       const command = await openCommand(this.#runtime, this.#service.broker, grant, {
         signal,
         suspended,
+        turns: this.#turns,
         waiting: wait => this.#longWaits.around(wait, suspended),
       });
       if (!grant.frame && !grant.cursor) {
@@ -303,17 +307,8 @@ export class Worker {
     void this.#beats.now();
   }
 
-  async #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {
-    const { execution_id, stream_id, command_id, delivery } = grant;
-    const { worker_id } = this.me;
-    const release = { execution_id, stream_id, command_id, delivery, worker_id };
-    await this.#link
-      .release(actor, release)
-      // A release that is lost costs its lease: this worker is gone, or says that it does not hold
-      // it.
-      .catch((error: unknown) => {
-        this.#service.logger.warn({ err: error, command_id }, "worker.release_lost");
-      });
-    return undefined;
+  #giveBack(actor: ActorKind, grant: Grant): Promise<undefined> {
+    const { logger } = this.#service;
+    return giveBack({ link: this.#link, logger }, { actor, grant, worker_id: this.me.worker_id });
   }
 }
