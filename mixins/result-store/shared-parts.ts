@@ -10,23 +10,27 @@ import { isObject, type Json } from "../../schemas/json.ts";
 
 const SHARED = "noetl:shared";
 const AT = "noetl:at";
+/** Characters of a text that is worth a part. */
+const LONG = 256;
 
-/** The value as text. Parts are the same when they are one object in memory. */
+/**
+ * The value as text. Parts are the same when they are one object in memory, or the same long text.
+ */
 export function stringify(value: Json): string {
   const found = findShared(value);
   if (found.hasMark) return JSON.stringify({ [SHARED]: [], value });
   if (found.shared.size === 0) return JSON.stringify(value);
   const places = new Map([...found.shared].map((part, index) => [part, index]));
 
-  function write(root: object): string {
-    return JSON.stringify(root, (_key, member: unknown) => {
-      const at = member === root ? undefined : places.get(member as object);
+  function write(root: Json): string {
+    return JSON.stringify(root, (_key, member: Json) => {
+      const at = mayRepeat(member) && member !== root ? places.get(member) : undefined;
       return at === undefined ? member : { [AT]: at };
     });
   }
 
   const parts = [...places.keys()].map(write).join(",");
-  return `{"${SHARED}":[${parts}],"value":${write(value as object)}}`;
+  return `{"${SHARED}":[${parts}],"value":${write(value)}}`;
 }
 
 /** The value behind a text of `stringify`; its parts are one object again. */
@@ -60,22 +64,27 @@ export function parse(text: string): Json {
   return restored(value);
 }
 
-/** Objects met more than once, and whether the value itself uses our words. */
-function findShared(value: Json): { shared: Set<object>; hasMark: boolean } {
-  const seen = new Set<object>();
-  const shared = new Set<object>();
+function mayRepeat(value: Json): boolean {
+  return typeof value === "string" ? value.length >= LONG : typeof value === "object";
+}
+
+/** Objects and long texts met more than once, and whether the value itself uses our words. */
+function findShared(value: Json): { shared: Set<Json>; hasMark: boolean } {
+  const seen = new Set<Json>();
+  const shared = new Set<Json>();
   let hasMark = isObject(value) && Object.hasOwn(value, SHARED);
-  const left: unknown[] = [value];
+  const left: Json[] = [value];
   for (let one = left.pop(); one !== undefined; one = left.pop()) {
-    if (typeof one !== "object" || one === null) continue;
+    if (one === null || !mayRepeat(one)) continue;
     if (seen.has(one)) {
       shared.add(one);
       continue;
     }
     seen.add(one);
+    if (typeof one !== "object") continue;
     if (!Array.isArray(one) && Object.hasOwn(one, AT)) hasMark = true;
     for (const member of Object.values(one)) {
-      if (typeof member === "object" && member !== null) left.push(member);
+      if (typeof member === "object" || typeof member === "string") left.push(member);
     }
   }
   return { shared, hasMark };

@@ -1,14 +1,18 @@
 /** Frames between us and a runner: four bytes of length (big endian), then JSON. */
+import { stringify } from "../../mixins/result-store/shared-parts.ts";
+import type { Json } from "../../schemas/json.ts";
 
 const HEAD_BYTES = 4;
 
-/** A request as a frame. */
-export function frameOf(value: object): Buffer {
-  const body = Buffer.from(JSON.stringify(value));
-  const frame = Buffer.allocUnsafe(HEAD_BYTES + body.length);
-  frame.writeUInt32BE(body.length);
-  body.copy(frame, HEAD_BYTES);
-  return frame;
+/**
+ * A request as the pieces of a frame. What it holds more than once is written once: the results of
+ * a loop of pipelines would be several times as large.
+ */
+export function frameOf(value: object): [head: Buffer, body: Buffer] {
+  const body = Buffer.from(stringify(value as Json));
+  const head = Buffer.alloc(HEAD_BYTES);
+  head.writeUInt32BE(body.length);
+  return [head, body];
 }
 
 /** Puts frames together again, from whatever pieces they arrive in. */

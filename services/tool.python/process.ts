@@ -143,7 +143,7 @@ export class PythonProcess {
     const cancel = () => stop.resolve("cancelled");
     signal?.addEventListener("abort", cancel, { once: true });
     if (signal?.aborted) cancel();
-    this.#link.write(frameOf({ ...task, mark }));
+    for (const piece of frameOf({ ...task, mark })) this.#link.write(piece);
     const first = await Promise.race([this.#reply.promise, this.ended, stop.promise]);
     clearTimeout(timer);
     signal?.removeEventListener("abort", cancel);

@@ -21,6 +21,7 @@ import threading
 
 from noetl_runner.failure import failure_of
 from noetl_runner.result import encoded
+from noetl_runner.shared import whole
 from noetl_runner.task import NOTHING, perform
 
 LINK = 3
@@ -40,7 +41,7 @@ def receive():
     """The next request, or None when the other side has gone."""
     head = read(4)
     body = head and read(struct.unpack(">I", head)[0])
-    return None if body is None else json.loads(body)
+    return None if body is None else whole(json.loads(body))
 
 
 def read(count):

@@ -92,6 +92,18 @@ describe("tool.python", function () {
       assert.deepEqual(await result(code, { input: { a: 7 } }), [7, 7, 7, true]);
     });
 
+    it("what is given twice as two values of its own, though it travels once", async () => {
+      const part = { list: [{ n: 1 }], text: "long ".repeat(200) };
+      const input = { one: part, other: { part, again: part.list }, text: part.text };
+      const code = `one['list'][0]['n'] = 2
+other['part']['list'].append(3)
+result = [one['list'], other['part']['list'], other['again'], text == one['text'], len(text)]`;
+      const expected = [[{ n: 2 }], [{ n: 1 }, 3], [{ n: 1 }], true, 1_000];
+      assert.deepEqual(await result(code, { input }), expected);
+      const ours = { "noetl:shared": [1], value: { "noetl:at": 0 } };
+      assert.deepEqual(await result("result = ours", { input: { ours, also: ours } }), ours);
+    });
+
     it("the iterator, _index and _total, which win over inputs", async () => {
       const iteration = { item: "x", _index: 3, _total: 9 };
       const given = { input: { item: "input", other: 1 }, iteration };

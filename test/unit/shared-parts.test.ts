@@ -36,6 +36,15 @@ describe("stringify and parse of shared parts", () => {
     for (const value of values) assert.deepEqual(parse(stringify(value)), value);
   });
 
+  it("a long text is written once, wherever it stands", () => {
+    const text = "a long text ".repeat(100);
+    const again = [...text].join("");
+    const value: Json = { text, list: [again, { again }], short: "short", also: "short" };
+    assert.ok(stringify(value).length < text.length + 200);
+    assert.deepEqual(parse(stringify(value)), value);
+    assert.equal(stringify({ text }), JSON.stringify({ text }));
+  });
+
   it("parts may lie in parts", () => {
     const inner = { deep: [1] };
     const outer = { inner, also: inner };
