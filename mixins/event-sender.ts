@@ -127,7 +127,8 @@ export class EventSender {
     const subject = createInbox(INBOX);
     this.#inbox = { connection, subject };
     // Reconnecting subscribes again by itself.
-    connection.subscribe(`${subject}.*`, { callback: (_error, message) => this.#hear(message) });
+    const callback = (error: unknown, message: Msg) => void (error || this.#hear(message));
+    connection.subscribe(`${subject}.*`, { callback });
     return subject;
   }
 

@@ -68,8 +68,9 @@ export class OwnLanes {
 
   /** Reconnecting subscribes again by itself. */
   hear(connection: NatsConnection): void {
-    const callback = (_error: unknown, message: Msg) => {
-      const knock = WORDS.get(message.string());
+    const callback = (error: unknown, message: Msg) => {
+      // Who may not listen is told so here, with a message that is none.
+      const knock = error ? undefined : WORDS.get(message.string());
       if (knock) this.fill(knock);
     };
     connection.subscribe(knockSubject(this.#settings, this.workerId), { callback });

@@ -120,6 +120,7 @@ class PullDoorbell implements JetStreamDoorbell {
   async #follow(connection: NatsConnection): Promise<void> {
     for await (const { type, permissionContext: refused } of connection.status()) {
       if (refused?.operation === "publish") this.#answers.refused(refused.subject);
+      if (refused?.operation === "subscription") this.#log(refused, "doorbell.may_not_hear");
       if (type === Events.Disconnect) this.#lost.abort();
       if (type === Events.Disconnect) this.#answers.because(undefined);
       if (type === Events.Reconnect) this.#lost = new AbortController();

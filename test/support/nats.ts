@@ -13,6 +13,8 @@ export interface TestNats {
   loseAll(): Promise<void>;
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** What it has said since it was started first. */
+  log(): string;
 }
 
 export interface NatsOptions {
@@ -54,6 +56,7 @@ export async function startNats(
   const folder = await mkdtemp(join(tmpdir(), "noetl-nats-"));
   let child: ChildProcess | undefined;
   let port = -1;
+  let log = "";
 
   async function start(): Promise<void> {
     const kept = jetStream ? ["-js", "-sd", folder] : [];
@@ -67,6 +70,7 @@ export async function startNats(
     const args = [...kept, "-a", "127.0.0.1", "-p", String(port)];
     const begun = spawn(binary, args, { stdio: ["ignore", "ignore", "pipe"] });
     child = begun;
+    begun.stderr.setEncoding("utf8").on("data", (text: string) => (log += text));
     begun.once(
       "exit",
       atExit(() => begun.kill("SIGKILL")),
@@ -91,6 +95,7 @@ export async function startNats(
       await rm(folder, { recursive: true, force: true });
     },
     start,
+    log: () => log,
     async stop() {
       await end("SIGTERM");
       await rm(folder, { recursive: true, force: true });
