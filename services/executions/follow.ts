@@ -1,5 +1,5 @@
-// A child goes the way of those above it. One that was cancelled or paused while the child was being
-// started has not met it, and who tells of a pause may be late: so the child itself looks up.
+// A child goes the way of those above it. One that was cancelled or paused while the child was
+// being started has not met it, and who tells of a pause may be late: so the child looks up itself.
 import { unlessOver } from "./control.ts";
 import { endPause, goingPause, type Asking } from "./hold.ts";
 import { streamOf } from "./host.ts";

@@ -11,7 +11,10 @@ kind: Playbook
 metadata: {name: permitted, path: test/permitted}
 workflow:
   - step: each
-    loop: {in: 20, iterator: i, spec: {mode: parallel, max_in_flight: 5, policy: {exec: distributed}}}
+    loop:
+      in: 20
+      iterator: i
+      spec: {mode: parallel, max_in_flight: 5, policy: {exec: distributed}}
     tool: {kind: noop}
     next: {arcs: [{step: frames}]}
   - step: frames
