@@ -17,7 +17,7 @@ import { startProfile } from "./profile.ts";
 import { proofs } from "./proof.ts";
 import { rawInserts } from "./raw.ts";
 import { openRecords, type Records } from "./records.ts";
-import { AT_WORK, COMMIT_P99_MS, publishToCommit, transportEnv } from "./transport.ts";
+import { AT_WORK, COMMIT_P99_MS, LEAST_MS, publishToCommit, transportEnv } from "./transport.ts";
 import {
   CHAIN,
   FETCH_AND_INSERT,
@@ -188,11 +188,15 @@ async function overTransport(store: Database): Promise<void> {
   const parts = await startParts({ ...env, DATABASE_URL: url, ...transportEnv(WORKERS) });
   if (!parts) return;
   try {
-    const { broker, natsUrl } = parts;
-    await prepare(broker);
-    const found = await publishToCommit(broker, store, natsUrl, 5 * AT_WORK);
-    console.log(`\noutcomes over JetStream, ${found.most} items at work at once at most`);
-    printLatencies([found], { p50: COMMIT_P99_MS, p99: COMMIT_P99_MS });
+    await prepare(parts.broker);
+    for (const leastMs of LEAST_MS) {
+      const found = await publishToCommit(parts, store, { items: 5 * AT_WORK, leastMs });
+      const pace = AT_WORK / ((2 * leastMs) / 1_000);
+      console.log(
+        `\noutcomes over JetStream, ${found.most} items at work, ${pace} outcomes a second`,
+      );
+      printLatencies([found], { p50: COMMIT_P99_MS, p99: COMMIT_P99_MS });
+    }
   } finally {
     await parts.close();
   }

@@ -12,8 +12,8 @@ import type { Latency } from "./latency.ts";
 export const AT_WORK = 1_000;
 /** Of design S-200. */
 export const COMMIT_P99_MS = 50;
-/** An item waits between one and three seconds: so many of them have 500 outcomes a second. */
-const [LEAST_MS, SPREAD_MS] = [1_000, 2_000];
+/** An item waits as long as this up to three times as long: 500 outcomes a second, and 250. */
+export const LEAST_MS = [1_000, 2_000] as const;
 /** Spreads neighbours: a prime to the spread. */
 const STRIDE = 7_919;
 
@@ -29,15 +29,14 @@ export function transportEnv(workers: number): Record<string, string> {
   };
 }
 
-/** Runs the loop and reads both ends of each outcome's way. */
+/** Runs the loop, each item of which waits so long, and reads both ends of each outcome's way. */
 export async function publishToCommit(
-  broker: ServiceBroker,
+  { broker, natsUrl }: { broker: ServiceBroker; natsUrl: string },
   database: Database,
-  natsUrl: string,
-  items: number,
+  { items, leastMs }: { items: number; leastMs: number },
 ): Promise<Latency & { most: number }> {
   const slow = createServer((request, response) => {
-    const ms = LEAST_MS + ((Number(request.url?.slice(1)) * STRIDE) % SPREAD_MS);
+    const ms = leastMs + ((Number(request.url?.slice(1)) * STRIDE) % (2 * leastMs));
     setTimeout(() => response.end("{}"), ms);
   });
   await new Promise<void>(resolve => slow.listen(0, "127.0.0.1", resolve));
