@@ -84,7 +84,7 @@ function findShared(value: Json): { shared: Set<Json>; hasMark: boolean } {
     if (typeof one !== "object") continue;
     if (!Array.isArray(one) && Object.hasOwn(one, AT)) hasMark = true;
     for (const member of Object.values(one)) {
-      if (typeof member === "object" || typeof member === "string") left.push(member);
+      if (mayRepeat(member)) left.push(member);
     }
   }
   return { shared, hasMark };

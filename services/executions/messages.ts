@@ -43,11 +43,15 @@ export function* pending(state: ExecutionState): Iterable<Effect> {
   }
 }
 
-/** A child looks up when it has begun, and when it is paused as part of another one's pause. */
+/**
+ * A child looks up when it has begun, and when it is paused as part of another one's pause. One
+ * that a user has resumed or redriven since goes its own way.
+ */
 function* toOneAbove(state: Running, to: Address): Iterable<Effect> {
-  const { pause, pauses, parent_execution_id } = state;
+  const { pause, pauses, generation, parent_execution_id } = state;
   const by = pause?.by;
-  const above = by !== undefined ? pausedIn(by) : pauses ? undefined : parent_execution_id;
+  const isNew = generation === 0 && !pauses;
+  const above = by !== undefined ? pausedIn(by) : isNew ? parent_execution_id : undefined;
   if (above === undefined) return;
   const input = { type: "follow", above, ...(by !== undefined && { by }) };
   yield { kind: "message", key: `follow:${by ?? above}`, to, input };

@@ -13,6 +13,7 @@ import {
   type ExecutionAnswer,
   type ExecutionInput,
 } from "../../services/executions/machine.ts";
+import type { ExecutionStart } from "../../services/executions/begin.ts";
 import { fanoutMachine } from "../../services/fanout/machine.ts";
 import { loopMachine } from "../../services/loops/machine.ts";
 import { answeredAsService } from "./play-family.ts";
@@ -81,9 +82,7 @@ export class Play {
     return play;
   }
 
-  /** `pausedBy`: the pause of a parent that it begins in. */
-  start(payload: JsonObject = {}, paused_by?: string, timeout_ms?: number): void {
-    const more = { ...(paused_by && { paused_by }), ...(timeout_ms && { timeout_ms }) };
+  start(payload: JsonObject = {}, more: Partial<ExecutionStart> = {}): void {
     const input = { type: "start", execution_id: EXECUTION_ID, playbook: PIN, payload, ...more };
     this.send(EXECUTION_ID, input, executionMachine);
   }

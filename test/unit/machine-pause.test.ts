@@ -237,13 +237,33 @@ describe("a child of a paused execution", () => {
 
   it("begins paused, and enters its first step when that pause ends, not another one", () => {
     const play = new Play(playbookOf(CHILD));
-    play.start({}, "7:1");
+    play.start({}, { paused_by: "7:1" });
     play.deliver();
     assert.deepEqual([play.status, play.entered], ["PAUSED", []]);
     assert.equal(play.ask({ type: "resume", by: "7:2" }).changed, false);
     assert.equal(play.ask({ type: "resume", by: "8:1" }).changed, false);
     play.ask({ type: "resume", by: "7:1" });
     assert.equal(play.run().status, "COMPLETED");
+  });
+
+  it("looks up when it has begun and when it is held, and not when a user has brought it back", () => {
+    const play = new Play(playbookOf(CHILD));
+    play.start({}, { parent_execution_id: "7" });
+    const own = () => play.effects().filter(({ effect }) => effect.kind === "message");
+    const looks = () => own().map(({ effect }) => (effect as Message).input);
+    assert.deepEqual(looks(), [{ type: "follow", above: "7" }]);
+    play.ask({ type: "pause", by: "7:1" });
+    play.ask({ type: "family_paused", pause: 1 });
+    assert.deepEqual(looks(), [{ type: "follow", above: "7", by: "7:1" }]);
+    play.ask({ type: "resume", by: "7:1" });
+    assert.deepEqual(looks(), [{ type: "resume_family", by: `${EXECUTION_ID}:1` }]);
+
+    const redriven = new Play(playbookOf(CHILD));
+    redriven.start({}, { parent_execution_id: "7" });
+    redriven.report(redriven.claim("start"), failed());
+    assert.equal(redriven.status, "FAILED");
+    redriven.ask({ type: "redrive", generation: 0 });
+    assert.ok(redriven.effects().every(({ effect }) => effect.kind === "ring"));
   });
 
   it("that a user has paused stays so when its parent goes on", () => {

@@ -122,7 +122,7 @@ describe("the timeout of an execution", () => {
 
   it("is said by the playbook, or by its start", () => {
     const play = new Play(playbookOf(ONE(""), LIMIT));
-    play.start({}, undefined, 5_000);
+    play.start({}, { timeout_ms: 5_000 });
     assert.equal(play.all("playbook.initialized")[0]?.meta.timeout_ms, 5_000);
     assert.throws(
       () => parsePlaybook(playbookOf(ONE(""), "executor: {spec: {timeout: soon}}")),
