@@ -14,7 +14,7 @@ const FROM = Number(process.env["TEST_SEED"] ?? 1);
 const LIMIT_SECONDS = 40;
 const CAUGHT_WITHIN = 1_000;
 /** Seeds that once were violations. */
-const ONCE_BROKEN = [2637, 6982, 1_031_668, 1_057_112, 1_089_111];
+const ONCE_BROKEN = [2637, 6982, 1_031_668, 1_057_112, 1_089_111, 3_083_616, 3_094_019];
 
 const program = fileURLToPath(new URL("./simulate.ts", import.meta.url));
 
