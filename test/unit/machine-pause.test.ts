@@ -246,7 +246,7 @@ describe("a child of a paused execution", () => {
     assert.equal(play.run().status, "COMPLETED");
   });
 
-  it("looks up when it has begun and when it is held, and not when a user has brought it back", () => {
+  it("looks up when it has begun and while it is held, not when a user has brought it back", () => {
     const play = new Play(playbookOf(CHILD));
     play.start({}, { parent_execution_id: "7" });
     const own = () => play.effects().filter(({ effect }) => effect.kind === "message");
