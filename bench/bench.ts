@@ -12,7 +12,7 @@ import { createIds } from "../schemas/ids.ts";
 import { feltBeside } from "./fairness.ts";
 import { printLatencies, stepToStep } from "./latency.ts";
 import { measure, printTable, type Result } from "./measure.ts";
-import { startParts, WORKERS } from "./parts.ts";
+import { startParts, WORKERS, type Parts } from "./parts.ts";
 import { startProfile } from "./profile.ts";
 import { proofs } from "./proof.ts";
 import { rawInserts } from "./raw.ts";
@@ -149,13 +149,23 @@ async function prove(store: Database): Promise<void> {
   await runtime.stop();
 }
 
-/** One server and two workers, processes of their own. */
-async function overNats(store: Database): Promise<void> {
-  const parts = await startParts({ ...env, DATABASE_URL: url });
+/** One server and two workers, processes of their own, warmed up. */
+async function withParts(
+  more: Record<string, string>,
+  work: (parts: Parts) => Promise<void>,
+): Promise<void> {
+  const parts = await startParts({ ...env, DATABASE_URL: url, ...more });
   if (!parts) return;
-  const { broker } = parts;
   try {
-    await prepare(broker);
+    await prepare(parts.broker);
+    await work(parts);
+  } finally {
+    await parts.close();
+  }
+}
+
+async function overNats(store: Database): Promise<void> {
+  await withParts({}, async ({ broker }) => {
     const latencies = await stepToStep(broker, store, 40);
     const results = [
       await threeSteps(broker, store),
@@ -166,29 +176,17 @@ async function overNats(store: Database): Promise<void> {
     console.log("\none server and two workers over NATS");
     printTable(results);
     printLatencies(latencies, LATENCY_MS);
-  } finally {
-    await parts.close();
-  }
+  });
 }
 
 /** As `overNats`, a small run beside a large one. */
 async function fairness(store: Database): Promise<void> {
-  const parts = await startParts({ ...env, DATABASE_URL: url });
-  if (!parts) return;
-  try {
-    await prepare(parts.broker);
-    await feltBeside(parts.broker, store, window);
-  } finally {
-    await parts.close();
-  }
+  await withParts({}, ({ broker }) => feltBeside(broker, store, window));
 }
 
 /** As `overNats`, with outcomes over JetStream and a thousand items at work. */
 async function overTransport(store: Database): Promise<void> {
-  const parts = await startParts({ ...env, DATABASE_URL: url, ...transportEnv(WORKERS) });
-  if (!parts) return;
-  try {
-    await prepare(parts.broker);
+  await withParts(transportEnv(WORKERS), async parts => {
     for (const leastMs of LEAST_MS) {
       const found = await publishToCommit(parts, store, { items: 5 * AT_WORK, leastMs });
       const pace = AT_WORK / ((2 * leastMs) / 1_000);
@@ -197,9 +195,7 @@ async function overTransport(store: Database): Promise<void> {
       );
       printLatencies([found], { p50: COMMIT_P99_MS, p99: COMMIT_P99_MS });
     }
-  } finally {
-    await parts.close();
-  }
+  });
 }
 
 async function threeSteps(broker: ServiceBroker, store: Database): Promise<Result> {

@@ -11,8 +11,8 @@ const RUNS = 60;
 /** Until the large loop is at its pace. */
 const WARM_MS = 2_000;
 
-interface Felt {
-  way: Way;
+/** Of so many runs, in milliseconds. */
+interface Times {
   p50: number;
   p90: number;
   runs: number;
@@ -44,14 +44,14 @@ async function beside(
   database: Database,
   way: Way,
   window: number,
-): Promise<Felt> {
+): Promise<Times> {
   let isOver = false;
   const payload = { n: LARGE, window };
   const large = runToEnd(broker, `bench/${way}_loop`, payload).finally(() => (isOver = true));
   await wait(WARM_MS);
   const times = await timesOf(broker, database, () => isOver);
   await large;
-  return { way, ...times };
+  return times;
 }
 
 /** Runs one after the other, from the commit of their start to that of their end. */
@@ -59,7 +59,7 @@ async function timesOf(
   broker: ServiceBroker,
   database: Database,
   isOver: () => boolean,
-): Promise<Omit<Felt, "way">> {
+): Promise<Times> {
   const ids: string[] = [];
   while (ids.length < RUNS) {
     const id = await runToEnd(broker, "bench/three_steps");
