@@ -37,17 +37,33 @@ type KindReader = (streamId: string) => Promise<ActorKind>;
 
 const readers = new WeakMap<Runtime, KindReader>();
 
-/** Who decides in a stream; questions of many callers go out together. */
+/** Who decides in a stream that is no execution's. */
 function kindOf(runtime: Runtime, streamId: string): Promise<ActorKind> {
   let reader = readers.get(runtime);
-  if (!reader) {
-    reader = batched(async (ids: string[]) => {
-      const { heads } = await readHeads(runtime.database, ids);
-      return ids.map(id => (heads.get(id)?.kind === "fanout" ? "fanout" : "loops"));
-    });
-    readers.set(runtime, reader);
-  }
+  if (!reader) readers.set(runtime, (reader = kindReader(runtime)));
   return reader(streamId);
+}
+
+/** Streams whose kind is remembered, the newest: some 100 bytes each. */
+const KINDS_MAX = 10_000;
+
+/** A stream's kind never changes: read once. Questions of many callers go out together. */
+function kindReader({ database }: Runtime): KindReader {
+  const known = new Map<string, ActorKind>();
+  const read = batched(async (ids: string[]) => {
+    const { heads } = await readHeads(database, ids);
+    return ids.map(id => heads.get(id)?.kind);
+  });
+  return async streamId => {
+    const before = known.get(streamId);
+    if (before) return before;
+    const found = await read(streamId);
+    const kind = found === "fanout" ? "fanout" : "loops";
+    // One that is not there yet may still be made.
+    if (found !== undefined) known.set(streamId, kind);
+    if (known.size > KINDS_MAX) known.delete(known.keys().next().value as string);
+    return kind;
+  };
 }
 
 async function issuedBy(
