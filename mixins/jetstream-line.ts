@@ -34,6 +34,9 @@ export async function openLine(settings: Settings, log: Changed): Promise<Line> 
     pingInterval: 5_000,
     maxPingOut: 2,
     name: "noetl doorbell",
+    // An error for each request, made ahead of the failure it would tell of, costs more than the
+    // request does; failures say what was asked for themselves.
+    noAsyncTraces: true,
   });
   try {
     const manager = await connection.jetstreamManager();

@@ -95,7 +95,7 @@ export class KvBucket {
   async #connect(): Promise<NatsConnection> {
     const connection = await connect({
       ...{ maxReconnectAttempts: -1, reconnectTimeWait: 250, name: "noetl cacher" },
-      ...{ pingInterval: 5_000, maxPingOut: 2 },
+      ...{ pingInterval: 5_000, maxPingOut: 2, noAsyncTraces: true },
       ...this.#options.connection,
     });
     void this.#follow(connection);
