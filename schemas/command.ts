@@ -11,32 +11,33 @@ import type { Effect, HeldCommand, Ring } from "./decider.ts";
 import { needing } from "./needs.ts";
 import type { WorkClass } from "./work-class.ts";
 
+/** Never changed in place: states share it with the ones they were forked from. */
 export interface Command {
-  command_id: string;
-  step: string;
-  activation: number;
-  attempt: number;
-  iter_index?: number;
+  readonly command_id: string;
+  readonly step: string;
+  readonly activation: number;
+  readonly attempt: number;
+  readonly iter_index?: number;
   /** The iterations of a command that carries several. */
-  frame?: { first: number; count: number };
+  readonly frame?: { first: number; count: number };
   /** Of a cursor loop: its command claims rows and runs them. */
-  cursor?: CursorRound;
+  readonly cursor?: CursorRound;
   /** Tool kind that decides where it may run. */
-  kind: string;
+  readonly kind: string;
   /** What its worker must offer. */
-  requires?: string[];
-  delivery: number;
-  deaths: number;
+  readonly requires?: string[];
+  readonly delivery: number;
+  readonly deaths: number;
   /** Since when nobody holds it; milliseconds since 1970. Absent in snapshots of an older build. */
-  waiting_since?: number;
-  holder?: Holder;
+  readonly waiting_since?: number;
+  readonly holder?: Holder;
 }
 
 export interface Holder {
-  worker_id: string;
-  incarnation: string;
-  claim_id: string;
-  claimed_at: number;
+  readonly worker_id: string;
+  readonly incarnation: string;
+  readonly claim_id: string;
+  readonly claimed_at: number;
 }
 
 export interface ClaimInput {
@@ -244,31 +245,27 @@ export function ofDropped(command: Command) {
 }
 
 /**
- * What a claim, an expiry and a release do to a command that stays open; a repeated fact does
- * nothing.
+ * A command that stays open, after a claim, an expiry or a release of it; as it was after a fact
+ * that is repeated.
  */
-export function evolveCommand(command: Command, event: NewEvent, at: number): void {
+export function evolveCommand<One extends Command>(command: One, event: NewEvent, at: number): One {
   switch (event.event_type) {
-    case "command.claimed":
-      if (event.meta.delivery <= command.delivery) return;
-      command.delivery = event.meta.delivery;
-      command.holder = {
-        worker_id: event.meta.worker_id,
-        incarnation: event.meta.incarnation,
-        claim_id: event.meta.claim_id,
-        claimed_at: at,
-      };
-      delete command.waiting_since;
-      break;
+    case "command.claimed": {
+      const { delivery, worker_id, incarnation, claim_id } = event.meta;
+      if (delivery <= command.delivery) return command;
+      const { waiting_since: _, ...rest } = command;
+      const holder: Holder = { worker_id, incarnation, claim_id, claimed_at: at };
+      return { ...rest, delivery, holder } as One;
+    }
     case "command.expired":
-    case "command.released":
-      if (!command.holder || event.meta.delivery !== command.delivery) return;
-      if (event.event_type === "command.expired") command.deaths += 1;
-      command.holder = undefined;
-      command.waiting_since = at;
-      break;
+    case "command.released": {
+      if (!command.holder || event.meta.delivery !== command.delivery) return command;
+      const { holder: _, ...rest } = command;
+      const deaths = command.deaths + (event.event_type === "command.expired" ? 1 : 0);
+      return { ...rest, deaths, waiting_since: at } as One;
+    }
     default:
-      break;
+      return command;
   }
 }
 

@@ -13,11 +13,9 @@ interface Open<One extends Command> {
   digest?: bigint;
 }
 
-/** Copies; commands are copied because claims change them in place. */
+/** Copies of what is changed in place; the commands themselves never are. */
 export function copied<One extends Command>({ open, done, failed }: Open<One>) {
-  const copies = new Map<string, One>();
-  for (const [id, command] of open) copies.set(id, { ...command });
-  return { open: copies, done: done.copy(), failed: failed.copy() };
+  return { open: new Map(open), done: done.copy(), failed: failed.copy() };
 }
 
 export function toKept(state: Open<Command>): JsonObject {

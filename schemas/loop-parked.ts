@@ -135,7 +135,7 @@ export function tryAgain(state: Parkable, { meta }: EventOf<"loop.probed">): voi
 export function answer(state: Parkable, at: number): void {
   const { throttle, open, plan } = state;
   if (!throttle || isOpen(throttle, plan.window)) return;
-  waitAnew(open.values(), at);
+  waitAnew(open, at);
   let held = 0;
   for (const { holder } of open.values()) held += holder ? 1 : 0;
   state.throttle = answered(throttle, plan.window, held);

@@ -30,6 +30,8 @@ export function lateResult({ holder, step }: Command, limits: CommandLimits): Ou
 }
 
 /** A pause, and a parked loop, are no wait for a worker: it begins anew. */
-export function waitAnew(commands: Iterable<Command>, at: number): void {
-  for (const command of commands) if (!command.holder) command.waiting_since = at;
+export function waitAnew<One extends Command>(commands: Map<string, One>, at: number): void {
+  for (const [id, command] of commands) {
+    if (!command.holder) commands.set(id, { ...command, waiting_since: at });
+  }
 }

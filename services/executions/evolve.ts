@@ -38,7 +38,7 @@ export function evolve(state: ExecutionState, event: NewEvent, at: number): Exec
     case "command.expired":
     case "command.released": {
       const command = state.commands.get(event.meta.command_id);
-      if (command) evolveCommand(command, event, at);
+      if (command) state.commands.set(command.command_id, evolveCommand(command, event, at));
       return state;
     }
     case "command.completed":

@@ -84,7 +84,7 @@ export function resumed(state: Running, at: number): ExecutionState {
     const slept = at - Math.max(pause.at, token.entered_at);
     if (slept > 0) rest.tokens.set(key, { ...token, entered_at: token.entered_at + slept });
   }
-  waitAnew(rest.commands.values(), at);
+  waitAnew(rest.commands, at);
   const { due_at } = rest;
   return due_at === undefined ? rest : { ...rest, due_at: due_at + (at - pause.at) };
 }

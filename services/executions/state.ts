@@ -132,15 +132,13 @@ export function pausedIn(pause: string): string {
   return pause.slice(0, pause.lastIndexOf(":"));
 }
 
-/** A copy whose maps can be changed; commands are copied because claims change them in place. */
+/** A copy whose maps can be changed; what they hold never is. */
 export function fork(state: ExecutionState): ExecutionState {
   // What has ended is changed by a redrive only, which copies it.
   return isLive(state) ? { ...state, ...copyOf(state) } : state;
 }
 
 export function copyOf(live: Live): Live {
-  const commands = new Map<string, Command>();
-  for (const [id, command] of live.commands) commands.set(id, { ...command });
   return {
     ...live,
     activations: new Map(live.activations),
@@ -148,8 +146,8 @@ export function copyOf(live: Live): Live {
     tokens: new Map(live.tokens),
     waiting: new Map(live.waiting),
     lapsed: new Map(live.lapsed),
+    commands: new Map(live.commands),
     again: new Map(live.again),
-    commands,
   };
 }
 

@@ -93,7 +93,7 @@ function issued(state: Running, event: EventOf<"command.issued">, at: number): R
 
 /** What waited while nobody could take it begins to wait now. */
 function resumed(state: Running, { meta }: EventOf<"execution.resumed">, at: number): Running {
-  waitAnew(state.open.values(), at);
+  waitAnew(state.open, at);
   return { ...state, pauses: meta.pause ?? 1, paused: false };
 }
 
@@ -105,7 +105,7 @@ function moved(
   const shard = state.open.get(event.meta.command_id);
   if (!shard) return;
   if (event.event_type === "command.released") park(state, shard, event);
-  evolveCommand(shard, event, at);
+  state.open.set(shard.command_id, evolveCommand(shard, event, at));
 }
 
 /** An attempt that is made again: what of it succeeded stays so. */

@@ -28,8 +28,9 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "command.expired":
     case "command.released": {
       const command = state.open.get(event.meta.command_id);
-      if (command && event.event_type === "command.released") park(state, command, event);
-      if (command) evolveCommand(command, event, at);
+      if (!command) return state;
+      if (event.event_type === "command.released") park(state, command, event);
+      state.open.set(command.command_id, evolveCommand(command, event, at));
       return state;
     }
     case "loop.probed":
@@ -49,7 +50,7 @@ export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh)
     case "execution.paused":
       return { ...state, pauses: event.meta.pause ?? 1, paused: true };
     case "execution.resumed":
-      waitAnew(state.open.values(), at);
+      waitAnew(state.open, at);
       return { ...state, pauses: event.meta.pause ?? 1, paused: false };
     case "loop.done":
       return over(
