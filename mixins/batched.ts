@@ -11,12 +11,16 @@ const BATCH_MAX = 1_000;
 
 /**
  * Gathers calls into one: those of one turn of the event loop, and those that arrive while
- * `inFlight` calls are on their way. `run` answers in the order of its inputs. A call never sees
+ * `inFlight` calls are on their way; with `queueMicrotask` as `later` only what is asked for
+ * together, as a whole turn can take milliseconds. `run` answers in the order of its inputs. A call never sees
  * the result of a read that began before it was made.
  */
 export function batched<In, Out>(
   run: (inputs: In[]) => Promise<Out[]>,
-  inFlight = 1,
+  {
+    inFlight = 1,
+    later = setImmediate,
+  }: { inFlight?: number; later?: (act: () => void) => unknown } = {},
 ): (input: In) => Promise<Out> {
   const queue: Waiting<In, Out>[] = [];
   let running = 0;
@@ -41,6 +45,6 @@ export function batched<In, Out>(
   return input =>
     new Promise((resolve, reject) => {
       queue.push({ input, resolve, reject });
-      if (queue.length === 1) setImmediate(pump);
+      if (queue.length === 1) later(pump);
     });
 }

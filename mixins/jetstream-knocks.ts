@@ -1,103 +1,97 @@
-// Rings that name one worker lie in lanes of its own. It waits at the lane of the pool alone, or of
-// two pulls that wait each could bring one, and there may be room for one: a word past the stream,
-// sent when a ring is kept there, tells it to look into its own. Lost, it costs a broadcast.
-import type { Msg, NatsConnection } from "nats";
+// Knocks: plain messages past the stream by which a server tells one worker that a ring is kept in a
+// lane of its own, or holds a step out to it, so that a slot that waits takes it from the message.
+// Lost, or not understood, each of them costs a broadcast.
+import type { NatsConnection } from "nats";
+import { isUrgent, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
-import { WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
+import { classOf, WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
 import { knockSubject } from "./jetstream-config.ts";
+import { ringIn } from "./jetstream-line.ts";
 
 /** What a knock says; whatever it costs to believe a wrong one is a look. */
-const WORDS: ReadonlyMap<string, Knock> = new Map(
+export type Knock = { kind: "offer"; ring: Ring } | ({ kind: "kept"; keys: string[] } & Lane);
+
+/** Rings of a worker's own of which something is kept. */
+export interface Lane {
+  workClass: WorkClass;
+  /** A step, which goes before the items of loops: then `keys` says which steps. */
+  isUrgent: boolean;
+}
+
+const OFFER = "offer";
+const LANES: ReadonlyMap<string, Lane> = new Map(
   WORK_CLASSES.flatMap(workClass =>
-    [false, true].map(isUrgent => {
-      const knock = { workClass, isUrgent };
-      return [wordOf(knock), knock] as const;
+    [false, true].map(urgent => {
+      const lane = { workClass, isUrgent: urgent };
+      return [wordOf(lane), lane] as const;
     }),
   ),
 );
 
-interface Knock {
-  workClass: WorkClass;
-  /** A step, which goes before the items of loops. */
-  isUrgent: boolean;
-}
-
-function wordOf({ workClass, isUrgent }: Knock): string {
+function wordOf({ workClass, isUrgent }: Lane): string {
   return isUrgent ? `${workClass} urgent` : workClass;
 }
 
-/** Knocks at workers' doors, once for all that is kept for one in a turn of the event loop. */
+/** Names one delivery of a command. */
+export function keyOf({ command_id, delivery }: Pick<Ring, "command_id" | "delivery">): string {
+  return `${command_id}:${delivery}`;
+}
+
+/** A word, and JSON in a second line; undefined for anything else. */
+export function readKnock(text: string): Knock | undefined {
+  const end = text.indexOf("\n");
+  const word = end < 0 ? text : text.slice(0, end);
+  const lane = LANES.get(word);
+  if (end < 0) return lane && { kind: "kept", keys: [], ...lane };
+  try {
+    if (word === OFFER) return { kind: "offer", ring: ringIn(text.slice(end + 1)) };
+    const keys: unknown = JSON.parse(text.slice(end + 1));
+    if (!lane || !Array.isArray(keys)) return undefined;
+    return { kind: "kept", keys: keys.filter(key => typeof key === "string"), ...lane };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Knocks at workers' doors. */
 export class Knocker {
   readonly #settings: Settings;
-  readonly #words = new Map<string, Set<string>>();
+  /** By worker and word, the keys that go with it. */
+  readonly #kept = new Map<string, Map<string, string[]>>();
 
   constructor(settings: Settings) {
     this.#settings = settings;
   }
 
-  knock(connection: NatsConnection, workerId: string, knock: Knock): void {
-    const words = this.#words.get(workerId) ?? new Set();
-    words.add(wordOf(knock));
-    this.#words.set(workerId, words);
-    if (this.#words.size === 1 && words.size === 1) setImmediate(() => this.#say(connection));
+  /** Holds a step out to a worker. */
+  offer(connection: NatsConnection, workerId: string, ring: Ring): void {
+    this.#send(connection, workerId, `${OFFER}\n${JSON.stringify(ring)}`);
   }
 
-  #say(connection: NatsConnection): void {
-    const all = [...this.#words];
-    this.#words.clear();
-    if (connection.isClosed()) return;
+  /** The stream has it. One message for all of a lane that is kept in a turn of the event loop. */
+  kept(connection: NatsConnection, workerId: string, ring: Ring): void {
+    if (this.#kept.size === 0) setImmediate(() => this.#tell(connection));
+    const lane = { workClass: classOf(ring.kind), isUrgent: isUrgent(ring) };
+    const words = this.#kept.get(workerId) ?? new Map<string, string[]>();
+    this.#kept.set(workerId, words);
+    const keys = words.get(wordOf(lane)) ?? [];
+    words.set(wordOf(lane), keys);
+    if (lane.isUrgent) keys.push(keyOf(ring));
+  }
+
+  #tell(connection: NatsConnection): void {
+    const all = [...this.#kept];
+    this.#kept.clear();
     for (const [workerId, words] of all) {
-      for (const word of words) connection.publish(knockSubject(this.#settings, workerId), word);
+      for (const [word, keys] of words) {
+        const text = keys.length > 0 ? `${word}\n${JSON.stringify(keys)}` : word;
+        this.#send(connection, workerId, text);
+      }
     }
   }
-}
 
-/** What one worker knows of its own lanes. */
-export class OwnLanes {
-  readonly workerId: string;
-  readonly #settings: Settings;
-  /** At first what was kept before is unknown. */
-  readonly #filled = new Set<WorkClass>(WORK_CLASSES);
-  readonly #urgent = new Set<WorkClass>();
-  readonly #waiting = new Map<WorkClass, AbortController>();
-
-  constructor(settings: Settings, workerId: string) {
-    this.#settings = settings;
-    this.workerId = workerId;
-  }
-
-  /** Reconnecting subscribes again by itself. */
-  hear(connection: NatsConnection): void {
-    const callback = (error: unknown, message: Msg) => {
-      // Who may not listen is told so here, with a message that is none.
-      const knock = error ? undefined : WORDS.get(message.string());
-      if (knock) this.fill(knock);
-    };
-    connection.subscribe(knockSubject(this.#settings, this.workerId), { callback });
-  }
-
-  /** Something may be there. */
-  fill({ workClass, isUrgent }: Knock): void {
-    this.#filled.add(workClass);
-    if (isUrgent) this.#urgent.add(workClass);
-    this.#waiting.get(workClass)?.abort();
-  }
-
-  isUrgent(workClass: WorkClass): boolean {
-    return this.#urgent.has(workClass);
-  }
-
-  /** Whether something may be there; whoever asks looks, and what comes meanwhile counts anew. */
-  open(workClass: WorkClass): Knock | undefined {
-    if (!this.#filled.delete(workClass)) return undefined;
-    return { workClass, isUrgent: this.#urgent.delete(workClass) };
-  }
-
-  /** Aborts when something may be there. */
-  next(workClass: WorkClass): AbortSignal {
-    const controller = new AbortController();
-    if (this.#filled.has(workClass)) controller.abort();
-    else this.#waiting.set(workClass, controller);
-    return controller.signal;
+  #send(connection: NatsConnection, workerId: string, text: string): void {
+    if (connection.isClosed() || connection.isDraining()) return;
+    connection.publish(knockSubject(this.#settings, workerId), text);
   }
 }

@@ -70,6 +70,8 @@ export async function pullEach(
 ): Promise<boolean> {
   const { stream, consumer, batch, wait, lasts } = wish;
   let isAnswered = false;
+  /** The server has sent all that it will. */
+  let isSpent = false;
   const over = Promise.withResolvers<void>();
   over.promise.catch(() => undefined);
   const timer = new Deadline(() => over.resolve());
@@ -86,11 +88,13 @@ export async function pullEach(
       if (refusal) return count > 0 ? over.resolve() : over.reject(refusal);
       isAnswered = true;
       if (status?.code === BEAT) return;
-      if (status) return status.code === CONFLICT ? timer.set(CONFLICT_MS) : over.resolve();
+      if (status?.code === CONFLICT) return timer.set(CONFLICT_MS);
+      isSpent = status !== undefined || count + 1 >= batch;
+      if (status) return over.resolve();
       const { redelivered, pending } = deliveryOf(message);
       take(toPulled(message, redelivered));
       count += 1;
-      if (count >= batch || (pending === 0 && !lasts)) over.resolve();
+      if (isSpent || (pending === 0 && !lasts)) over.resolve();
       else if (!lasts) timer.set(GAP_MS);
     },
   });
@@ -111,7 +115,8 @@ export async function pullEach(
     silence.clear();
     for (const end of ends) end.removeEventListener("abort", stop);
     // The server hears that nobody listens, and what it has sent until then arrives.
-    await subscription.drain().catch(() => undefined);
+    if (isSpent) subscription.unsubscribe();
+    else await subscription.drain().catch(() => undefined);
   }
   return isAnswered;
 }

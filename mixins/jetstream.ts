@@ -7,7 +7,8 @@ import type { Settings } from "../schemas/env.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
 import { addOwnConsumers, laneOf, ownLaneOf, restoreJetStream } from "./jetstream-config.ts";
-import { Knocker, OwnLanes } from "./jetstream-knocks.ts";
+import { Knocker } from "./jetstream-knocks.ts";
+import { GIVEN_BACK_MS, OwnLanes } from "./jetstream-own-lanes.ts";
 import { encodeRing, openLine, readRing, type Line } from "./jetstream-line.ts";
 import { pullOnce, type Pulled, type PullWish } from "./jetstream-pull.ts";
 import { isNatsAway } from "./nats-away.ts";
@@ -18,9 +19,6 @@ import { unlessLost } from "./unless-lost.ts";
 
 /** The longest pause between two looks for a NATS that was away at the start. */
 const RETRY_MS = 2_000;
-const NEVER = new AbortController().signal;
-/** A ring that was given back is not offered to the same worker again at once. */
-const GIVEN_BACK_MS = 250;
 
 type Log = (fields: object, message: string) => void;
 
@@ -155,11 +153,11 @@ class PullDoorbell implements JetStreamDoorbell {
     const whom = to === undefined ? "" : `${to}:`;
     const msgID = `${ring.command_id}:${ring.delivery}:${whom}${occasion}`;
     const { connection, client } = this.#line;
+    if (to !== undefined && isUrgent(ring)) this.#knocker.offer(connection, to, ring);
     client.publish(subject, encodeRing(ring), { msgID }).then(
       () => {
         this.counters.rung += 1;
-        if (to === undefined) return;
-        this.#knocker.knock(connection, to, { workClass, isUrgent: isUrgent(ring) });
+        if (to !== undefined) this.#knocker.kept(connection, to, ring);
       },
       (error: unknown) => this.#ringLost(error),
     );
@@ -173,53 +171,27 @@ class PullDoorbell implements JetStreamDoorbell {
   }
 
   async attend(workerId: string): Promise<void> {
-    this.#own = new OwnLanes(this.#settings, workerId);
+    const ask = (wish: PullWish) => this.#asked(wish, []);
+    this.#own = new OwnLanes(this.#settings, workerId, ask);
     if (this.#line) this.#own.hear(this.#line.connection);
     await this.#repair();
   }
 
-  /** What names this worker comes first: nobody else takes it. */
+  /** What names this worker comes first, and at once: nobody else takes it. */
   async look({ work_class, max }: Pull): Promise<Rung[]> {
-    const own = await this.#lookIntoOwn(work_class, max);
-    if (own.length >= max) return own;
-    const wish = { ...this.#laneOf(work_class), batch: max - own.length };
-    return [...own, ...(await this.#asked(wish, []))];
+    const own = (await this.#own?.look(work_class, max)) ?? [];
+    if (own.length > 0) return own;
+    return this.#asked({ ...this.#laneOf(work_class), batch: max }, []);
   }
 
-  /** It waits for the pool's rings; a knock ends that, and then its own are looked for. */
+  /** It waits for the pool's rings; a knock ends that, and then its own come. */
   async fetch({ work_class, max }: Pull, signal: AbortSignal): Promise<Rung[]> {
     const { fetchTimeoutMs: expiresMs, fetchHeartbeatMs: heartbeatMs } = this.#settings.worker;
     const wish = { ...this.#laneOf(work_class), batch: max, wait: { expiresMs, heartbeatMs } };
-    let knock: AbortSignal;
-    do {
-      const own = await this.#lookIntoOwn(work_class, max);
-      if (own.length > 0 || signal.aborted) return own;
-      knock = this.#own?.next(work_class) ?? NEVER;
-      const rungs = await this.#asked(wish, [signal, knock]);
-      if (rungs.length > 0 || signal.aborted) return rungs;
-    } while (knock.aborted);
-    await this.#repair();
-    return [];
-  }
-
-  /** Its own rings, if it was told that there are some. */
-  async #lookIntoOwn(workClass: WorkClass, max: number): Promise<Rung[]> {
-    const own = this.#own;
-    const knock = own?.open(workClass);
-    if (!own || !knock) return [];
-    const { consumer } = ownLaneOf(this.#settings, workClass, own.workerId);
-    const { stream } = this.#settings.nats;
-    const rungs = await this.#asked({ stream, consumer, batch: max }, []);
-    if (rungs.length >= max) own.fill(knock);
-    // Nobody knocks for one that is given back.
-    const comeBack = () => void setTimeout(() => own.fill(knock), 2 * GIVEN_BACK_MS).unref();
-    return rungs.map(rung => ({
-      ...rung,
-      giveBack() {
-        rung.giveBack();
-        comeBack();
-      },
-    }));
+    const pull = (ends: AbortSignal[]) => this.#asked(wish, ends);
+    const rungs = await (this.#own?.fetch({ work_class, max }, signal, pull) ?? pull([signal]));
+    if (rungs.length === 0 && !signal.aborted) await this.#repair();
+    return rungs;
   }
 
   #laneOf(workClass: WorkClass): { stream: string; consumer: string } {

@@ -9,7 +9,7 @@ import { splitBySize } from "../../mixins/json-size.ts";
 import { byOwner } from "../../mixins/routing.ts";
 import type { ServerLink } from "../../mixins/server-link.ts";
 import { BATCH_MAX } from "../../schemas/actor-requests.ts";
-import type { ActorKind, Ring } from "../../schemas/decider.ts";
+import { isUrgent, type ActorKind, type Ring } from "../../schemas/decider.ts";
 import type { Grant } from "../../schemas/frozen-scope.ts";
 import type { WorkerIdentity } from "./identity.ts";
 
@@ -25,8 +25,9 @@ export interface Claimer {
 }
 
 /**
- * The claims of a worker. Those of one turn of the event loop go together, whichever pull brought
- * their rings: the one that ends a wait comes alone, and the others right behind it.
+ * The claims of a worker. Items of one turn of the event loop go together, whichever pull brought
+ * their rings: the one that ends a wait comes alone, and the others right behind it. A step does not
+ * wait for others.
  */
 export class Claims {
   readonly #claimer: Claimer;
@@ -45,7 +46,9 @@ export class Claims {
   #one(actor: ActorKind): (ring: Ring) => Promise<Grant | undefined> {
     let claim = this.#of.get(actor);
     if (!claim) {
-      claim = batched(rings => claimAll(this.#claimer, actor, rings), Infinity);
+      const run = (rings: Ring[]) => claimAll(this.#claimer, actor, rings);
+      const later = isUrgent({ actor }) ? queueMicrotask : setImmediate;
+      claim = batched(run, { inFlight: Infinity, later });
       this.#of.set(actor, claim);
     }
     return claim;
