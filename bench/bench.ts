@@ -72,6 +72,7 @@ const base = {
   NOETL_POSTGRES_POOL_MAX_SIZE: String(AT_ONCE),
 };
 // Held until the end: every part joins this Postgres.
+await keepCommitTimes();
 const store = await openStore(loadSettings(base));
 const records = await openRecords(store.url, AT_ONCE);
 const env = { ...base, NOETL_CREDENTIAL_BENCH_TARGET: targetOf(store.url) };
@@ -93,6 +94,15 @@ try {
   await database.close();
   await store.close();
   await rm(dataDir, { recursive: true, force: true });
+}
+
+/** Postgres notes when each transaction was committed, from its next start on. */
+async function keepCommitTimes(): Promise<void> {
+  const store = await openStore(loadSettings(base));
+  const database = openDatabase({ url: store.url, size: 1 });
+  await database.query("alter system set track_commit_timestamp = on");
+  await database.close();
+  await store.close();
 }
 
 function targetOf(url: string): string {

@@ -93,7 +93,7 @@ async function delays(
   const { rows } = await database.query<{ p50: number; p99: number; samples: number }>(
     `with told as (select * from unnest($2::text[], $3::float8[]) as t (command_id, ms)),
      delay as (
-       select extract(epoch from e.created_at) * 1000 - t.ms as ms
+       select extract(epoch from pg_xact_commit_timestamp(e.tx::text::xid)) * 1000 - t.ms as ms
        from told t join noetl.event e on e.meta->>'command_id' = t.command_id
        where e.execution_id = $1 and e.event_type = 'command.completed')
      select percentile_cont(0.5) within group (order by ms)::double precision as p50,
