@@ -19,6 +19,9 @@ export class Outbox<State> {
   readonly #ports: Ports;
   readonly #name: StreamName;
   readonly #acknowledged: () => void;
+  /** The state that was asked for last, and what is pending in it. */
+  #state: State | undefined;
+  #pending: Effect[] = [];
   #sent = new Map<string, number>();
   #acked = new Set<string>();
 
@@ -34,7 +37,7 @@ export class Outbox<State> {
   send(state: State, now: number, woken: boolean): void {
     const repeatBefore = now - this.#ports.settings.rering_ms + EARLY_MS;
     const sent = new Map<string, number>();
-    for (const effect of this.#machine.pending(state)) {
+    for (const effect of this.#pendingIn(state)) {
       const before = this.#sent.get(effect.key);
       const due = before === undefined || (woken && before <= repeatBefore);
       sent.set(effect.key, due ? now : before);
@@ -46,10 +49,19 @@ export class Outbox<State> {
 
   /** Something is pending that nobody has acknowledged. */
   owes(state: State): boolean {
-    for (const effect of this.#machine.pending(state)) {
+    for (const effect of this.#pendingIn(state)) {
       if (!this.#acked.has(effect.key)) return true;
     }
     return false;
+  }
+
+  /** A turn asks twice for its state, which changes no more then. */
+  #pendingIn(state: State): Effect[] {
+    if (this.#state !== state) {
+      this.#pending = [...this.#machine.pending(state)];
+      this.#state = state;
+    }
+    return this.#pending;
   }
 
   forget(): void {

@@ -71,10 +71,12 @@ export function leaseDeadline(
   commands: Iterable<Command>,
   context: TurnContext,
 ): number | undefined {
-  let earliest: number | undefined;
+  const isSeen = context.seen.size > 0;
+  let earliest = Infinity;
   for (const { holder } of commands) {
     if (!holder) continue;
-    earliest = Math.min(earliest ?? Infinity, leaseEnd(holder, context));
+    const end = isSeen ? leaseEnd(holder, context) : holder.claimed_at + context.settings.lease_ms;
+    if (end < earliest) earliest = end;
   }
-  return earliest;
+  return earliest < Infinity ? earliest : undefined;
 }
