@@ -35,6 +35,7 @@ export class Outbox<State> {
 
   /** Sends what is pending and was not sent before; on wake also what was sent a while ago. */
   send(state: State, now: number, woken: boolean): void {
+    if (woken) this.#state = undefined;
     const repeatBefore = now - this.#ports.settings.rering_ms + EARLY_MS;
     const sent = new Map<string, number>();
     for (const effect of this.#pendingIn(state)) {
@@ -55,7 +56,7 @@ export class Outbox<State> {
     return false;
   }
 
-  /** A turn asks twice for its state, which changes no more then. */
+  /** A turn asks twice for its state, which changes no more then; a wake looks afresh. */
   #pendingIn(state: State): Effect[] {
     if (this.#state !== state) {
       this.#pending = [...this.#machine.pending(state)];

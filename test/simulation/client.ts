@@ -81,6 +81,8 @@ export class Client {
     }
     await held;
     await this.#seeThrough(execution_id);
+    // A request that comes late is of the end that it has seen.
+    if (run.wasRedriven) await this.#ask("executions.redrive", { execution_id, generation: 0 });
   }
 
   /** Pauses a run for a while. */
