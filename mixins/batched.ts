@@ -12,8 +12,8 @@ const BATCH_MAX = 1_000;
 /**
  * Gathers calls into one: those of one turn of the event loop, and those that arrive while
  * `inFlight` calls are on their way; with `queueMicrotask` as `later` only what is asked for
- * together, as a whole turn can take milliseconds. `run` answers in the order of its inputs. A call never sees
- * the result of a read that began before it was made.
+ * together, as a whole turn can take milliseconds. `run` answers in the order of its inputs. A call
+ * never sees the result of a read that began before it was made.
  */
 export function batched<In, Out>(
   run: (inputs: In[]) => Promise<Out[]>,

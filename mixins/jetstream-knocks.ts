@@ -1,5 +1,5 @@
-// Knocks: plain messages past the stream by which a server tells one worker that a ring is kept in a
-// lane of its own, or holds a step out to it, so that a slot that waits takes it from the message.
+// Knocks: plain messages past the stream. By them a server tells one worker that a ring is kept in
+// a lane of its own, or holds a step out to it, for a slot that waits to take it from the message.
 // Lost, or not understood, each of them costs a broadcast.
 import type { NatsConnection } from "nats";
 import { isUrgent, type Ring } from "../schemas/decider.ts";

@@ -26,8 +26,8 @@ export interface Claimer {
 
 /**
  * The claims of a worker. Items of one turn of the event loop go together, whichever pull brought
- * their rings: the one that ends a wait comes alone, and the others right behind it. A step does not
- * wait for others.
+ * their rings: the one that ends a wait comes alone, and the others right behind it. A step does
+ * not wait for others.
  */
 export class Claims {
   readonly #claimer: Claimer;

@@ -76,7 +76,7 @@ describe("the lanes of one worker", () => {
     return { rungs };
   }
 
-  it("give a step to the slot that waits, without a look, and drop its copy at the next", async () => {
+  it("give a step to the slot that waits, and drop its copy at the next look", async () => {
     const waits = await fetch();
     await send(stepOf(1));
     assert.deepEqual(idsOf(await waits.rungs), [stepOf(1).command_id]);
