@@ -36,8 +36,12 @@ export async function status(
   });
 }
 
-/** Of a run that goes on, the steps that wait for a worker there is none of. */
-async function waitingFor(backend: Backend, { execution_id }: ExecutionView): Promise<string[]> {
+/** What a run waits for that is not over: its user, or workers there are none of for its steps. */
+async function waitingFor(
+  backend: Backend,
+  { execution_id, status }: ExecutionView,
+): Promise<string[]> {
+  if (status === "PAUSED") return [`go on with: noetl resume ${execution_id}`];
   const { unserved } = await backend.call<WorkerAnswer>("workers.list", {});
   return unservedLines(unserved.filter(one => one.execution_id === execution_id));
 }

@@ -121,6 +121,7 @@ export class OwnLanes {
     // Nobody knocks for one that is given back.
     const comeBack = () => void setTimeout(() => this.fill(lane), 2 * GIVEN_BACK_MS).unref();
     return rungs.flatMap(rung => {
+      this.#offers.delete(keyOf(rung));
       if (this.#taken.delete(keyOf(rung))) {
         rung.ack();
         return [];

@@ -168,6 +168,9 @@ describe("pausing an execution", function () {
       [0, `${id}  PAUSED; go on with: noetl resume ${id}\n`],
     );
     await assertSilent(id);
+    const stands = await noetl(["status", id], stage.env);
+    assert.match(stands.stdout, /PAUSED/);
+    assert.ok(stands.stdout.endsWith(`go on with: noetl resume ${id}\n`), stands.stdout);
     const on = await noetl(["unpause", id, "--json"], stage.env);
     assert.deepEqual(JSON.parse(on.stdout), { execution_id: id, status: "RUNNING" });
     const { code, stdout, stderr } = await run.ended;

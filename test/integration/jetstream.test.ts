@@ -245,11 +245,16 @@ describe("the stream of rings", function () {
     for (let round = 0; round < 20; round += 1) {
       const pulling = bell.fetch({ work_class: "general", max: 1 }, signal);
       await connection.flush();
-      other.ring(ringOf(2 * round), "node-1");
-      other.ring(ringOf(2 * round + 1));
+      // A step may be taken from its knock, and then none is taken from the stream.
+      const actor = round % 2 === 0 ? "loops" : "executions";
+      other.ring({ ...ringOf(2 * round), actor }, "node-1");
+      other.ring({ ...ringOf(2 * round + 1), actor });
       const first = await pulling;
       await until(() => other.counters.rung === 2 * round + 2);
-      assert.deepEqual([first.length, await taken()], [1, 1]);
+      assert.equal(first.length, 1);
+      if (actor === "loops") assert.equal(await taken(), 1);
+      // The copy of an earlier step may just be on its way out.
+      else await until(async () => (await taken()) <= 1, 1_000);
       // The other one is found without anybody's saying so again.
       const second = await bell.fetch({ work_class: "general", max: 1 }, signal);
       const ids = [...first, ...second].map(rung => rung.command_id).sort();

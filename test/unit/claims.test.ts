@@ -31,12 +31,21 @@ const ringOf = (command_id: string) =>
 describe("claims", () => {
   it("of one turn of the event loop go together, whichever pull brought their rings", async () => {
     const { claims, asked } = claiming();
-    const first = claims.claim("executions", [ringOf("a")]);
+    const first = claims.claim("loops", [ringOf("a")]);
     await Promise.resolve();
-    const second = claims.claim("executions", [ringOf("b"), ringOf("c")]);
+    const second = claims.claim("loops", [ringOf("b"), ringOf("c")]);
     const grants = (await Promise.all([first, second])).map(all => all.map(one => one.command_id));
     assert.deepEqual(grants, [["a"], ["b", "c"]]);
     assert.deepEqual(asked, [["a", "b", "c"]]);
+  });
+
+  it("of steps do not wait for the end of the turn", async () => {
+    const { claims, asked } = claiming();
+    let isTurned = false;
+    setImmediate(() => (isTurned = true));
+    await claims.claim("executions", [ringOf("a"), ringOf("b")]);
+    assert.equal(isTurned, false);
+    assert.deepEqual(asked, [["a", "b"]]);
   });
 
   it("of a later turn do not wait for those on their way", async () => {

@@ -100,6 +100,15 @@ describe("the lanes of one worker", () => {
     assert.deepEqual([idsOf(rungs), looks], [[stepOf(1).command_id], 1]);
     assert.deepEqual(acked, [], "it is acknowledged with its claim");
   });
+  it("have a step once, whether its copy or its knock comes first", async () => {
+    kept.push(stepOf(1));
+    knocker.kept(connection, "node-1", stepOf(1));
+    await new Promise(resolve => setImmediate(resolve));
+    const looking = lanes.look("general", 5);
+    knocker.offer(connection, "node-1", stepOf(1));
+    assert.deepEqual(idsOf(await looking), [stepOf(1).command_id]);
+    assert.deepEqual(await lanes.look("general", 5), []);
+  });
   it("give each class its own, and a slot one", async () => {
     const waits = await fetch();
     await send(stepOf(1, { kind: "postgres" }));
