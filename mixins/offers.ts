@@ -5,6 +5,7 @@ import { COMMAND_TERMINALS, type StoredEvent } from "../schemas/events.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { serves } from "../schemas/needs.ts";
 import type { Clock } from "./clock.ts";
+import { keepNewest } from "./newest.ts";
 
 /** Commands remembered at most; the oldest go first, and are rung again from their streams. */
 const OFFERS_MAX = 10_000;
@@ -53,7 +54,7 @@ export function createOffers(clock: Clock): Offers {
       const known = offers.get(ring.command_id);
       if (known) return void (known.ring = ring);
       offers.set(ring.command_id, { ring, since: clock.now(), toldAt: -Infinity });
-      if (offers.size > OFFERS_MAX) offers.delete(offers.keys().next().value as string);
+      keepNewest(offers, OFFERS_MAX);
       for (const listener of listeners.splice(0)) listener();
     },
     settle(events) {

@@ -9,6 +9,7 @@ import { parsePlaybook } from "../schemas/playbook/parse.ts";
 import { CATALOG_PREFIX, LostValue } from "../schemas/playbook/stored-result.ts";
 import type { Values } from "./actor.ts";
 import { fetchFromLog } from "./loop-values.ts";
+import { keepNewest } from "./newest.ts";
 import { findPlaybook } from "./postgres/catalog.ts";
 import type { Query } from "./postgres/index.ts";
 import type { ResultStore } from "./result-store/index.ts";
@@ -118,7 +119,7 @@ export function createValues(from: ValueSources & { results: ResultStore }): Val
     const reference = await from.results.put(name, value);
     stored.set(name, reference);
     keep(reference.ref, value, reference.bytes);
-    if (stored.size > STORED_MAX) stored.delete(stored.keys().next().value as string);
+    keepNewest(stored, STORED_MAX);
   }
 
   return {

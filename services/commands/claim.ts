@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import type { ClaimBatch, Reply } from "../../mixins/actor-service.ts";
 import { batched } from "../../mixins/batched.ts";
+import { keepNewest } from "../../mixins/newest.ts";
 import { findCommand } from "../../mixins/postgres/command.ts";
 import { readHeads } from "../../mixins/postgres/stream.ts";
 import { callOwner } from "../../mixins/routing.ts";
@@ -61,7 +62,7 @@ function kindReader({ database }: Runtime): KindReader {
     const kind = found === "fanout" ? "fanout" : "loops";
     // One that is not there yet may still be made.
     if (found !== undefined) known.set(streamId, kind);
-    if (known.size > KINDS_MAX) known.delete(known.keys().next().value as string);
+    keepNewest(known, KINDS_MAX);
     return kind;
   };
 }

@@ -8,6 +8,7 @@ import {
   saveCredential,
 } from "../../mixins/postgres/credential.ts";
 import type { Query } from "../../mixins/postgres/index.ts";
+import { keepNewest } from "../../mixins/newest.ts";
 import { forget, remembered } from "../../mixins/cacher/remembered.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import { nearest } from "../../schemas/playbook/nearest.ts";
@@ -200,8 +201,7 @@ class Vault {
     const entry = { untilMs, value };
     this.#cache.delete(alias);
     this.#cache.set(alias, entry);
-    const oldest = this.#cache.keys().next().value;
-    if (this.#cache.size > CACHE_MAX_ENTRIES && oldest !== undefined) this.#cache.delete(oldest);
+    keepNewest(this.#cache, CACHE_MAX_ENTRIES);
     value.catch(() => {
       if (this.#cache.get(alias) === entry) this.#cache.delete(alias);
     });

@@ -9,6 +9,7 @@ import {
   listApiKeys,
   revokeApiKey,
 } from "../../mixins/postgres/api-key.ts";
+import { keepNewest } from "../../mixins/newest.ts";
 import { codeOf } from "../../mixins/postgres/index.ts";
 import type { Query } from "../../mixins/postgres/index.ts";
 import { KEY_MEMORY_MS } from "../../schemas/access.ts";
@@ -114,8 +115,7 @@ class KeyMemory {
     if (!caller) throw new Rejected("The API key is unknown or revoked", 401);
     // Counted from before the read: what was revoked during it is forgotten in time as well.
     this.#good.set(keyHash, { untilMs: nowMs + this.#cacheMs, caller });
-    const oldest = this.#good.keys().next().value;
-    if (this.#good.size > CACHE_MAX_ENTRIES && oldest !== undefined) this.#good.delete(oldest);
+    keepNewest(this.#good, CACHE_MAX_ENTRIES);
     return caller;
   }
 
