@@ -2,7 +2,7 @@
 // a lane of its own, or holds a step out to it, for a slot that waits to take it from the message.
 // Lost, or not understood, each of them costs a broadcast.
 import type { NatsConnection } from "nats";
-import { isUrgent, type Ring } from "../schemas/decider.ts";
+import { isUrgent, ringKey, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
 import { knockSubject } from "./jetstream-config.ts";
@@ -32,11 +32,6 @@ function wordOf({ workClass, isUrgent }: Lane): string {
   return isUrgent ? `${workClass} urgent` : workClass;
 }
 
-/** Names one delivery of a command. */
-export function keyOf({ command_id, delivery }: Pick<Ring, "command_id" | "delivery">): string {
-  return `${command_id}:${delivery}`;
-}
-
 /** A word, and JSON in a second line; undefined for anything else. */
 export function readKnock(text: string): Knock | undefined {
   const end = text.indexOf("\n");
@@ -44,7 +39,7 @@ export function readKnock(text: string): Knock | undefined {
   const lane = LANES.get(word);
   if (end < 0) return lane && { kind: "kept", keys: [], ...lane };
   try {
-    if (word === OFFER) return { kind: "offer", ring: ringIn(text.slice(end + 1)) };
+    if (word === OFFER) return { kind: "offer", ring: ringIn(Buffer.from(text.slice(end + 1))) };
     const keys: unknown = JSON.parse(text.slice(end + 1));
     if (!lane || !Array.isArray(keys)) return undefined;
     return { kind: "kept", keys: keys.filter(key => typeof key === "string"), ...lane };
@@ -76,7 +71,7 @@ export class Knocker {
     this.#kept.set(workerId, words);
     const keys = words.get(wordOf(lane)) ?? [];
     words.set(wordOf(lane), keys);
-    if (lane.isUrgent) keys.push(keyOf(ring));
+    if (lane.isUrgent) keys.push(ringKey(ring));
   }
 
   #tell(connection: NatsConnection): void {

@@ -63,21 +63,17 @@ export function readRing(
     return undefined;
   }
   try {
-    if (data.length > RING_BYTES_MAX) throw new Error("too large");
-    return checked(codec.decode(data));
+    return ringIn(data);
   } catch {
     counters.malformed += 1;
     return undefined;
   }
 }
 
-/** As `readRing`, of a text; throws for one that is none. */
-export function ringIn(text: string): Ring {
-  if (text.length > RING_BYTES_MAX) throw new Error("too large");
-  return checked(JSON.parse(text) as Ring);
-}
-
-function checked(ring: Ring): Ring {
+/** Throws for what is no ring. */
+export function ringIn(data: Uint8Array): Ring {
+  if (data.length > RING_BYTES_MAX) throw new Error("too large");
+  const ring = codec.decode(data);
   const texts = [ring.execution_id, ring.stream_id, ring.command_id, ring.actor, ring.step];
   if (!texts.every(text => typeof text === "string" && text !== "")) throw new Error("no ring");
   if (!(ring.requires ?? []).every(isWord)) throw new Error("no words");

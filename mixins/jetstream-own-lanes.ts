@@ -2,12 +2,13 @@
 // two pulls that wait each could bring one, and there may be room for one: knocks tell it when to
 // look into its own, or bring a step for the slot that waits.
 import type { Msg, NatsConnection } from "nats";
-import type { Ring } from "../schemas/decider.ts";
+import { ringKey, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
 import { knockSubject, ownLaneOf } from "./jetstream-config.ts";
-import { keyOf, readKnock, type Lane } from "./jetstream-knocks.ts";
+import { readKnock, type Lane } from "./jetstream-knocks.ts";
 import type { PullWish } from "./jetstream-pull.ts";
+import { keepNewest } from "./newest.ts";
 import type { Pull, Rung } from "./notifications.ts";
 
 /** A ring that was given back is not offered to the same worker again at once. */
@@ -65,7 +66,7 @@ export class OwnLanes {
       this.#visits.delete(classOf(ring.kind));
       visit.ends.abort();
     } else if (this.#offers.size < OFFERS_MAX) {
-      this.#offers.set(keyOf(ring), { ring, at: performance.now() });
+      this.#offers.set(ringKey(ring), { ring, at: performance.now() });
     }
   }
 
@@ -83,9 +84,8 @@ export class OwnLanes {
   }
 
   #take(ring: Ring): Rung {
-    const [oldest] = this.#taken;
-    if (this.#taken.size >= TAKEN_MAX && oldest !== undefined) this.#taken.delete(oldest);
-    this.#taken.add(keyOf(ring));
+    this.#taken.add(ringKey(ring));
+    keepNewest(this.#taken, TAKEN_MAX);
     return { ...ring, ack: () => undefined, giveBack: () => this.#giveBack(ring) };
   }
 
@@ -121,8 +121,8 @@ export class OwnLanes {
     // Nobody knocks for one that is given back.
     const comeBack = () => void setTimeout(() => this.fill(lane), 2 * GIVEN_BACK_MS).unref();
     return rungs.flatMap(rung => {
-      this.#offers.delete(keyOf(rung));
-      if (this.#taken.delete(keyOf(rung))) {
+      this.#offers.delete(ringKey(rung));
+      if (this.#taken.delete(ringKey(rung))) {
         rung.ack();
         return [];
       }
@@ -171,7 +171,7 @@ export class OwnLanes {
 
   /** A step that was taken had no room after all: its copy counts. */
   #giveBack(ring: Ring): void {
-    this.#taken.delete(keyOf(ring));
+    this.#taken.delete(ringKey(ring));
     this.fill({ workClass: classOf(ring.kind), isUrgent: true });
   }
 }

@@ -2,7 +2,7 @@
 // consumer for the pool of workers.
 import { setTimeout as pause } from "node:timers/promises";
 import { Events, type JetStreamClient, type NatsConnection } from "nats";
-import { isUrgent, type Ring } from "../schemas/decider.ts";
+import { isUrgent, ringKey, type Ring } from "../schemas/decider.ts";
 import type { Settings } from "../schemas/env.ts";
 import { classOf, type WorkClass } from "../schemas/work-class.ts";
 import { backoffMs } from "./clock.ts";
@@ -151,7 +151,7 @@ class PullDoorbell implements JetStreamDoorbell {
     const occasion = this.#occasions.of(consumer, this.#line.manager);
     // To each worker, and to all, it is another ring.
     const whom = to === undefined ? "" : `${to}:`;
-    const msgID = `${ring.command_id}:${ring.delivery}:${whom}${occasion}`;
+    const msgID = `${ringKey(ring)}:${whom}${occasion}`;
     const { connection, client } = this.#line;
     if (to !== undefined && isUrgent(ring)) this.#knocker.offer(connection, to, ring);
     client.publish(subject, encodeRing(ring), { msgID }).then(

@@ -1,5 +1,5 @@
 // The doorbell port: rings say that a command waits. Losing one costs time, never work.
-import { isUrgent, type Ring } from "../schemas/decider.ts";
+import { isUrgent, ringKey, type Ring } from "../schemas/decider.ts";
 import { classOf, WORK_CLASSES, type WorkClass } from "../schemas/work-class.ts";
 
 /** A ring that reached this worker. */
@@ -118,7 +118,7 @@ function createLane() {
   /** false when there is no room for another one. */
   function put(ring: Ring): boolean {
     if (size() >= RINGS_MAX) return false;
-    (isUrgent(ring) ? urgent : others).set(`${ring.command_id}:${ring.delivery}`, ring);
+    (isUrgent(ring) ? urgent : others).set(ringKey(ring), ring);
     const [caller] = callers;
     caller?.();
     return true;

@@ -7,7 +7,7 @@ import { Rejected } from "./errors.ts";
 import type { EventOf, NewEvent, OutcomeResult, ResultReference } from "./events.ts";
 import type { CursorRound } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
-import type { Effect, HeldCommand, Ring } from "./decider.ts";
+import { ringKey, type Effect, type HeldCommand, type Ring } from "./decider.ts";
 import { needing } from "./needs.ts";
 import type { WorkClass } from "./work-class.ts";
 
@@ -280,7 +280,7 @@ export function* rings(
     const more = { ...needing(requires), ...(deaths > 0 && { deaths }) };
     yield {
       kind: "ring",
-      key: `ring:${command_id}:${delivery}`,
+      key: `ring:${ringKey(command)}`,
       ring: { ...stream, command_id, step, kind, ...more, delivery },
     };
   }

@@ -31,6 +31,11 @@ export interface Ring {
   deaths?: number;
 }
 
+/** The same for one ring and its repetitions, and for no other. */
+export function ringKey({ command_id, delivery }: Pick<Ring, "command_id" | "delivery">): string {
+  return `${command_id}:${delivery}`;
+}
+
 /**
  * A step of an execution goes before the items of loops: those are many, and of each loop a whole
  * window may wait.
