@@ -19,9 +19,8 @@ export class Outbox<State> {
   readonly #ports: Ports;
   readonly #name: StreamName;
   readonly #acknowledged: () => void;
-  /** The state that was asked for last, and what is pending in it. */
-  #state: State | undefined;
-  #pending: Effect[] = [];
+  /** What is pending in a state that `owes` was asked of: `send` comes next, and drops it. */
+  #found: { state: State; pending: Effect[] } | undefined;
   #sent = new Map<string, number>();
   #acked = new Set<string>();
 
@@ -35,10 +34,11 @@ export class Outbox<State> {
 
   /** Sends what is pending and was not sent before; on wake also what was sent a while ago. */
   send(state: State, now: number, woken: boolean): void {
-    if (woken) this.#state = undefined;
+    const pending = this.#pendingIn(state);
+    this.#found = undefined;
     const repeatBefore = now - this.#ports.settings.rering_ms + EARLY_MS;
     const sent = new Map<string, number>();
-    for (const effect of this.#pendingIn(state)) {
+    for (const effect of pending) {
       const before = this.#sent.get(effect.key);
       const due = before === undefined || (woken && before <= repeatBefore);
       sent.set(effect.key, due ? now : before);
@@ -50,22 +50,22 @@ export class Outbox<State> {
 
   /** Something is pending that nobody has acknowledged. */
   owes(state: State): boolean {
-    for (const effect of this.#pendingIn(state)) {
+    const pending = this.#pendingIn(state);
+    this.#found = { state, pending };
+    for (const effect of pending) {
       if (!this.#acked.has(effect.key)) return true;
     }
     return false;
   }
 
-  /** A turn asks twice for its state, which changes no more then; a wake looks afresh. */
+  /** A turn asks twice of its state, which changes no more then. */
   #pendingIn(state: State): Effect[] {
-    if (this.#state !== state) {
-      this.#pending = [...this.#machine.pending(state)];
-      this.#state = state;
-    }
-    return this.#pending;
+    if (this.#found?.state === state) return this.#found.pending;
+    return [...this.#machine.pending(state)];
   }
 
   forget(): void {
+    this.#found = undefined;
     this.#sent = new Map();
     this.#acked = new Set();
   }

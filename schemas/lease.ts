@@ -71,12 +71,10 @@ export function leaseDeadline(
   commands: Iterable<Command>,
   context: TurnContext,
 ): number | undefined {
-  const isSeen = context.seen.size > 0;
   let earliest = Infinity;
   for (const { holder } of commands) {
     if (!holder) continue;
-    const end = isSeen ? leaseEnd(holder, context) : holder.claimed_at + context.settings.lease_ms;
-    if (end < earliest) earliest = end;
+    earliest = Math.min(earliest, leaseEnd(holder, context));
   }
   return earliest < Infinity ? earliest : undefined;
 }
