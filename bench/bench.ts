@@ -71,8 +71,8 @@ const base = {
   NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: String(Math.max(1, window - 1, concurrency - 1)),
   NOETL_POSTGRES_POOL_MAX_SIZE: String(AT_ONCE),
 };
-// Held until the end: every part joins this Postgres.
 await keepCommitTimes();
+// Held until the end: every part joins this Postgres.
 const store = await openStore(loadSettings(base));
 const records = await openRecords(store.url, AT_ONCE);
 const env = { ...base, NOETL_CREDENTIAL_BENCH_TARGET: targetOf(store.url) };

@@ -1,4 +1,5 @@
-// How long a step waits for the one before it, from the log itself: its rows carry commit times.
+// How long a step waits for the one before it, from the log itself: its rows carry the
+// time at which their append began.
 import type { ServiceBroker } from "moleculer";
 import type { Database } from "../mixins/postgres/index.ts";
 import { runToEnd } from "./workloads.ts";

@@ -48,5 +48,9 @@ export async function askToGoOn(backend: Backend, execution_id: string): Promise
 /** `12  PAUSED; go on with: noetl resume 12`. */
 export function pauseLine(executionId: string, status: string): string {
   if (status !== "PAUSED") return `${executionId}  pause requested`;
-  return `${executionId}  PAUSED; go on with: noetl resume ${executionId}`;
+  return `${executionId}  PAUSED; ${howToGoOn(executionId)}`;
+}
+
+export function howToGoOn(executionId: string): string {
+  return `go on with: noetl resume ${executionId}`;
 }

@@ -10,6 +10,7 @@ import { EXIT, exitCodeOfStatus } from "./exit.ts";
 import type { ExitCode } from "./exit.ts";
 import { watch } from "./follow.ts";
 import { watchSignals } from "./interruption.ts";
+import { howToGoOn } from "./pause.ts";
 import { summaryLines } from "./progress.ts";
 import { executionTable, factRow, playbookTable } from "./tables.ts";
 import type { EventView, ListedPlaybook } from "./tables.ts";
@@ -41,7 +42,7 @@ async function waitingFor(
   backend: Backend,
   { execution_id, status }: ExecutionView,
 ): Promise<string[]> {
-  if (status === "PAUSED") return [`go on with: noetl resume ${execution_id}`];
+  if (status === "PAUSED") return [howToGoOn(execution_id)];
   const { unserved } = await backend.call<WorkerAnswer>("workers.list", {});
   return unservedLines(unserved.filter(one => one.execution_id === execution_id));
 }
