@@ -11,6 +11,7 @@ import type {
 } from "../schemas/decider.ts";
 import type { ResultReference, StoredEvent } from "../schemas/events.ts";
 import type { IdSource } from "../schemas/ids.ts";
+import type { AssignPorts } from "./assignments.ts";
 import type { Clock } from "./clock.ts";
 import type { EventStore, StreamName } from "./event-store.ts";
 import type { Forward } from "./forwarding.ts";
@@ -39,6 +40,8 @@ export interface ActorPorts<State, Input, Answer> {
   /** `again`: it was rung before, and nobody has claimed it since. */
   ring(ring: Ring, again: boolean): void;
   deliver(to: Address, input: MessageInput): Promise<unknown>;
+  /** Absent where commands wait for a worker to ask. */
+  assign?: AssignPorts;
   /** Of these commands, those a worker says it holds; undefined when it cannot be asked. */
   holds(workerId: string, incarnation: string, commandIds: string[]): Promise<string[] | undefined>;
   /** Told of every commit, in order per stream, with the state after it: the projection's hint. */

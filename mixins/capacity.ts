@@ -4,12 +4,14 @@
 import type { WorkerCapacity } from "../schemas/worker-capacity.ts";
 import { isUrgent, type Ring } from "../schemas/decider.ts";
 import { serves } from "../schemas/needs.ts";
-import { classOf } from "../schemas/work-class.ts";
+import { classOf, WORK_CLASSES } from "../schemas/work-class.ts";
 import type { Clock } from "./clock.ts";
 
 /** Three announcements that did not come (S-203). */
 const TTL_MS = 45_000;
 const WORKERS_MAX = 10_000;
+/** Slots of a worker that wait for work with a pull, one of each class: they are not to spare. */
+const PULLS = WORK_CLASSES.length;
 
 export interface KnownWorker {
   capacity: WorkerCapacity;
@@ -32,6 +34,11 @@ export interface CapacityRegistry {
    * what is needed, and for what is urgent: it comes before what waits for all.
    */
   choose(ring: Ring): string | undefined;
+  /**
+   * The same, of those alone that can be reached, take what they have not asked for, and have room
+   * to spare, so that it is theirs without a question.
+   */
+  spare(ring: Ring, isReachable: (workerId: string) => boolean): WorkerCapacity | undefined;
   /** Everybody who could run it. */
   serving(ring: Ring): string[];
   list(): KnownWorker[];
@@ -82,6 +89,17 @@ export function createCapacityRegistry(
       const { worker_id } = chosen.capacity;
       count(worker_id, ring.kind, 1);
       return worker_id;
+    },
+    spare(ring, isReachable) {
+      const able = serving(ring).filter(
+        one =>
+          one.capacity.takes === true &&
+          roomOf(one, ring.kind) > PULLS &&
+          isReachable(one.capacity.worker_id),
+      );
+      const chosen = ofTwo(able, ring.kind, random)?.capacity;
+      if (chosen) count(chosen.worker_id, ring.kind, 1);
+      return chosen;
     },
     serving: ring => serving(ring).map(({ capacity }) => capacity.worker_id),
     list: fresh,

@@ -10,6 +10,8 @@ import type { Doorbell } from "./notifications.ts";
 import type { Offers } from "./offers.ts";
 
 export interface DispatchCounters {
+  /** Given to a worker when they were issued, without a ring. */
+  assigned: number;
   targeted: number;
   broadcast: number;
   /** Offered to all because the worker that was meant did not take it in time. */
@@ -20,6 +22,16 @@ export interface Dispatch {
   readonly counters: DispatchCounters;
   /** `again`: it was rung before, and nobody has claimed it since. */
   ring(ring: Ring, again: boolean): void;
+  /**
+   * A worker for a command that is about to be issued, which is its own then; its slot counts as
+   * taken from now on. Undefined when nobody who can be reached is known to have room to spare.
+   */
+  assign(
+    ring: Ring,
+    isReachable: (workerId: string) => boolean,
+  ): { worker_id: string; incarnation: string } | undefined;
+  /** It was not issued like that. */
+  unassign(commandId: string): void;
   hear(capacity: WorkerCapacity): void;
   /** A worker is gone: what it was meant to take is for all. */
   leave(workerId: string): void;
@@ -56,10 +68,12 @@ export function createDispatch(ports: DispatchPorts): Dispatch {
 }
 
 class Dispatcher implements Dispatch {
-  readonly counters = { targeted: 0, broadcast: 0, reoffered: 0 };
+  readonly counters = { assigned: 0, targeted: 0, broadcast: 0, reoffered: 0 };
   readonly #ports: DispatchPorts;
   /** By command, the oldest first. */
   readonly #sent = new Map<string, Sent>();
+  /** Commands that are being issued as a worker's own, with the worker. */
+  readonly #assigned = new Map<string, { ring: Ring; to: string }>();
   readonly #unserved = new Map<string, Ring>();
   /** Items that are for all, the oldest first; taken ones are dropped when it is asked for them. */
   readonly #forAll: Record<WorkClass, Set<string>> = { general: new Set(), database: new Set() };
@@ -82,11 +96,29 @@ class Dispatcher implements Dispatch {
     this.#lookLater();
   }
 
+  assign(
+    ring: Ring,
+    isReachable: (workerId: string) => boolean,
+  ): { worker_id: string; incarnation: string } | undefined {
+    const { isTargeted, registry } = this.#ports;
+    const chosen = isTargeted ? registry.spare(ring, isReachable) : undefined;
+    if (!chosen) return undefined;
+    const { worker_id, incarnation } = chosen;
+    this.#assigned.set(ring.command_id, { ring, to: worker_id });
+    return { worker_id, incarnation };
+  }
+
+  unassign(commandId: string): void {
+    const meant = this.#assigned.get(commandId);
+    this.#assigned.delete(commandId);
+    if (meant) this.#ports.registry.count(meant.to, meant.ring.kind, -1);
+  }
+
   hear(capacity: WorkerCapacity): void {
     const { registry } = this.#ports;
     registry.hear(capacity);
     // It has not seen these yet, or not said so.
-    for (const { to, ring } of this.#sent.values()) {
+    for (const { to, ring } of [...this.#sent.values(), ...this.#assigned.values()]) {
       if (to === capacity.worker_id) registry.count(to, ring.kind, 1);
     }
   }
@@ -167,6 +199,10 @@ class Dispatcher implements Dispatch {
     if (!worker_id || !command_id) return;
     if (isEnd(event)) return registry.count(worker_id, undefined, -1);
     if (!isClaim(event)) return;
+    if (this.#assigned.delete(command_id)) {
+      this.counters.assigned += 1;
+      return;
+    }
     const meant = this.#sent.get(command_id);
     this.#sent.delete(command_id);
     if (meant?.to === worker_id) return;

@@ -2,6 +2,7 @@
 import { Conflict, errorType } from "../schemas/errors.ts";
 import type { Machine, TurnContext } from "../schemas/decider.ts";
 import type { ActorPorts } from "./actor.ts";
+import { Assignments } from "./assignments.ts";
 import { backoffMs } from "./clock.ts";
 import { answer, decide, type Decision, type Entry, type Turn } from "./deciding.ts";
 import type { StreamName } from "./event-store.ts";
@@ -31,6 +32,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   readonly #name: StreamName;
   readonly #replica: Replica<State>;
   readonly #outbox: Outbox<State>;
+  readonly #assignments: Assignments;
   readonly #poison: Poison;
   readonly #watchers = new Set<(state: State) => void>();
   readonly #inbox: Inbox<Input, Answer>;
@@ -51,7 +53,12 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     this.#inbox = new Inbox(name.stream_id);
     this.#replica = new Replica(machine, ports, name);
     this.#poison = new Poison(ports, name);
-    this.#outbox = new Outbox(machine, ports, name, () => void this.#acknowledged());
+    const tell = (input: object) => this.push(input as Input);
+    this.#assignments = new Assignments(ports, name, tell);
+    this.#outbox = new Outbox(machine, ports, name, {
+      assign: assignment => this.#assignments.tell(assignment),
+      acknowledged: () => void this.#acknowledged(),
+    });
   }
 
   get busy(): boolean {
@@ -107,7 +114,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     for (let conflicts = 0, outages = 0; left.length > 0;) {
       try {
         await this.#load(left);
-        const attempt = await this.#attempt(left);
+        const attempt = await this.#attempt(left).finally(() => this.#assignments.settle(false));
         left = attempt.left;
         if (attempt.verdict === "done") continue;
         conflicts += 1;
@@ -148,6 +155,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     for (const entry of entries) {
       if (count >= TURN_EVENTS_MAX) break;
       const decision = await decide(this.#turnOf(context), entry, draft);
+      decision.events = this.#assignments.issue(decision.events);
       for (const event of decision.events) {
         count += 1;
         draft = this.#machine.evolve(draft, event, context.now, this.#replica.version + count);
@@ -206,6 +214,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
       return "again";
     }
     if (outcome.status === "refused") return this.#refused(outcome.error);
+    this.#assignments.settle(true);
     this.#poison.forget();
     this.#refusedBefore = false;
     this.#over = ended;

@@ -1,5 +1,5 @@
 // What a stream has yet to say: rings and messages, sent after commits and loads, again on wake.
-import type { Effect, Machine } from "../schemas/decider.ts";
+import type { Assignment, Effect, Machine } from "../schemas/decider.ts";
 import { errorType } from "../schemas/errors.ts";
 import type { ActorPorts } from "./actor.ts";
 import type { StreamName } from "./event-store.ts";
@@ -8,6 +8,12 @@ import type { StreamName } from "./event-store.ts";
 const EARLY_MS = 500;
 
 type Ports = Pick<ActorPorts<never, never, never>, "ring" | "deliver" | "warn" | "settings">;
+interface Ways {
+  /** Tells the holder of a command. */
+  assign(assignment: Assignment): Promise<void>;
+  /** Called after each message that its receiver has taken. */
+  acknowledged(): void;
+}
 type Pending<State> = Pick<Machine<State, never, unknown>, "pending">;
 
 /**
@@ -18,18 +24,17 @@ export class Outbox<State> {
   readonly #machine: Pending<State>;
   readonly #ports: Ports;
   readonly #name: StreamName;
-  readonly #acknowledged: () => void;
+  readonly #ways: Ways;
   /** What is pending in a state that `owes` was asked of: `send` comes next, and drops it. */
   #found: { state: State; pending: Effect[] } | undefined;
   #sent = new Map<string, number>();
   #acked = new Set<string>();
 
-  /** `acknowledged` is called after each message that its receiver has taken. */
-  constructor(machine: Pending<State>, ports: Ports, name: StreamName, acknowledged: () => void) {
+  constructor(machine: Pending<State>, ports: Ports, name: StreamName, ways: Ways) {
     this.#machine = machine;
     this.#ports = ports;
     this.#name = name;
-    this.#acknowledged = acknowledged;
+    this.#ways = ways;
   }
 
   /** Sends what is pending and was not sent before; on wake also what was sent a while ago. */
@@ -72,7 +77,11 @@ export class Outbox<State> {
 
   #send(effect: Effect, again: boolean): void {
     if (effect.kind === "ring") return this.#ports.ring(effect.ring, again);
-    this.#ports.deliver(effect.to, effect.input).then(
+    const told =
+      effect.kind === "message"
+        ? this.#ports.deliver(effect.to, effect.input)
+        : this.#ways.assign(effect);
+    told.then(
       () => this.#take(effect.key),
       (error: unknown) => {
         // Who does not exist need not know.
@@ -84,7 +93,7 @@ export class Outbox<State> {
 
   #take(key: string): void {
     this.#acked.add(key);
-    this.#acknowledged();
+    this.#ways.acknowledged();
   }
 }
 

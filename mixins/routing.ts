@@ -104,7 +104,7 @@ export function isUnreachable(error: unknown): boolean {
 }
 
 /** NATS refused to take a message of this size: nobody has seen it. */
-function isTooLarge(error: unknown): boolean {
+export function isTooLarge(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "MAX_PAYLOAD_EXCEEDED";
 }
 

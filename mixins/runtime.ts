@@ -90,7 +90,9 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   const feed = createFeed<StoredEvent[]>();
   feed.subscribe(events => offers.settle(events));
   const doorbell = options.doorbell ?? createLocalDoorbell();
-  const dispatching = dispatchOf(options, { doorbell, offers, clock });
+  // In one process there is one worker.
+  const isTargeted = options.settings.dispatch.isTargeted && options.nats !== undefined;
+  const dispatching = dispatchOf(options.settings, { doorbell, offers, clock, isTargeted });
   feed.subscribe(events => dispatching.dispatch.settle(events));
   const metrics = createMetrics();
   const limiter = createLimiter(options);
@@ -117,15 +119,11 @@ export async function createRuntime(options: RuntimeOptions): Promise<Runtime> {
   };
 }
 
-/** The way of rings of a process; with its NATS, by name first. */
+/** The way of commands from a process to workers, and what it knows of these. */
 export function dispatchOf(
-  { settings, nats }: Pick<RuntimeOptions, "settings" | "nats">,
-  ports: Pick<DispatchPorts, "doorbell" | "offers" | "clock">,
+  { dispatch: { patienceMs } }: Settings,
+  ports: Pick<DispatchPorts, "doorbell" | "offers" | "clock" | "isTargeted">,
 ): Pick<Runtime, "dispatch" | "capacity"> {
-  const { patienceMs } = settings.dispatch;
   const capacity = createCapacityRegistry(ports.clock);
-  // In one process there is one worker.
-  const isTargeted = settings.dispatch.isTargeted && nats !== undefined;
-  const dispatch = createDispatch({ ...ports, registry: capacity, isTargeted, patienceMs });
-  return { dispatch, capacity };
+  return { dispatch: createDispatch({ ...ports, registry: capacity, patienceMs }), capacity };
 }

@@ -5,10 +5,10 @@
  */
 import { z } from "zod";
 import type { ClaimInput, OutcomeInput, ReleaseInput } from "./command.ts";
-import type { ActorKind } from "./decider.ts";
+import { ACTOR_KINDS, type ActorKind } from "./decider.ts";
 import { outcomeResult, resultReference, toolError, type StoredEvent } from "./events.ts";
 import { frameReport } from "./frame-report.ts";
-import type { FrozenScope } from "./frozen-scope.ts";
+import type { FrozenScope, Grant } from "./frozen-scope.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { LoopReport } from "./loop-report.ts";
 import { OFFERS_MAX } from "./needs.ts";
@@ -87,6 +87,18 @@ const command_ids = z
   .max(BATCH_MAX, `a list of at most ${BATCH_MAX} command ids`);
 export const workerHolds = z.object({ incarnation: name, command_ids });
 export const workerAbort = z.object({ command_ids });
+
+/** Commands that are a worker's own unasked, with their claims; `at`: when they were sent. */
+export const workerTake = z.object({
+  actor: z.enum(ACTOR_KINDS),
+  incarnation: name,
+  at: number,
+  given: z
+    .array(z.object({ claim_id: name, grant: z.custom<Grant>(isGrant, "a grant") }))
+    .max(BATCH_MAX, `a list of at most ${BATCH_MAX} commands`),
+});
+export type WorkerTake = z.output<typeof workerTake>;
+export type Given = WorkerTake["given"][number];
 
 /** Facts that another node has committed, for the row they belong to. */
 export const projectionHint = z.object({
@@ -181,6 +193,13 @@ function isStored(value: unknown): boolean {
     Number.isSafeInteger(version) &&
     Number.isFinite(at)
   );
+}
+
+function isGrant(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { command_id, execution_id, stream_id, step, delivery } = value;
+  const names = [command_id, execution_id, stream_id, step];
+  return names.every(one => typeof one === "string") && Number.isSafeInteger(delivery);
 }
 
 function isScope(value: unknown): boolean {

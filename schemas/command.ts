@@ -38,6 +38,8 @@ export interface Holder {
   readonly incarnation: string;
   readonly claim_id: string;
   readonly claimed_at: number;
+  /** It did not ask for the command, and must be told of it. */
+  readonly assigned?: true;
 }
 
 export interface ClaimInput {
@@ -165,18 +167,19 @@ function claimOf(
   };
 }
 
-/** A command as it is issued: waiting, or held by the worker that it was handed to. */
+/** A command as it is issued: waiting, or held by the worker that it was given to. */
 export function issuedAs(
   command: Omit<Command, "delivery" | "deaths" | "holder">,
   meta: EventOf<"command.issued">["meta"],
   at: number,
 ): Command {
-  const { delivery, worker_id, incarnation, claim_id } = meta;
+  const { delivery, worker_id, incarnation, claim_id, assigned } = meta;
   const fresh: Command = { ...command, ...needing(meta.requires), delivery: 0, deaths: 0 };
   if (delivery === undefined || !worker_id || !incarnation || !claim_id) {
     return { ...fresh, waiting_since: at };
   }
-  return { ...fresh, delivery, holder: { worker_id, incarnation, claim_id, claimed_at: at } };
+  const holder = { worker_id, incarnation, claim_id, claimed_at: at };
+  return { ...fresh, delivery, holder: { ...holder, ...(assigned && { assigned: true }) } };
 }
 
 /** The command that a claim, or the `next` of an outcome, holds by its claim_id. */
@@ -283,6 +286,14 @@ export function* rings(
       key: `ring:${ringKey(command)}`,
       ring: { ...stream, command_id, step, kind, ...more, delivery },
     };
+  }
+}
+
+/** Commands whose holders did not ask for them: each must be told. */
+export function* assignments(commands: Iterable<Command>): Iterable<Effect> {
+  for (const { command_id, delivery, holder } of commands) {
+    if (!holder?.assigned) continue;
+    yield { kind: "assignment", key: `assigned:${command_id}`, command_id, delivery, holder };
   }
 }
 

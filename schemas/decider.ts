@@ -11,7 +11,15 @@ import { Interrupt } from "./playbook/template-error.ts";
  */
 export type Effect =
   | { kind: "ring"; key: string; ring: Ring }
-  | { kind: "message"; key: string; to: Address; input: MessageInput };
+  | { kind: "message"; key: string; to: Address; input: MessageInput }
+  | ({ kind: "assignment"; key: string } & Assignment);
+
+/** A command that its holder has to be told of. */
+export interface Assignment {
+  command_id: string;
+  delivery: number;
+  holder: { worker_id: string; incarnation: string; claim_id: string };
+}
 
 /** The doorbell's words: ids only. Losing one costs time. */
 export interface Ring {

@@ -32,6 +32,8 @@ export const digest = { digest: z.string().optional() };
 export const sets = { ok: z.string().optional(), failed: z.string().optional() };
 export const delivery = { delivery: z.number(), worker_id: z.string() };
 export const claim = { ...delivery, incarnation: z.string(), claim_id: z.string() };
+/** `assigned`: the worker has not asked for it, and is told until it has taken it. */
+export const firstClaim = { ...z.object(claim).partial().shape, assigned: z.boolean().optional() };
 export const stats = z.object({
   total: z.number(),
   success: z.number(),

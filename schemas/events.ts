@@ -20,6 +20,7 @@ import {
   sets,
   delivery,
   claim,
+  firstClaim,
   stats,
   inherited,
   generation,
@@ -158,8 +159,8 @@ export const eventSchema = z.discriminatedUnion("event_type", [
     /** What the worker must offer that runs it (`schemas/needs.ts`). */
     requires: z.array(z.string()).optional(),
     enter: z.boolean().optional(),
-    /** Handed to the worker whose outcome let it in: this row is its first claim too. */
-    ...z.object(claim).partial().shape,
+    /** Given to a worker with it: this row is its first claim too. */
+    ...firstClaim,
   }),
   event("command.claimed", { command_id: z.string(), ...claim, ...ofLoop }),
   event("command.heartbeat", { command_id: z.string(), ...delivery }),

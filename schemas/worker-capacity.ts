@@ -14,6 +14,8 @@ export const workerCapacity = z.object({
   /** Of them, those that a command of the database class could have. */
   available_db_slots: count,
   active_tasks: count,
+  /** It takes commands that it has not asked for; absent of an older build. */
+  takes: z.boolean().optional(),
   capabilities: z.array(z.string().refine(isWord)).max(OFFERS_MAX),
   labels: z.array(z.string().refine(isWord)).max(OFFERS_MAX),
 });

@@ -3,6 +3,7 @@ import type { ActionSchema, Context, Service, ServiceBroker, ServiceSchema } fro
 import { createActorHost } from "../../mixins/actor.ts";
 import { countActors } from "../../mixins/actor-metrics.ts";
 import { actorActions, actorPorts } from "../../mixins/actor-service.ts";
+import { assignPorts } from "../../mixins/assign-ports.ts";
 import { forget, remembered } from "../../mixins/cacher/remembered.ts";
 import { abortsOf } from "../../mixins/cancelled-work.ts";
 import { VERIFY_MS_MAX } from "../../mixins/postgres/verify.ts";
@@ -235,6 +236,7 @@ function createHost(runtime: Runtime, broker: ServiceBroker): ExecutionHost {
   runtime.feed.subscribe(countQuarantined(runtime.metrics));
   const host = createActorHost({
     ...ports,
+    assign: assignPorts(runtime, broker, "executions"),
     machine: executionMachine,
     mustProve: input => PROVED.has(input.type),
     committed(events: StoredEvent[], state: ExecutionState) {

@@ -1,5 +1,5 @@
 // What an execution has to say to workers, to its loops and to its children: all from its state.
-import { rings } from "../../schemas/command.ts";
+import { assignments, rings } from "../../schemas/command.ts";
 import type { Address, Effect, MessageInput } from "../../schemas/decider.ts";
 import { timeoutError } from "./exit.ts";
 import { lastPause } from "./paused.ts";
@@ -29,6 +29,7 @@ export function* pending(state: ExecutionState): Iterable<Effect> {
   if (!isLive(state)) return;
   if (state.status === "running") {
     yield* toOneAbove(state, to);
+    yield* assignments(state.commands.values());
     if (!state.pause) yield* rings(state.commands.values(), to);
     else if (!state.pause.whole) {
       const key = `pause:${state.pause.number}`;

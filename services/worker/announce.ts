@@ -68,7 +68,7 @@ export function behindGates(
 export function capacityOf(
   { worker_id, incarnation }: WorkerIdentity,
   ledger: Pick<Ledger, "caps" | "busy" | "databaseBusy" | "isClosed">,
-  said: Pick<WorkerCapacity, "status" | "capabilities" | "labels">,
+  said: Pick<WorkerCapacity, "status" | "capabilities" | "labels" | "takes">,
 ): WorkerCapacity {
   const { caps, busy, databaseBusy, isClosed } = ledger;
   const available = isClosed ? 0 : Math.max(0, caps.all - busy);

@@ -82,6 +82,13 @@ export class Ledger {
     });
   }
 
+  /** Takes a slot for work that is there, when one is free; false when none is. */
+  takeFree(workClass: WorkClass): boolean {
+    if (this.free(workClass) === 0) return false;
+    this.take(workClass, 1);
+    return true;
+  }
+
   /** So many slots that were reserved in a class have work now: who ends it gives them. */
   use(workClass: WorkClass, count: number): void {
     this.#held[workClass] -= count;

@@ -3,7 +3,7 @@ import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
 import { EventSender } from "../../mixins/event-sender.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { ServerLink } from "../../mixins/server-link.ts";
-import { workerAbort, workerHolds } from "../../schemas/actor-requests.ts";
+import { workerAbort, workerHolds, workerTake } from "../../schemas/actor-requests.ts";
 import { validated } from "../../schemas/requests.ts";
 import { countWork } from "./count.ts";
 import { countGates } from "./gate/count.ts";
@@ -26,6 +26,12 @@ export default function workerService(runtime: Runtime): ServiceSchema {
         handler: validated(workerHolds, (_ctx: Context, { incarnation, command_ids }) =>
           worker.holds(incarnation, command_ids),
         ),
+      },
+      /** Commands that are this worker's unasked, as it has room: answers which it takes. */
+      take: {
+        visibility: "public",
+        tracing: false,
+        handler: validated(workerTake, (_ctx: Context, p) => worker.taker.take(p)),
       },
       /** Ends the work of cancelled commands; answers how many of them were running here. */
       abort: {

@@ -30,6 +30,7 @@ import { startRecord } from "./start-record.ts";
 import { Reporter, type Outcome, type Settled } from "./reporter.ts";
 import { openCommand, runCommand } from "./run.ts";
 import { Seclusion } from "./seclusion.ts";
+import { Taker } from "./taker.ts";
 import { Turns } from "./turns.ts";
 
 /** Pause after a run that found the world away. */
@@ -48,6 +49,7 @@ export class Worker {
   readonly me: WorkerIdentity;
   readonly slots: Ledger;
   readonly gates: Gates;
+  readonly taker: Taker;
   readonly #runtime: Runtime;
   readonly #service: Service;
   readonly #link: ServerLink;
@@ -72,8 +74,7 @@ export class Worker {
     this.#runtime = runtime;
     this.#service = service;
     this.#link = link;
-    this.me = identify(runtime.nodeId);
-    const { me } = this;
+    const me = (this.me = identify(runtime.nodeId));
     const { clock, settings } = runtime;
     const { broker } = service;
     const { maxInflight: all, maxInflightDb: database } = settings.worker;
@@ -83,6 +84,10 @@ export class Worker {
     this.gates = openGates({ runtime, service, ledger, incarnation: me.incarnation });
     this.#claims = new Claims({ broker, clock, link, me });
     this.#reporter = new Reporter(broker, clock, link);
+    this.taker = new Taker({
+      ...{ clock, link, me, gates: this.gates, held: this.#held, signal: this.#stopping.signal },
+      run: (actor, grant, workClass) => this.#track(this.#run(actor, grant, workClass)),
+    });
     this.#readiness = new Readiness(reason => this.#readyOrNot(reason));
     this.#beats = new Beats({
       ...{ runtime, me, gates: this.gates },
@@ -289,7 +294,8 @@ export class Worker {
 
   #capacity(): WorkerCapacity {
     const status = this.#stopping.signal.aborted ? "draining" : "ready";
-    return capacityOf(this.me, this.slots, { status, ...this.#offers });
+    const takes = !this.gates.isAskingOthers;
+    return capacityOf(this.me, this.slots, { status, takes, ...this.#offers });
   }
 
   /** What its row says; `unready` tells why no work can come. */

@@ -104,9 +104,11 @@ type WorkersNeed = Pick<
 >;
 
 function countDispatch({ metrics, dispatch, capacity }: WorkersNeed): void {
-  metrics.counter({ name: "noetl_dispatch_total", help: "Rings by whom they were for" }, () => {
-    const { targeted, broadcast, reoffered } = dispatch.counters;
+  const help = "Commands by whom they were offered to";
+  metrics.counter({ name: "noetl_dispatch_total", help }, () => {
+    const { assigned, targeted, broadcast, reoffered } = dispatch.counters;
     return [
+      { labels: { to: "one_unasked" }, value: assigned },
       { labels: { to: "one" }, value: targeted },
       { labels: { to: "all" }, value: broadcast },
       { labels: { to: "all_after_one" }, value: reoffered },

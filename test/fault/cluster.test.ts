@@ -12,12 +12,26 @@ import {
 } from "../support/cluster.ts";
 import { assertCopied, COPY } from "../support/copy-playbook.ts";
 import { assertSound } from "../support/log-checker.ts";
+import { HEAD } from "../support/playbook-samples.ts";
 import { startServer as startPostgres } from "../support/postgres.ts";
 import { endAll } from "../support/process.ts";
 import { asked, countEvents, ended, inFlight, submit } from "../support/submitted.ts";
 
 const ITEMS = "GET /posts/{id}";
 const LEASE_SECONDS = 3;
+const RUNS = 12;
+
+/** Commands that were a worker's unasked. */
+const GIVEN = `select count(*)::integer as n from noetl.event
+  where event_type = 'command.issued' and meta ? 'assigned' and meta->>'worker_id' = $1`;
+
+const TWO_ITEMS = `${HEAD}workload: {api_url: ""}
+workflow:
+  - step: first
+    tool: {kind: http, url: "{{ workload.api_url }}/posts/1"}
+    next: {arcs: [{step: second}]}
+  - {step: second, tool: {kind: http, url: "{{ workload.api_url }}/posts/2"}}
+`;
 
 describe("servers and workers over NATS", function () {
   this.timeout(90_000);
@@ -63,6 +77,44 @@ describe("servers and workers over NATS", function () {
     await worker.kill();
     await exact(id);
     assert.ok((await countEvents(cluster.store.direct, id, "command.expired")) > 0);
+  });
+
+  it("give no step to a frozen worker for long, and it does none again when it wakes", async () => {
+    cluster = await startCluster({ servers: 1, workers: 2 });
+    const { api, servers, store } = cluster;
+    const frozen = cluster.workers[0]!;
+    const begun = async (count: number) => {
+      const runs = Array.from({ length: count }, () =>
+        submit(servers[0]!, TWO_ITEMS, { api_url: api.url }),
+      );
+      return Promise.all(runs);
+    };
+    const ends = async (ids: string[]) => {
+      for (const id of ids) assert.equal((await ended(store.direct, id)).status, "COMPLETED");
+    };
+    // Until the frozen one is known, and is given some.
+    await until(async () => {
+      await ends(await begun(2));
+      const [row] = await ask<{ n: number }>(store.direct, GIVEN, [frozen.name]);
+      return (row?.n ?? 0) > 0;
+    }, 30_000);
+    await pause(500);
+    const before = api.calls[ITEMS] ?? 0;
+    frozen.freeze();
+    const since = performance.now();
+    const ids = await begun(RUNS);
+    await ends(ids);
+    const tookMs = performance.now() - since;
+    process.stdout.write(`      ${RUNS} runs in ${Math.round(tookMs)} ms\n`);
+    assert.ok(tookMs < 10_000, "it was waited for as long as for its lease");
+    const released = await Promise.all(
+      ids.map(id => countEvents(store.direct, id, "command.released")),
+    );
+    assert.ok(Math.max(...released) > 0, "nothing was given to the frozen one");
+    frozen.thaw();
+    await pause(2_000);
+    assert.equal(api.calls[ITEMS], before + 2 * RUNS, "what it was given it did as well");
+    for (const id of ids) await assertSound(store.direct, id);
   });
 
   it("lose the server that decides for the run", async () => {

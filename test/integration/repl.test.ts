@@ -25,6 +25,8 @@ workflow:
 `,
 );
 const HOLD = held("t/hold");
+/** A worker has the step: it has claimed it, or it was issued as its own. */
+const HELD = /command\.(claimed +hold|issued +hold .*delivery=1)/;
 
 /** Waits at the gate, and goes on to one more step. */
 function held(path: string): string {
@@ -141,7 +143,7 @@ describe("noetl repl", function () {
     await register(repl, HOLD);
     const id = await startOf(repl, `exec t/hold --set gate=${gate.url}`);
     repl.type(`tail ${id}\n`);
-    await repl.says(/command\.claimed +hold/);
+    await repl.says(HELD);
     repl.type(CTRL_C);
     await repl.says(/The execution goes on by itself/);
     assert.doesNotMatch(repl.said, /To exit, press/, "the REPL has not heard the key");
@@ -183,7 +185,7 @@ describe("noetl repl", function () {
     const id = await startOf(repl, `exec t/there --set gate=${gate.url}`);
     await gate.arrived(1);
     repl.type(`tail ${id}\n`);
-    await repl.says(/command\.claimed +hold/);
+    await repl.says(HELD);
     gate.open();
     await repl.says(/playbook\.completed[^]*COMPLETED +t\/there/);
     repl.end();

@@ -34,6 +34,19 @@ const NEEDS_GPU = `${HEAD}workflow:
   - {step: after, tool: {kind: noop}}
 `;
 
+const THREE = `${HEAD}workflow:
+  - {step: first, tool: {kind: noop}, next: {arcs: [{step: second}]}}
+  - {step: second, tool: {kind: noop}, next: {arcs: [{step: third}]}}
+  - {step: third, tool: {kind: noop}}
+`;
+
+/** What became of each command, with the worker that it was issued to. */
+const LIVES = `
+  select split_part(event_type, '.', 2) || case
+           when event_type = 'command.issued' and meta ? 'claim_id' then ' ' || (meta->>'worker_id')
+           else '' end as life
+  from noetl.event where execution_id = $1 and event_type like 'command.%' order by version`;
+
 const BY_WORKER = `
   select meta->>'worker_id' as worker, count(*)::integer as n from noetl.event
   where execution_id = $1 and meta ? 'claim_id' and ($2::text is null or node_name = $2)
@@ -80,6 +93,15 @@ describe("targeted dispatch", function () {
     return Number(new RegExp(`^${name.replace(/[{}"]/g, "\\$&")} (\\d+)`, "m").exec(text)?.[1]);
   }
 
+  /** Of a run of three steps, when it has ended. */
+  async function livesOf(executionId: string): Promise<string[]> {
+    const view = await until(async () => {
+      const rows = await ask<{ life: string }>(nodes!.database.url, LIVES, [executionId]);
+      return rows.filter(({ life }) => life === "completed").length === 3 && rows;
+    }, 20_000);
+    return view.map(({ life }) => life);
+  }
+
   it(`shares ${ITEMS} commands out in proportion to the workers' slots`, async () => {
     const server = await nodes!.start({ roles: ["server", "api"] });
     const sizes = [2, 4, 8];
@@ -112,7 +134,7 @@ describe("targeted dispatch", function () {
   });
 
   /** A worker that is dead before it receives, and seems to have room for everything. */
-  async function runBesideDead(env: Record<string, string>) {
+  async function runBesideDead(env: Record<string, string>, playbook = LOOP) {
     const server = await nodes!.start({ roles: ["server", "api"], env });
     await begin("worker", {
       NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "4",
@@ -121,11 +143,11 @@ describe("targeted dispatch", function () {
     await heard(server, 1);
     const dead = { worker_id: "dead", incarnation: "dead-1", status: "ready", slots: 10_000 };
     const room = { available_slots: 10_000, available_db_slots: 10_000, active_tasks: 0 };
-    const offers = { capabilities: [], labels: [] };
+    const offers = { capabilities: [], labels: [], takes: true };
     await server.broker.broadcast(CAPACITY_EVENT, { ...dead, ...room, ...offers });
     await heard(server, 2);
     const { execution_id } = await server.call<{ execution_id: string }>("executions.start", {
-      playbook: LOOP,
+      playbook,
       payload: { api, n: 40, window: 40 },
     });
     return { server, execution_id };
@@ -138,6 +160,24 @@ describe("targeted dispatch", function () {
     assert.deepEqual(await claims(view).then(got => [...got.values()]), [40]);
     const reoffered = await metric(server, 'noetl_dispatch_total{to="all_after_one"}');
     assert.ok(reoffered >= 30, `${reoffered} were offered again`);
+  });
+
+  it("gives no step to a worker that nobody can reach, however much room it has", async () => {
+    const { execution_id } = await runBesideDead({}, THREE);
+    const lives = await livesOf(execution_id);
+    assert.ok(!lives.includes("issued dead"), lives.join(", "));
+  });
+
+  it("asks nobody when a worker has room to spare: a step is issued as its own", async () => {
+    const server = await nodes!.start({ roles: ["server", "api"] });
+    const { broker } = await begin("worker");
+    await heard(server, 1);
+    const { execution_id } = await server.call<{ execution_id: string }>("executions.start", {
+      playbook: THREE,
+    });
+    const one = [`issued ${broker.nodeID}`, "completed"];
+    assert.deepEqual(await livesOf(execution_id), [...one, ...one, ...one]);
+    assert.equal(await metric(server, 'noetl_dispatch_total{to="one_unasked"}'), 1);
   });
 
   it("would leave them lying if they were not offered to all again", async () => {

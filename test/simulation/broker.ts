@@ -13,6 +13,9 @@ export interface CallOptions {
 /** All brokers of a world, by node. */
 export type Nodes = Map<string, SimBroker>;
 
+interface Hears {
+  handler: Handler;
+}
 type Handler = (this: unknown, ctx: object) => unknown;
 
 interface Wire {
@@ -46,6 +49,7 @@ export class SimBroker {
   readonly #wire: Wire;
   readonly #actions = new Map<string, Handler>();
   readonly names = new Set<string>();
+  readonly listeners = new Map<string, (params: object) => void>();
   readonly #schemas: { service: Service; schema: ServiceSchema }[] = [];
 
   constructor(owner: Owner, wire: Wire) {
@@ -59,7 +63,17 @@ export class SimBroker {
     return silent;
   }
 
-  broadcast(): Promise<void> {
+  /** Reaches every node that is known, if it comes through. */
+  broadcast(event: string, params: object): Promise<void> {
+    const { network, nodes } = this.#wire;
+    const sent = JSON.stringify(params);
+    for (const node of [...this.known].sort()) {
+      const to = nodes.get(node);
+      const heard = to?.listeners.get(event);
+      if (!to || !heard) continue;
+      const arrive = () => heard(JSON.parse(sent) as object);
+      network.send(`event:${event}`, this.owner, to.owner, arrive);
+    }
     return Promise.resolve();
   }
 
@@ -68,6 +82,9 @@ export class SimBroker {
     for (const [name, action] of Object.entries(schema.actions ?? {})) {
       const handler = typeof action === "function" ? action : (action as ActionSchema).handler;
       this.#actions.set(`${schema.name}.${name}`, (handler as Handler).bind(service));
+    }
+    for (const [event, { handler }] of Object.entries(schema.events ?? {}) as [string, Hears][]) {
+      this.listeners.set(event, params => void handler.call(service, { params }));
     }
     this.names.add(schema.name);
     this.#schemas.push({ service: service as unknown as Service, schema });

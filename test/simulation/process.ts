@@ -63,7 +63,14 @@ export function createSimRuntime(parts: Parts): Runtime {
   const feed: Runtime["feed"] = createFeed();
   const results = createResultStore(tierOf(parts));
   const offers = createOffers(clock);
-  const { dispatch, capacity } = dispatchOf({ settings }, { doorbell, offers, clock });
+  feed.subscribe(events => offers.settle(events));
+  const { dispatch, capacity } = dispatchOf(settings, {
+    doorbell,
+    offers,
+    clock,
+    isTargeted: true,
+  });
+  feed.subscribe(events => dispatch.settle(events));
   return {
     settings,
     nodeId: owner.name,

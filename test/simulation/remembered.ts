@@ -51,8 +51,9 @@ export function settingsOf(maxAttempts: number): Settings {
         NOETL_RERING_SECONDS: "2",
         NOETL_WORKER_BEAT_SECONDS: "1",
         NOETL_MAX_ATTEMPTS: String(maxAttempts),
-        NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "4",
-        NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "2",
+        NOETL_WORKER_CAPACITY_SECONDS: "1",
+        NOETL_WORKER_MAX_INFLIGHT_COMMANDS: "8",
+        NOETL_WORKER_MAX_INFLIGHT_DB_COMMANDS: "6",
         // What is given is not looked for on this machine.
         NOETL_WORKER_CAPABILITIES: "python",
       }),

@@ -126,6 +126,24 @@ const OF_ACTORS: Sabotage[] = [
     })),
   },
   {
+    name: "given before commit",
+    rule: "§4.2: every message can be derived from a row",
+    ...inStore((store, { members }, { nodeId, clock }) => ({
+      append(append) {
+        const { execution_id, stream_id, kind: actor } = append;
+        for (const event of append.events) {
+          if (event.event_type !== "command.issued" || !event.meta.assigned) continue;
+          const { worker_id: nodeID, incarnation, claim_id, ...grant } = event.meta;
+          const given = [{ claim_id, grant: { ...grant, execution_id, stream_id } }];
+          const params = { actor, incarnation, at: clock.now(), given };
+          const { broker } = members.get(nodeId) ?? {};
+          broker?.call("worker.take", params, { nodeID }).catch(() => undefined);
+        }
+        return store.append(append);
+      },
+    })),
+  },
+  {
     name: "effects are not repeated",
     rule: "§5 rule 3: effects go out again on wake until they are acknowledged",
     ports: ({ settings }) => ({

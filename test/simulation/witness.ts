@@ -1,4 +1,5 @@
 // Looks over everybody's shoulder: what is said must be true of the log at that moment.
+import type { WorkerTake } from "../../schemas/actor-requests.ts";
 import type { Ring } from "../../schemas/decider.ts";
 import { COMMAND_TERMINALS, EXECUTION_TERMINALS, type StoredEvent } from "../../schemas/events.ts";
 import type { MemoryTables } from "./memory-tables.ts";
@@ -69,8 +70,18 @@ export class Witness {
     const [, verb] = action.split(".");
     if (verb === "claim") return this.#claiming(params as Claims);
     if (verb === "report") return this.#reporting(params as Reports);
+    if (verb === "take") this.#giving(params as WorkerTake);
     return () => undefined;
   };
+
+  /** Who is given a command unasked has it in the log. */
+  #giving({ given }: WorkerTake): void {
+    for (const { grant } of given) {
+      const { stream_id, command_id } = grant;
+      if (this.#lifeOf(stream_id, command_id).issued) continue;
+      this.faults.add(`${command_id} is given before it is issued`);
+    }
+  }
 
   /** A claim is repeatable: who has the command is not told that another one has it. */
   #claiming({ claims, incarnation, claim_id }: Claims): (answer: unknown) => void {

@@ -6,6 +6,7 @@ import projectionService from "../../services/projection/projection.service.ts";
 import reaperService from "../../services/reaper/reaper.service.ts";
 import playbookTool from "../../services/tool.playbook/tool.playbook.service.ts";
 import workerService from "../../services/worker/worker.service.ts";
+import workersService from "../../services/workers/workers.service.ts";
 import { Rejected } from "../../schemas/errors.ts";
 import type { Json } from "../../schemas/json.ts";
 import { CATALOG_PREFIX } from "../../schemas/playbook/stored-result.ts";
@@ -33,6 +34,7 @@ const SERVER_ROOMS: Room[] = [
   fanoutService,
   runtime => projectionService(runtime),
   runtime => reaperService(runtime, { scope: "all", sweepMs: 1_000 }),
+  runtime => workersService(runtime),
 ];
 const WORKER_ROOMS: Room[] = [workerService, playbookTool];
 

@@ -159,6 +159,52 @@ describe("a command that is rung", () => {
   });
 });
 
+describe("a command that is given to a worker as it is issued", () => {
+  const takes = { takes: true };
+  const everybody = () => true;
+  const issue = (one: Ring, worker_id: string) => {
+    const event = fact("command.issued", one.command_id, worker_id);
+    return { ...event, meta: { ...event.meta, claim_id: "c" } } as unknown as StoredEvent;
+  };
+
+  it("goes to one that takes it and has more slots than may wait with a pull", () => {
+    const { dispatch } = server([worker("older", 99), worker("w", 4, takes)]);
+    const given = Array.from({ length: 3 }, () => dispatch.assign(ring(), everybody)?.worker_id);
+    assert.deepEqual(given, ["w", "w", undefined]);
+    const near = server([worker("far", 9, takes), worker("w", 3, takes)]);
+    assert.equal(near.dispatch.assign(ring(), id => id !== "far")?.worker_id, "w");
+    assert.equal(
+      server([worker("w", 4, takes)], false).dispatch.assign(ring(), everybody),
+      undefined,
+    );
+  });
+
+  it("takes one slot, whether the worker speaks before its commit or after", () => {
+    const { dispatch, commit } = server([worker("w", 4, takes)]);
+    const one = ring();
+    dispatch.assign(one, everybody);
+    dispatch.hear(worker("w", 4, takes));
+    commit(issue(one, "w"));
+    assert.equal(dispatch.counters.assigned, 1);
+    assert.equal(dispatch.assign(ring(), everybody)?.worker_id, "w");
+    assert.equal(dispatch.assign(ring(), everybody), undefined);
+    commit(fact("command.completed", one.command_id, "w"));
+    assert.equal(dispatch.assign(ring(), everybody)?.worker_id, "w");
+  });
+
+  it("gives the slot back when it is not issued like that", () => {
+    const { dispatch } = server([worker("w", 3, takes)]);
+    const one = ring();
+    assert.deepEqual(dispatch.assign(one, everybody), { worker_id: "w", incarnation: "w-1" });
+    assert.equal(dispatch.assign(ring(), everybody), undefined);
+    dispatch.unassign(one.command_id);
+    dispatch.unassign(one.command_id);
+    assert.equal(dispatch.assign(ring(), everybody)?.worker_id, "w");
+    assert.equal(dispatch.assign(ring(), everybody), undefined);
+    assert.equal(dispatch.counters.assigned, 0);
+  });
+});
+
 describe("slots of a worker, as a server counts them", () => {
   for (const end of ["command.completed", "loop.shard.failed", "command.released"]) {
     it(`are taken by a ring once, and free again after ${end}`, () => {

@@ -49,6 +49,7 @@ function gateOver(providers: CapacityProvider[], world: World = {}) {
   });
   const slots = {
     reserve: (signal: AbortSignal) => ledger.reserve("general", signal),
+    takeOne: () => ledger.takeFree("general"),
     unreserve: (count: number) => ledger.unreserve("general", count),
   };
   const timing = { pollMs: 40, minFree: world.minFree ?? 1 };

@@ -8,6 +8,8 @@ import type { Watched } from "./watched.ts";
 export interface SlotSource {
   /** All that are free, when at least one is; 0 when `signal` aborts first. */
   reserve(signal: AbortSignal): Promise<number>;
+  /** Takes one that is free at this moment, for work that is there. */
+  takeOne(): boolean;
   unreserve(count: number): void;
 }
 
@@ -71,6 +73,14 @@ export class CapacityGate {
   /** Whether all have room at this moment: for work that comes a while after it was asked for. */
   async isOpen(signal: AbortSignal): Promise<boolean> {
     return !(await this.#firstFull(signal, 1));
+  }
+
+  /** One slot for work that is there, if all have room at this moment. */
+  async takeOne(signal: AbortSignal): Promise<boolean> {
+    const { slots, providers } = this.#options;
+    if (!(await this.isOpen(signal)) || !slots.takeOne()) return false;
+    for (const provider of providers) provider.started(1);
+    return true;
   }
 
   #admission(budget: number): Admission {
