@@ -17,6 +17,7 @@ import {
   assertPftRows,
   BATCHES,
   countBatches,
+  batchesOf,
   fiveMinutesAfter,
   FULL,
   PFT,
@@ -104,6 +105,18 @@ describe("test_pft_flow on a cluster", function () {
     assert.ok(tookMs < maxMs, `recovered after ${tookMs} ms`);
   }
 
+  /** The busiest worker, frozen in a moment in which it has batches in hand. */
+  async function frozen(): Promise<{ worker: ClusterWorker; held: FlyingCommand[] }> {
+    for (;;) {
+      const { worker, held } = await cluster.busiest(id);
+      worker.freeze();
+      await cluster.quiet(worker);
+      if ((await batchesOf(cluster.target.direct, held)) > 0) return { worker, held };
+      worker.thaw();
+      await pause(20);
+    }
+  }
+
   /** kill -9, and five minutes. */
   async function killAndWait(worker: ClusterWorker, held: FlyingCommand[]): Promise<void> {
     await fiveMinutesAfter(cluster.target.direct, held, async () => {
@@ -153,9 +166,7 @@ describe("test_pft_flow on a cluster", function () {
     await begin();
     const { api, target, store } = cluster;
     await middle("worker frozen");
-    const { worker, held } = await cluster.busiest(id);
-    worker.freeze();
-    await cluster.quiet(worker);
+    const { worker, held } = await frozen();
     // The others end what they have, and find no more to do while the frozen one has the rest.
     await until(async () => (await inFlight(store.direct, id)).length <= held.length, 10_000);
     // From here on the API keeps everybody waiting …

@@ -93,6 +93,22 @@ export async function fiveMinutesLater(url: string): Promise<void> {
 const TAKE_BACK = `update pft_test_work_batch_queue
   set status = 'pending', claimed_at = null, worker_id = null`;
 
+/** `batch_slots` counts from 1. */
+function slotsOf(held: { iter_index: number | null }[]): string[] {
+  return held.map(one => `action-batch:${(one.iter_index ?? NaN) + 1}`);
+}
+
+/** Batches that these commands have claimed and not ended. */
+export async function batchesOf(
+  url: string,
+  held: { iter_index: number | null }[],
+): Promise<number> {
+  const text = `select count(*)::integer as n from pft_test_work_batch_queue
+                where status = 'claimed' and worker_id = any ($1)`;
+  const [row] = await ask<{ n: number }>(url, text, [slotsOf(held)]);
+  return row?.n ?? 0;
+}
+
 /**
  * Lets them pass for what one worker holds, which `stop` ends. Nobody claims a batch meanwhile, or
  * whoever does the dead one's work again would find nothing to do before the minutes are over.
@@ -109,10 +125,8 @@ export async function fiveMinutesAfter(
     await client.query("begin");
     await client.query("lock table pft_test_work_batch_queue in exclusive mode");
     await stop();
-    // `batch_slots` counts from 1.
-    const slots = held.map(one => `action-batch:${(one.iter_index ?? NaN) + 1}`);
     const mine = `${TAKE_BACK} where status = 'claimed' and worker_id = any ($1)`;
-    const { rowCount } = await client.query(mine, [slots]);
+    const { rowCount } = await client.query(mine, [slotsOf(held)]);
     await client.query("commit");
     return rowCount ?? 0;
   } finally {
