@@ -1,9 +1,10 @@
 // The way of commands to workers that have not asked for them.
 import type { ServiceBroker } from "moleculer";
 import { BATCH_MAX, type Given, type WorkerTake } from "../schemas/actor-requests.ts";
-import type { ActorKind, Assignment } from "../schemas/decider.ts";
+import type { ActorKind } from "../schemas/decider.ts";
 import type { AssignPorts, Brought } from "./assignments.ts";
 import { batched } from "./batched.ts";
+import type { Claimant } from "./dispatch.ts";
 import { splitBySize } from "./json-size.ts";
 import { keepNewest } from "./newest.ts";
 import { isOffered, isTooLarge, isUnreachable } from "./routing.ts";
@@ -15,7 +16,6 @@ const TRIES = 2;
 /** Workers to which a way is kept. */
 const WAYS_MAX = 1_000;
 
-type Holder = Pick<Assignment["holder"], "worker_id" | "incarnation">;
 type Way = (given: Given) => Promise<Brought>;
 
 /** Over the broker: what is given to one worker in a turn of the event loop goes together. */
@@ -26,7 +26,7 @@ export function assignPorts(
 ): AssignPorts {
   const ways = new Map<string, Way>();
 
-  function wayTo(holder: Holder): Way {
+  function wayTo(holder: Claimant): Way {
     const key = `${holder.worker_id} ${holder.incarnation}`;
     let way = ways.get(key);
     if (!way) {
@@ -38,12 +38,12 @@ export function assignPorts(
     return way;
   }
 
-  async function bringAll(holder: Holder, given: Given[]): Promise<Brought[]> {
+  async function bringAll(holder: Claimant, given: Given[]): Promise<Brought[]> {
     const groups = splitBySize(given, undefined, BATCH_MAX);
     return (await Promise.all(groups.map(group => bring(holder, group)))).flat();
   }
 
-  async function bring(holder: Holder, given: Given[]): Promise<Brought[]> {
+  async function bring(holder: Claimant, given: Given[]): Promise<Brought[]> {
     const { worker_id: nodeID, incarnation } = holder;
     for (let tries = 1; ; tries += 1) {
       try {

@@ -4,13 +4,15 @@ import type { Assignment, Ring } from "../schemas/decider.ts";
 import { Unavailable } from "../schemas/errors.ts";
 import type { NewEvent } from "../schemas/events.ts";
 import type { Grant } from "../schemas/frozen-scope.ts";
+import { needing } from "../schemas/needs.ts";
 import type { ActorPorts } from "./actor.ts";
+import type { Claimant } from "./dispatch.ts";
 import type { StreamName } from "./event-store.ts";
 
 /** Who can be given commands, and the way there. */
 export interface AssignPorts {
   /** A worker with room to spare, whose slot counts as taken from now on. */
-  choose(ring: Ring): { worker_id: string; incarnation: string } | undefined;
+  choose(ring: Ring): Claimant | undefined;
   /** It was not issued like that. */
   forget(commandId: string): void;
   /** Brings a worker what it was given, and tells what it says to that. */
@@ -49,8 +51,8 @@ export class Assignments {
     const { assign, kind: actor, ids } = this.#ports;
     if (event.event_type !== "command.issued" || event.meta.claim_id !== undefined) return event;
     const { command_id, step, kind, requires } = event.meta;
-    const needs = requires && { requires };
-    const ring = { ...this.#name, actor, command_id, step, kind, ...needs, delivery: 0 };
+    const more = { ...needing(requires), delivery: 0 };
+    const ring = { ...this.#name, actor, command_id, step, kind, ...more };
     const worker = assign?.choose(ring);
     if (!worker) return event;
     this.#made.push(command_id);

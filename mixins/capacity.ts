@@ -70,6 +70,13 @@ export function createCapacityRegistry(
     if (kind !== undefined && classOf(kind) === "database") known.taken.database += by;
   }
 
+  /** A slot of one of these. */
+  function take(able: KnownWorker[], { kind }: Ring): WorkerCapacity | undefined {
+    const chosen = ofTwo(able, kind, random)?.capacity;
+    if (chosen) count(chosen.worker_id, kind, 1);
+    return chosen;
+  }
+
   return {
     hear(capacity) {
       const { worker_id } = capacity;
@@ -84,11 +91,7 @@ export function createCapacityRegistry(
       const able = serving(ring);
       const withRoom = able.filter(one => roomOf(one, ring.kind) > 0);
       const mayWait = isUrgent(ring) || (ring.requires ?? []).length > 0;
-      const chosen = ofTwo(withRoom.length > 0 || !mayWait ? withRoom : able, ring.kind, random);
-      if (!chosen) return undefined;
-      const { worker_id } = chosen.capacity;
-      count(worker_id, ring.kind, 1);
-      return worker_id;
+      return take(withRoom.length > 0 || !mayWait ? withRoom : able, ring)?.worker_id;
     },
     spare(ring, isReachable) {
       const able = serving(ring).filter(
@@ -97,9 +100,7 @@ export function createCapacityRegistry(
           roomOf(one, ring.kind) > PULLS &&
           isReachable(one.capacity.worker_id),
       );
-      const chosen = ofTwo(able, ring.kind, random)?.capacity;
-      if (chosen) count(chosen.worker_id, ring.kind, 1);
-      return chosen;
+      return take(able, ring);
     },
     serving: ring => serving(ring).map(({ capacity }) => capacity.worker_id),
     list: fresh,

@@ -18,6 +18,9 @@ export interface DispatchCounters {
   reoffered: number;
 }
 
+/** Whose a command is. */
+export type Claimant = Pick<WorkerCapacity, "worker_id" | "incarnation">;
+
 export interface Dispatch {
   readonly counters: DispatchCounters;
   /** `again`: it was rung before, and nobody has claimed it since. */
@@ -26,10 +29,7 @@ export interface Dispatch {
    * A worker for a command that is about to be issued, which is its own then; its slot counts as
    * taken from now on. Undefined when nobody who can be reached is known to have room to spare.
    */
-  assign(
-    ring: Ring,
-    isReachable: (workerId: string) => boolean,
-  ): { worker_id: string; incarnation: string } | undefined;
+  assign(ring: Ring, isReachable: (workerId: string) => boolean): Claimant | undefined;
   /** It was not issued like that. */
   unassign(commandId: string): void;
   hear(capacity: WorkerCapacity): void;
@@ -96,10 +96,7 @@ class Dispatcher implements Dispatch {
     this.#lookLater();
   }
 
-  assign(
-    ring: Ring,
-    isReachable: (workerId: string) => boolean,
-  ): { worker_id: string; incarnation: string } | undefined {
+  assign(ring: Ring, isReachable: (workerId: string) => boolean): Claimant | undefined {
     const { isTargeted, registry } = this.#ports;
     const chosen = isTargeted ? registry.spare(ring, isReachable) : undefined;
     if (!chosen) return undefined;

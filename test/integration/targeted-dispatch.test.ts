@@ -95,11 +95,11 @@ describe("targeted dispatch", function () {
 
   /** Of a run of three steps, when it has ended. */
   async function livesOf(executionId: string): Promise<string[]> {
-    const view = await until(async () => {
+    const lives = await until(async () => {
       const rows = await ask<{ life: string }>(nodes!.database.url, LIVES, [executionId]);
       return rows.filter(({ life }) => life === "completed").length === 3 && rows;
     }, 20_000);
-    return view.map(({ life }) => life);
+    return lives.map(({ life }) => life);
   }
 
   it(`shares ${ITEMS} commands out in proportion to the workers' slots`, async () => {
