@@ -7,7 +7,8 @@ import { digestText, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
 import { Bitmap } from "../../schemas/bitmap.ts";
 import { acceptance } from "../../schemas/accepted.ts";
-import { ITEM_MS_MIN, type Running } from "./state.ts";
+import { sizeOfFrame, windowOf } from "./pacing.ts";
+import type { Running } from "./state.ts";
 
 /**
  * How far a loop is: the state's own counts, or those it will have after a terminal just decided.
@@ -36,7 +37,7 @@ export function goOn(state: Running, tally: Tally): NewEvent[] {
   // Items that failed before and do not run again keep none of the others from running.
   const isSpent = tally.failed - (state.inheritedFailed ?? 0) > plan.tolerance;
   const goesOn = !isSpent && stopReason === undefined;
-  const issued = goesOn ? issueUpTo(plan.window - tally.open, state) : [];
+  const issued = goesOn ? issueUpTo(windowOf(state) - tally.open, state) : [];
   if (issued.length > 0 || tally.open > 0) return issued;
   const isWhole = tally.success + tally.failed === plan.size;
   if (isSpent || (isWhole && tally.failed > plan.tolerance)) {
@@ -79,18 +80,6 @@ function spanOf(items: number, first: number, { done, failed, plan }: Running): 
     last = next;
   }
   return last - first + 1;
-}
-
-/** Nobody minds waiting so long for the last frame, in milliseconds. */
-const LAST_FRAME_MS = 50;
-
-/** Near the end frames shrink, so that no slot waits for the last long one. */
-function sizeOfFrame({ plan, frame_size, item_ms = Infinity }: Running, next: number): number {
-  if (plan.frame_max === undefined) return 1;
-  const left = plan.size - next;
-  const share = Math.ceil(left / (2 * plan.window));
-  const short = Math.floor(LAST_FRAME_MS / Math.max(item_ms, ITEM_MS_MIN));
-  return Math.max(1, Math.min(frame_size, left, Math.max(share, short)));
 }
 
 function issue(

@@ -6,10 +6,11 @@ import { begunAs, type Fresh } from "../../schemas/loop-begun.ts";
 import { waitAnew } from "../../schemas/time-limits.ts";
 import { parseDigest, plus } from "../../schemas/loop-digest.ts";
 import type { LoopReport } from "../../schemas/loop-report.ts";
-import { countOf, fromRanges } from "../../schemas/ranges.ts";
+import { fromRanges } from "../../schemas/ranges.ts";
 import { foldCursor, freshCursor } from "./cursor-fold.ts";
 import { answer, freshThrottle, park, tryAgain } from "../../schemas/loop-parked.ts";
-import { ITEM_MS_MIN, isClaiming, type LoopState, type Running } from "./state.ts";
+import { learn } from "./pacing.ts";
+import { isClaiming, type LoopState, type Running } from "./state.ts";
 
 /** Folds one fact into a state the caller owns; `at` is when it was recorded. */
 export function evolve(state: LoopState, event: NewEvent, at = 0, fresh?: Fresh): LoopState {
@@ -114,7 +115,8 @@ function leaveAgain(state: Running, { first, count }: NonNullable<Command["frame
 function committed(state: Running, event: EventOf<"frame.committed">, at: number): Running {
   const { command_id, first, count, ok, failed, final } = event.meta;
   // After the frame's last report its items are settled, or issued again.
-  if (!state.open.has(command_id)) return state;
+  const command = state.open.get(command_id);
+  if (!command) return state;
   const end = first + count;
   const before = state.doneCount + state.failedCount;
   for (const index of fromRanges(ok, first, end) ?? []) {
@@ -127,32 +129,19 @@ function committed(state: Running, event: EventOf<"frame.committed">, at: number
     state.failed.add(index);
     state.failedCount += 1;
   }
-  if (state.doneCount + state.failedCount > before) {
+  const items = state.doneCount + state.failedCount - before;
+  if (items > 0) {
     state.digest = plus(state.digest, parseDigest(event.meta.digest));
+    learn(state, { items, event, command, at });
   }
   if (event.result.error && failed !== "") state.firstError ??= event.result.error;
   merge(state, event);
   if (!final && (ok !== "" || failed !== "")) answer(state, at);
   if (!final) return state;
-  pace(state, countOf(ok) + countOf(failed), event);
   state.open.delete(command_id);
   answer(state, at);
   leaveAgain(state, { first, count });
   return state;
-}
-
-/** A frame may take this long; its size doubles while it takes less. */
-const FRAME_MS_MAX = 1_000;
-
-/** How many items the next frame may carry, from how long the last one's took. */
-function pace(state: Running, items: number, event: NewEvent): void {
-  const { stats } = (event.context ?? {}) as { stats?: { duration_ms?: number } };
-  const most = state.plan.frame_max;
-  if (most === undefined || items === 0 || stats?.duration_ms === undefined) return;
-  const measured = stats.duration_ms / items;
-  state.item_ms = state.item_ms === undefined ? measured : (state.item_ms + measured) / 2;
-  const inTime = Math.floor(FRAME_MS_MAX / Math.max(state.item_ms, ITEM_MS_MIN));
-  state.frame_size = Math.max(1, Math.min(most, inTime, state.frame_size * 2));
 }
 
 function merge(state: Running, event: NewEvent): void {
@@ -167,6 +156,7 @@ function settle(
   event: EventOf<"command.completed" | "command.failed">,
   at: number,
 ): Running {
+  const command = state.open.get(id);
   state.open.delete(id);
   if (state.done.has(index) || state.failed.has(index)) return state;
   const failed = event.event_type === "command.failed";
@@ -179,7 +169,7 @@ function settle(
   }
   state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
-  pace(state, 1, event);
+  learn(state, { items: 1, event, ...(command && { command }), at });
   answer(state, at);
   return state;
 }

@@ -43,11 +43,10 @@ export function decideFrame(
   const { ok, failed, final } = report;
   const meta = { ...fact.meta, ...frame, final, ok, failed };
   const committed: NewEvent = { ...fact, event_type: "frame.committed", meta };
-  const after = evolve(fork(state), committed) as Running;
+  const after = evolve(fork(state), committed, context.now) as Running;
   if (back) return [committed, giveBack(command, back, after, context)];
-  if (!report.final) return [committed];
   const facts = [committed, ...goOn(after, tallyOf(after))];
-  return mayHandOver(state) ? handOff(facts, input) : facts;
+  return report.final && mayHandOver(state) ? handOff(facts, input) : facts;
 }
 
 /**

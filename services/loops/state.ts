@@ -43,6 +43,8 @@ interface Progress extends BegunLoop {
   /** Items the next frame may carry, and what one takes, in milliseconds. */
   frame_size: number;
   item_ms?: number;
+  /** What a frame takes besides, at least, from its claim to its commit. */
+  trip_ms?: number;
   overlay: JsonObject;
   firstError?: OutcomeResult["error"];
   /** Why nothing more is issued, when the execution asked for it: what runs may finish. */
@@ -53,9 +55,6 @@ interface Progress extends BegunLoop {
 }
 
 export type LoopState = LoopLife<Progress>;
-
-/** No item is taken to be quicker, in milliseconds: clocks of workers are that coarse. */
-export const ITEM_MS_MIN = 0.01;
 
 export type Running = Extract<LoopState, { status: "running" }>;
 /** A running loop over a cursor. */

@@ -17,6 +17,7 @@ export async function runFrame(
 ): Promise<void> {
   const { frame } = command.grant;
   const { signal, turns } = command.options;
+  await turns.begin();
   let batch = emptyBatch();
   let seen: JsonObject = {};
   let flushes = 0;

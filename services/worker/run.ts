@@ -43,7 +43,7 @@ export interface RunOptions {
   suspended<T>(wait: Promise<T>): Promise<T>;
   /** Called around any other long wait, which may keep the slot. */
   waiting<T>(wait: Promise<T>): Promise<T>;
-  turns: Pick<Turns, "pass">;
+  turns: Pick<Turns, "begin" | "pass">;
 }
 
 /** A granted command with what all its items have in common, loaded once. */

@@ -10,10 +10,23 @@ export class Turns {
   #begun = 0;
   #isBegun = false;
 
+  /**
+   * A turn to begin something in, behind all who wait for one; undefined when nobody has begun in
+   * this turn of the loop. What only computes is so over before the next one begins.
+   */
+  begin(): Promise<void> | undefined {
+    if (this.#isBegun) return this.#another();
+    return void this.#begin();
+  }
+
   /** Undefined while the slice of this turn of the loop lasts, or else a promise of another one. */
   pass(): Promise<void> | undefined {
     if (!this.#isBegun) this.#begin();
     if (performance.now() - this.#begun < SLICE_MS) return undefined;
+    return this.#another();
+  }
+
+  #another(): Promise<void> {
     return new Promise(resolve => this.#waiting.push(resolve));
   }
 

@@ -36,6 +36,33 @@ describe("turns of the event loop", () => {
     assert.ok(rounds >= 7, `the loop went round ${rounds} times`);
   });
 
+  it("are begun in one after the other: what only computes ends before the next", async () => {
+    const turns = new Turns();
+    const order: string[] = [];
+    const frame = async (name: string): Promise<void> => {
+      await turns.begin();
+      for (let item = 0; item < 3; item += 1) {
+        order.push(name);
+        await turns.pass();
+      }
+    };
+    await Promise.all(["a", "b", "c"].map(frame));
+    assert.equal(order.join(""), "aaabbbccc");
+  });
+
+  it("are begun in by others while one waits for something else", async () => {
+    const turns = new Turns();
+    const answer = Promise.withResolvers<void>();
+    const waiting = async (): Promise<void> => {
+      await turns.begin();
+      await answer.promise;
+    };
+    const first = waiting();
+    await turns.begin();
+    answer.resolve();
+    await first;
+  });
+
   it("are not waited for while the slice lasts", () => {
     const turns = new Turns();
     assert.equal(turns.pass(), undefined);

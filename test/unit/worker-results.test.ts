@@ -51,7 +51,7 @@ describe("a result that is too large", () => {
       signal: new AbortController().signal,
       suspended: <T>(wait: Promise<T>) => wait,
       waiting: <T>(wait: Promise<T>) => wait,
-      turns: { pass: () => undefined },
+      turns: { begin: () => undefined, pass: () => undefined },
     };
     return openCommand(runtime, broker, grant, options);
   }
