@@ -90,6 +90,14 @@ export function isOffered(broker: ServiceBroker, action: string, node: string): 
   return Boolean(registry.getActionEndpointByNodeId(action, node));
 }
 
+/** Nodes that are up, as far as is known here, and hear this event: one name a start of each. */
+export function listenersOf(broker: ServiceBroker, event: string): string[] {
+  const { events } = broker.registry as unknown as {
+    events: { getAllEndpoints(event: string): { id: string; node: { instanceID?: string } }[] };
+  };
+  return events.getAllEndpoints(event).map(({ id, node }) => `${id} ${node.instanceID}`);
+}
+
 /** What Moleculer says of a node that is gone, stalled, or cut off. */
 const UNREACHABLE = new Set([
   "REQUEST_TIMEOUT",

@@ -1,7 +1,8 @@
 // Tells every server what this worker has room for: when it starts, every so often, when that has
-// changed much, and when it leaves.
+// changed much, when a server has started, and when it leaves.
 import type { ServiceBroker } from "moleculer";
 import type { Clock } from "../../mixins/clock.ts";
+import { listenersOf } from "../../mixins/routing.ts";
 import { CAPACITY_EVENT, type WorkerCapacity } from "../../schemas/worker-capacity.ts";
 import type { WorkClass } from "../../schemas/work-class.ts";
 import type { Watched } from "./gate/watched.ts";
@@ -23,16 +24,19 @@ export function announceCapacity(
   read: () => WorkerCapacity,
 ): Announcer {
   let last: { capacity: WorkerCapacity; at: number } | undefined;
+  let told: ReadonlySet<string> = new Set();
   let cancel = () => {};
 
   function say(): void {
     const capacity = read();
     last = { capacity, at: clock.now() };
+    told = new Set(listenersOf(broker, CAPACITY_EVENT));
     void broker.broadcast(CAPACITY_EVENT, capacity).catch(() => undefined);
   }
 
   function look(): void {
-    if (!last || clock.now() - last.at >= everyMs || isNews(last.capacity, read())) say();
+    const isDue = !last || clock.now() - last.at >= everyMs || isNews(last.capacity, read());
+    if (isDue || listenersOf(broker, CAPACITY_EVENT).some(one => !told.has(one))) say();
     cancel = clock.after(LOOK_MS, look);
   }
 

@@ -10,6 +10,8 @@ import { HEAD } from "../support/playbook-samples.ts";
 
 const ITEMS = 3_000;
 const ITEM_MS = 20;
+/** Workers speak every 15 s by themselves. */
+const SOON_MS = 4_000;
 
 /** One command an item: each takes a slot for a while, and no CPU. */
 const LOOP = `${HEAD}workload: {api: "", n: 1, window: 28}
@@ -82,9 +84,9 @@ describe("targeted dispatch", function () {
   }
 
   /** The server has heard of so many workers. */
-  async function heard(server: TestNode, count: number): Promise<void> {
+  async function heard(server: TestNode, count: number, timeoutMs = 20_000): Promise<void> {
     await nodes!.acquainted();
-    await until(async () => (await metric(server, "noetl_workers_heard")) === count, 20_000);
+    await until(async () => (await metric(server, "noetl_workers_heard")) === count, timeoutMs);
   }
 
   async function metric(node: TestNode, name: string): Promise<number> {
@@ -152,6 +154,12 @@ describe("targeted dispatch", function () {
     });
     return { server, execution_id };
   }
+
+  it("begins at once where a server has come after its workers", async () => {
+    await Promise.all([begin("worker"), begin("worker")]);
+    const server = await nodes!.start({ roles: ["server", "api"] });
+    await heard(server, 2, SOON_MS);
+  });
 
   it("loses nothing of what a worker was meant to take that is dead", async () => {
     const { server, execution_id } = await runBesideDead({});

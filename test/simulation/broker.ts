@@ -1,4 +1,5 @@
 // A broker of one process over the simulated network: what our services use of Moleculer's.
+import { randomUUID } from "node:crypto";
 import type { ActionSchema, Service, ServiceSchema } from "moleculer";
 import type { Network } from "./network.ts";
 import type { Owner, Scheduler } from "./scheduler.ts";
@@ -31,6 +32,7 @@ const silent = { info() {}, warn() {}, error() {}, debug() {}, trace() {}, fatal
 
 export class SimBroker {
   readonly nodeID: string;
+  readonly instanceID = randomUUID();
   readonly owner: Owner;
   readonly logger = silent;
   readonly transit = {};
@@ -44,6 +46,7 @@ export class SimBroker {
   readonly registry = {
     getServiceList: () => this.#services(),
     getActionEndpointByNodeId: (action: string, node: string) => this.#offers(node, action) || null,
+    events: { getAllEndpoints: (event: string) => this.#hearing(event) },
   };
   witness: Witness | undefined;
   readonly #wire: Wire;
@@ -125,6 +128,12 @@ export class SimBroker {
       const names = nodes.get(nodeID)?.names ?? [];
       return [...names].map(name => ({ name, nodeID }));
     });
+  }
+
+  #hearing(event: string) {
+    const known = [...this.known].sort().map(id => this.#wire.nodes.get(id));
+    const hearing = known.filter(node => node?.listeners.has(event)) as SimBroker[];
+    return hearing.map(({ nodeID: id, instanceID }) => ({ id, node: { instanceID } }));
   }
 
   #offers(node: string, action: string): boolean {

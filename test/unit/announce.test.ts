@@ -29,7 +29,9 @@ function worker() {
   const me = { worker_id: "w", incarnation: "w-1", machine: "", pid: 1 };
   const words = { status: "ready" as const, capabilities: [], labels: [] };
   const read = () => behindGates(capacityOf(me, slots, words), gates);
-  const broker = { broadcast } as unknown as ServiceBroker;
+  const servers: { id: string; node: { instanceID: string } }[] = [];
+  const registry = { events: { getAllEndpoints: () => servers } };
+  const broker = { broadcast, registry } as unknown as ServiceBroker;
   announceCapacity({ broker, clock, everyMs: EVERY_MS }, read);
   function pass(ms: number): [number, number] | undefined {
     now += ms;
@@ -38,7 +40,7 @@ function worker() {
     const last = said.length > before ? said.at(-1) : undefined;
     return last && [last.available_slots, last.available_db_slots];
   }
-  return { slots, said, pass, all, database };
+  return { slots, said, pass, all, database, servers };
 }
 
 describe("a worker's announcement", () => {
@@ -51,6 +53,17 @@ describe("a worker's announcement", () => {
     slots.take("general", 1);
     assert.deepEqual(pass(500), [6, 2]);
     assert.deepEqual(pass(EVERY_MS), [6, 2]);
+  });
+
+  it("comes again for a server that has started, and for one that did under the same name", () => {
+    const { pass, servers } = worker();
+    servers.push({ id: "s", node: { instanceID: "1" } });
+    assert.deepEqual(pass(500), [8, 2]);
+    assert.equal(pass(500), undefined, "it has heard it");
+    servers[0] = { id: "s", node: { instanceID: "2" } };
+    assert.deepEqual(pass(500), [8, 2]);
+    servers.length = 0;
+    assert.equal(pass(500), undefined, "nobody is there to hear it");
   });
 
   it("has no room behind a gate that is closed: nothing would be fetched", () => {
