@@ -12,6 +12,7 @@ export interface SlotCaps {
 
 interface Waiter {
   workClass: WorkClass;
+  most: number;
   /** It has as many slots as are free for it, at least one; 0 when it waits no more. */
   resolve: (count: number) => void;
 }
@@ -27,7 +28,7 @@ export class Ledger {
   readonly #taken: Record<WorkClass, number> = { general: 0, database: 0 };
   /** Of those, the ones that wait for work. */
   readonly #held: Record<WorkClass, number> = { general: 0, database: 0 };
-  /** Who waits, the longest first: whoever gets a slot and wants another goes to the end. */
+  /** Who waits: those who have work for one, then the others, each the longest first. */
   readonly #waiters: Waiter[] = [];
   readonly #idle = new Set<Idle>();
   /** So many that have work are to run by themselves: nobody gets a slot. */
@@ -60,8 +61,22 @@ export class Ledger {
 
   /** Waits for slots of a class, and takes all that are free then; 0 when `signal` aborts first. */
   reserve(workClass: WorkClass, signal: AbortSignal): Promise<number> {
+    return this.#reserve(workClass, signal, Infinity);
+  }
+
+  /**
+   * Takes a slot for work that is there: one that is free, or the first that whoever looks for work
+   * gives back; false when `signal` aborts first.
+   */
+  async takeOne(workClass: WorkClass, signal: AbortSignal): Promise<boolean> {
+    const count = await this.#reserve(workClass, signal, 1);
+    this.use(workClass, count);
+    return count > 0;
+  }
+
+  #reserve(workClass: WorkClass, signal: AbortSignal, most: number): Promise<number> {
     if (signal.aborted) return Promise.resolve(0);
-    const free = this.free(workClass);
+    const free = Math.min(most, this.free(workClass));
     if (free > 0) {
       this.#hold(workClass, free);
       return Promise.resolve(free);
@@ -71,22 +86,16 @@ export class Ledger {
         signal.removeEventListener("abort", onAbort);
         done(count);
       };
-      const waiter: Waiter = { workClass, resolve };
+      const waiter: Waiter = { workClass, most, resolve };
       const onAbort = () => {
         this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
         resolve(0);
       };
       signal.addEventListener("abort", onAbort, { once: true });
-      this.#waiters.push(waiter);
+      const before = most === 1 ? this.#waiters.findIndex(other => other.most > 1) : -1;
+      this.#waiters.splice(before < 0 ? this.#waiters.length : before, 0, waiter);
       this.#askIdle();
     });
-  }
-
-  /** Takes a slot for work that is there, when one is free; false when none is. */
-  takeFree(workClass: WorkClass): boolean {
-    if (this.free(workClass) === 0) return false;
-    this.take(workClass, 1);
-    return true;
   }
 
   /** So many slots that were reserved in a class have work now: who ends it gives them. */
@@ -127,7 +136,7 @@ export class Ledger {
 
   #grant(): void {
     for (const waiter of [...this.#waiters]) {
-      const free = this.free(waiter.workClass);
+      const free = Math.min(waiter.most, this.free(waiter.workClass));
       if (free === 0) continue;
       this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
       this.#hold(waiter.workClass, free);
@@ -144,7 +153,9 @@ export class Ledger {
     signal: AbortSignal,
     ask: (signal: AbortSignal) => Promise<T>,
   ): Promise<T | undefined> {
-    if (this.free() === 0 && this.#idle.size === 0) return undefined;
+    // Slots with which others look for work come back at once.
+    const isLast = this.isClosed || this.caps.all - this.busy <= 1;
+    if (isLast && this.#idle.size === 0) return undefined;
     if (this.#waiters.some(waiter => this.#couldUse(waiter, workClass))) return undefined;
     const idle: Idle = { workClass, yields: new AbortController() };
     this.#idle.add(idle);

@@ -49,7 +49,7 @@ function gateOver(providers: CapacityProvider[], world: World = {}) {
   });
   const slots = {
     reserve: (signal: AbortSignal) => ledger.reserve("general", signal),
-    takeOne: () => ledger.takeFree("general"),
+    takeOne: (signal: AbortSignal) => ledger.takeOne("general", signal),
     unreserve: (count: number) => ledger.unreserve("general", count),
   };
   const timing = { pollMs: 40, minFree: world.minFree ?? 1 };

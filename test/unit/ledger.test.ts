@@ -81,6 +81,28 @@ describe("the slot ledger", () => {
     assert.equal(await alone.idle("general", never, () => Promise.resolve(true)), undefined);
   });
 
+  it("work that is there has the first slots that come back, before all others", async () => {
+    const ledger = new Ledger({ all: 4, database: 2 });
+    assert.equal(await ledger.reserve("general", never), 4);
+    const looks = asking(ledger, "database");
+    const takes = [ledger.takeOne("general", never), ledger.takeOne("database", never)];
+    ledger.unreserve("general", 3);
+    assert.deepEqual(await Promise.all(takes), [true, true]);
+    assert.deepEqual([looks.count, ledger.busy, ledger.databaseBusy], [1, 2, 1]);
+    assert.equal(await ledger.takeOne("general", AbortSignal.timeout(1)), false);
+    assert.equal(ledger.busy, 2);
+  });
+
+  it("a slot may wait for work while others look with the rest, as they come back", async () => {
+    const ledger = new Ledger({ all: 3, database: 2 });
+    assert.equal(await ledger.reserve("general", never), 3);
+    const looks = asking(ledger, "database");
+    ledger.unreserve("general", 2);
+    await turn();
+    assert.deepEqual([looks.count, ledger.free()], [2, 0]);
+    assert.equal(await ledger.idle("general", never, () => Promise.resolve("waited")), "waited");
+  });
+
   it("a slot changes its class only where there is room", () => {
     const ledger = new Ledger({ all: 3, database: 1 });
     ledger.take("general", 2);
@@ -110,7 +132,12 @@ async function randomLife(ledger: Ledger): Promise<void> {
   const held: WorkClass[] = [];
   for (let step = 0; step < 10_000; step += 1) {
     const workClass = below(2) === 0 ? "general" : "database";
-    if (below(2) === 0 || held.length === 0) {
+    if (below(4) === 0) {
+      const ends = new AbortController();
+      const taken = ledger.takeOne(workClass, ends.signal);
+      ends.abort();
+      if (await taken) held.push(workClass);
+    } else if (below(2) === 0 || held.length === 0) {
       const ends = new AbortController();
       const asked = ledger.reserve(workClass, ends.signal);
       ends.abort();

@@ -54,7 +54,7 @@ export function openGates(parts: GateParts): Gates {
     const watched = all.map(one => new Watched(one, watch));
     const slots = {
       reserve: (signal: AbortSignal) => ledger.reserve(workClass, signal),
-      takeOne: () => ledger.takeFree(workClass),
+      takeOne: (signal: AbortSignal) => ledger.takeOne(workClass, signal),
       unreserve: (count: number) => ledger.unreserve(workClass, count),
     };
     const gate = new CapacityGate({ clock, slots, providers: watched, settings: prefetch });
