@@ -17,6 +17,8 @@ const ERROR_MAX_CHARS = 160;
 /** Longer than every type of event: facts that come one by one stand below each other. */
 const TYPE_WIDTH = 26;
 const NODE_WIDTH = 18;
+/** Facts that give a command to a worker, as far as they name one. */
+const HANDED: ReadonlySet<string> = new Set(["command.claimed", "command.issued"]);
 
 export function executionTable(views: readonly ExecutionView[]): string {
   const rows = views.map(view => [
@@ -41,12 +43,14 @@ export function playbookTable(playbooks: readonly ListedPlaybook[]): string {
 /** Time, type, node and what tells this fact from others of its kind. */
 export function factRow(event: EventView): string[] {
   const meta = isObject(event["meta"]) ? event["meta"] : {};
+  const type = textOf(event["event_type"]);
   const marks = ["iter_index", "attempt", "delivery"].flatMap(key =>
     meta[key] === undefined ? [] : [`${key}=${JSON.stringify(meta[key])}`],
   );
+  if (HANDED.has(type) && meta["worker_id"]) marks.push(`to ${textOf(meta["worker_id"])}`);
   const said = [...marks, ...errorOf(event)].join(" ");
   const node = textOf(event["node_name"]);
-  return [localTime(textOf(event["created_at"])), textOf(event["event_type"]), node, said];
+  return [localTime(textOf(event["created_at"])), type, node, said];
 }
 
 /** The same as one line, for facts that come one by one. */

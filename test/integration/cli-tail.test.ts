@@ -65,6 +65,7 @@ describe("noetl tail", function () {
     gate.open();
     const { code, stdout } = await tail.ended;
     assert.equal(code, 0);
+    assert.match(stdout, /command\.(claimed|issued) +last .*delivery=1 to \S+/, "who runs it");
     assert.match(stdout, /command\.completed +last[^]*playbook\.completed[^]*COMPLETED +demo\/one/);
   });
 
