@@ -24,19 +24,20 @@ export function announceCapacity(
   read: () => WorkerCapacity,
 ): Announcer {
   let last: { capacity: WorkerCapacity; at: number } | undefined;
-  let told: ReadonlySet<string> = new Set();
+  let heardBy: ReadonlySet<string> = new Set();
   let cancel = () => {};
 
   function say(): void {
     const capacity = read();
     last = { capacity, at: clock.now() };
-    told = new Set(listenersOf(broker, CAPACITY_EVENT));
     void broker.broadcast(CAPACITY_EVENT, capacity).catch(() => undefined);
   }
 
   function look(): void {
+    const before = heardBy;
+    heardBy = new Set(listenersOf(broker, CAPACITY_EVENT));
     const isDue = !last || clock.now() - last.at >= everyMs || isNews(last.capacity, read());
-    if (isDue || listenersOf(broker, CAPACITY_EVENT).some(one => !told.has(one))) say();
+    if (isDue || [...heardBy].some(one => !before.has(one))) say();
     cancel = clock.after(LOOK_MS, look);
   }
 

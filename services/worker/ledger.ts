@@ -3,6 +3,9 @@
 // whatever source, takes its slots here before it asks for work, so that no more comes than fits.
 import { classOf, type WorkClass } from "../../schemas/work-class.ts";
 
+/** A look for work, which takes all slots that are free, is over by then. */
+const SOON_MS = 25;
+
 export interface SlotCaps {
   /** Items running at once. */
   all: number;
@@ -66,10 +69,12 @@ export class Ledger {
 
   /**
    * Takes a slot for work that is there: one that is free, or the first that whoever looks for work
-   * gives back; false when `signal` aborts first.
+   * gives back soon; false when there is none, or `signal` aborts first.
    */
   async takeOne(workClass: WorkClass, signal: AbortSignal): Promise<boolean> {
-    const count = await this.#reserve(workClass, signal, 1);
+    const isFree = this.free(workClass) > 0;
+    const soon = isFree ? signal : AbortSignal.any([signal, AbortSignal.timeout(SOON_MS)]);
+    const count = await this.#reserve(workClass, soon, 1);
     this.use(workClass, count);
     return count > 0;
   }

@@ -62,8 +62,10 @@ describe("a worker's announcement", () => {
     assert.equal(pass(500), undefined, "it has heard it");
     servers[0] = { id: "s", node: { instanceID: "2" } };
     assert.deepEqual(pass(500), [8, 2]);
-    servers.length = 0;
+    const [gone] = servers.splice(0);
     assert.equal(pass(500), undefined, "nobody is there to hear it");
+    servers.push(gone!);
+    assert.deepEqual(pass(500), [8, 2], "cut off for a while, it may have forgotten");
   });
 
   it("has no room behind a gate that is closed: nothing would be fetched", () => {

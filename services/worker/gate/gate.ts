@@ -8,7 +8,7 @@ import type { Watched } from "./watched.ts";
 export interface SlotSource {
   /** All that are free, when at least one is; 0 when `signal` aborts first. */
   reserve(signal: AbortSignal): Promise<number>;
-  /** Takes one for work that is there; false when `signal` aborts before one is free. */
+  /** Takes one for work that is there; false when none is free soon. */
   takeOne(signal: AbortSignal): Promise<boolean>;
   unreserve(count: number): void;
 }
@@ -36,8 +36,6 @@ export interface Admission {
 
 /** The first look again at a gate that has just closed. */
 const FIRST_MS = 250;
-/** A look for work, which takes all slots that are free, is over by then. */
-const SOON_MS = 25;
 /** Many workers must not look at once. */
 const JITTER = 0.2;
 
@@ -81,8 +79,7 @@ export class CapacityGate {
   async takeOne(signal: AbortSignal): Promise<boolean> {
     const { slots, providers } = this.#options;
     if (!(await this.isOpen(signal))) return false;
-    const soon = AbortSignal.any([signal, AbortSignal.timeout(SOON_MS)]);
-    if (!(await slots.takeOne(soon))) return false;
+    if (!(await slots.takeOne(signal))) return false;
     for (const provider of providers) provider.started(1);
     return true;
   }
