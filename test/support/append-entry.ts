@@ -6,7 +6,7 @@ import type { Database } from "../../mixins/postgres/index.ts";
 import { startProcess } from "./actors.ts";
 
 const [, , url = "", rounds = "0", order, ...ids] = process.argv;
-const ORDERED = "order by s.stream_id for update";
+const ORDERED = "where expected > 0 order by stream_id";
 
 /** Heads are locked in the order in which nobody else locks them, by a function of its own. */
 async function backwards(database: Database): Promise<Database> {
