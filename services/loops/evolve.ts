@@ -169,7 +169,7 @@ function settle(
   }
   state.digest = plus(state.digest, parseDigest(event.meta.digest));
   merge(state, event);
-  learn(state, { items: 1, event, ...(command && { command }), at });
+  learn(state, { items: 1, event, command, at });
   answer(state, at);
   return state;
 }

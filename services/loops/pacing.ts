@@ -15,11 +15,17 @@ const FRAMES_PER_MS = 1;
 /** Frames beyond those on their way, so that the stream always finds one to decide. */
 const FRAMES_SPARE = 2;
 
-/** Takes in what a report of a loop with frames tells of so many items, settled at `at`. */
-export function learn(
-  state: Running,
-  { items, event, command, at }: { items: number; event: NewEvent; command?: Command; at: number },
-): void {
+interface Report {
+  /** Those that it settled. */
+  items: number;
+  event: NewEvent;
+  command: Command | undefined;
+  /** When it was recorded. */
+  at: number;
+}
+
+/** Takes in what a report of a loop with frames tells. */
+export function learn(state: Running, { items, event, command, at }: Report): void {
   const { stats } = (event.context ?? {}) as { stats?: { duration_ms?: number } };
   const most = state.plan.frame_max;
   const took = stats?.duration_ms;

@@ -24,7 +24,7 @@ export function announceCapacity(
   read: () => WorkerCapacity,
 ): Announcer {
   let last: { capacity: WorkerCapacity; at: number } | undefined;
-  let heardBy: ReadonlySet<string> = new Set();
+  let heardBy = new Set<string>();
   let cancel = () => {};
 
   function say(): void {
@@ -37,7 +37,7 @@ export function announceCapacity(
     const before = heardBy;
     heardBy = new Set(listenersOf(broker, CAPACITY_EVENT));
     const isDue = !last || clock.now() - last.at >= everyMs || isNews(last.capacity, read());
-    if (isDue || [...heardBy].some(one => !before.has(one))) say();
+    if (isDue || !heardBy.isSubsetOf(before)) say();
     cancel = clock.after(LOOK_MS, look);
   }
 

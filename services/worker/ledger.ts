@@ -15,6 +15,7 @@ export interface SlotCaps {
 
 interface Waiter {
   workClass: WorkClass;
+  /** Slots that it can do with: 1 where there is work for one, else all. */
   most: number;
   /** It has as many slots as are free for it, at least one; 0 when it waits no more. */
   resolve: (count: number) => void;
@@ -97,7 +98,7 @@ export class Ledger {
         resolve(0);
       };
       signal.addEventListener("abort", onAbort, { once: true });
-      const before = most === 1 ? this.#waiters.findIndex(other => other.most > 1) : -1;
+      const before = this.#waiters.findIndex(other => other.most > most);
       this.#waiters.splice(before < 0 ? this.#waiters.length : before, 0, waiter);
       this.#askIdle();
     });

@@ -8,7 +8,7 @@ import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 const MANY = 5_000;
 /** After so many the plan is kept. */
 const APPENDS = 10;
-const WORKFLOW = 1_000_000;
+const EXECUTION = 1_000_000;
 
 function noting(stream: number, expected: number): StreamAppend {
   const id = String(stream);
@@ -16,7 +16,7 @@ function noting(stream: number, expected: number): StreamAppend {
   const meta = { command_id: id, chunk_index: expected };
   const events = [{ event_type: "call.partial" as const, event_id, meta }];
   const more = { kind: "loops", ended: false, owner: "test", wake_at: 4_000_000_000_000 };
-  return { stream_id: id, execution_id: String(WORKFLOW), expected, events, ...more };
+  return { stream_id: id, execution_id: String(EXECUTION), expected, events, ...more };
 }
 
 /** Rows of streams that this transaction has read one after the other so far. */
@@ -52,7 +52,7 @@ describe("an append", function () {
       await query.query(
         `insert into noetl.stream (stream_id, execution_id, kind, version)
          select n, $1, 'loops', 1 from generate_series(1000, $2) n`,
-        [WORKFLOW, 999 + MANY],
+        [EXECUTION, 999 + MANY],
       );
       const before = await rowsPassed(query);
       const { accepted } = await appendEvents(query, [noting(1, 2), noting(1_000, 1)]);

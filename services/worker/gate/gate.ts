@@ -77,20 +77,21 @@ export class CapacityGate {
 
   /** One slot for work that is there, if all have room at this moment, or a slot is free soon. */
   async takeOne(signal: AbortSignal): Promise<boolean> {
-    const { slots, providers } = this.#options;
     if (!(await this.isOpen(signal))) return false;
-    if (!(await slots.takeOne(signal))) return false;
-    for (const provider of providers) provider.started(1);
+    if (!(await this.#options.slots.takeOne(signal))) return false;
+    this.#started(1);
     return true;
+  }
+
+  #started(count: number): void {
+    for (const provider of this.#options.providers) provider.started(count);
   }
 
   #admission(budget: number): Admission {
     const { slots, providers } = this.#options;
     return {
       budget,
-      use: count => {
-        for (const provider of providers) provider.started(count);
-      },
+      use: count => this.#started(count),
       release: count => {
         slots.unreserve(count);
         for (const { provider } of providers) provider.release?.(count);
