@@ -20,6 +20,9 @@ export class Beats {
   readonly #parts: BeatParts;
   #cancel = () => {};
   #isOver = false;
+  #last: Promise<void> = Promise.resolve();
+  /** One that waits for the last to be over. */
+  #next: Promise<void> | undefined;
 
   constructor(parts: BeatParts) {
     this.#parts = parts;
@@ -33,8 +36,19 @@ export class Beats {
     this.#cancel = clock.after(settings.worker.beatMs, () => void this.begin());
   }
 
-  /** Once more, out of turn. Never throws. */
-  async now(): Promise<void> {
+  /**
+   * Once more, out of turn, behind the one that is on its way: of two at once the older could
+   * write the row last. Never throws.
+   */
+  now(): Promise<void> {
+    this.#next ??= this.#last = this.#last.then(() => {
+      this.#next = undefined;
+      return this.#isOver ? undefined : this.#beat();
+    });
+    return this.#next;
+  }
+
+  async #beat(): Promise<void> {
     const { runtime, me, gates, told, held, abort, failed } = this.#parts;
     const { store, workers, settings } = runtime;
     const { status, capacity } = told();
@@ -50,8 +64,10 @@ export class Beats {
     }
   }
 
-  end(): void {
+  /** Resolves when none is on its way: what is written then stays. */
+  end(): Promise<void> {
     this.#isOver = true;
     this.#cancel();
+    return this.#last;
   }
 }

@@ -148,7 +148,7 @@ export class Worker {
     const cancel = clock.after(settings.node.drainMs, () => this.#held.endAll());
     while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     cancel();
-    this.#beats.end();
+    await this.#beats.end();
     this.#unwatch();
     await this.gates.close();
     this.#unsubscribe();
