@@ -1,5 +1,5 @@
 // Playbooks made of a bit of everything, from a seed, each with what it must come to.
-import { RULES, STEP_KINDS, type Between, type StepKind } from "./step-kinds.ts";
+import { FIRST, RULES, STEP_KINDS, type Between, type StepKind } from "./step-kinds.ts";
 
 /** What a step of a playbook must come to. */
 export interface PlannedStep {
@@ -56,7 +56,7 @@ metadata: {name: kitchen sink, path: ${options.path}}
 workload: {api_url: ""}
 workflow:
   - step: start
-    tool: {kind: noop}
+    tool:${FIRST}
     next:
       spec: {mode: inclusive}
       arcs: [{step: ${entryOf(one[0]!, "a", 0)}}, {step: ${entryOf(other[0]!, "b", 0)}}]

@@ -59,6 +59,9 @@ function pipeline({ name, between }: Place, item: string, route = "work", most =
       - name: put${upsert("{{ execution_id }}", name, item, "{{ get.data.value }}")}`;
 }
 
+/** What each playbook begins with: an answer as it came is kept in the log. */
+export const FIRST = call("work/{{ execution_id }}/start/0");
+
 const arcs = ({ next }: Place) => `\n    next: {arcs: [{step: ${next}}]}\n`;
 const TOLERANT = "tolerated_failure_percent: 100";
 
