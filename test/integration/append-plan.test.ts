@@ -6,6 +6,8 @@ import { openDatabase, type Database, type Query } from "../../mixins/postgres/i
 import { testDatabase, type TestDatabase } from "../support/postgres.ts";
 
 const MANY = 5_000;
+/** What an append of two streams reads of them: to lock and check them, and to write them. */
+const OWN_MAX = 6;
 /** After so many the plan is kept. */
 const APPENDS = 10;
 const EXECUTION = 1_000_000;
@@ -19,10 +21,10 @@ function noting(stream: number, expected: number): StreamAppend {
   return { stream_id: id, execution_id: String(EXECUTION), expected, events, ...more };
 }
 
-/** Rows of streams that this transaction has read one after the other so far. */
+/** Rows of streams that this transaction has read so far, in whatever way. */
 async function rowsPassed(query: Query): Promise<number> {
   const { rows } = await query.query<{ passed: string }>(
-    `select seq_tup_read::text as passed from pg_stat_xact_user_tables
+    `select seq_tup_read + idx_tup_fetch as passed from pg_stat_xact_user_tables
      where schemaname = 'noetl' and relname = 'stream'`,
   );
   return Number(rows[0]?.passed);
@@ -62,11 +64,11 @@ describe("an append", function () {
   }
 
   it("looks its streams up by their key, though they were few when its plan was made", async () => {
-    assert.equal(await passedOnOldPlan(), 0);
+    assert.ok((await passedOnOldPlan()) <= OWN_MAX);
   });
 
   it("does so where the planner has counted them", async () => {
-    assert.equal(await passedOnOldPlan("analyze noetl.stream"), 0);
+    assert.ok((await passedOnOldPlan("analyze noetl.stream")) <= OWN_MAX);
   });
 
   it("sabotage: one that may choose reads them all", async () => {
