@@ -14,7 +14,7 @@ import { createLimiter, countTurns } from "./rate-limit/shared.ts";
 import type { RateLimiter } from "./rate-limit/limiter.ts";
 import { createOffers, type Offers } from "./offers.ts";
 import { countProcess, countShared } from "./process-metrics.ts";
-import { takeNodeNumber } from "./postgres/execution.ts";
+import { takeNodeNumber, type ExecutionRow } from "./postgres/execution.ts";
 import type { Database } from "./postgres/index.ts";
 import { createProjectionStore, type ProjectionStore } from "./projection-store.ts";
 import type { ResultStore } from "./result-store/index.ts";
@@ -50,8 +50,11 @@ export interface Runtime {
   limiter: RateLimiter;
   /** What this process counts, for whoever scrapes it. */
   metrics: Metrics;
-  /** Executions whose rows were just written: by this process, or with what it told the holder. */
-  shown: Feed<ReadonlySet<string>>;
+  /**
+   * Executions whose rows were just written: by this process, which gives them, or with what it
+   * told the holder.
+   */
+  shown: Feed<ReadonlyMap<string, ExecutionRow | undefined>>;
 }
 
 /** News inside this process, for whoever listens: a hint, never the truth. */

@@ -10,7 +10,7 @@ export interface FanoutProgress extends Activation {
   status: string;
 }
 
-export function fanoutsOf(row: ExecutionRow): Record<string, FanoutProgress> {
+export function fanoutsOf(row: Pick<ExecutionRow, "state">): Record<string, FanoutProgress> {
   return (row.state["fanout"] ?? {}) as unknown as Record<string, FanoutProgress>;
 }
 

@@ -15,7 +15,12 @@ import {
 } from "./activation.ts";
 import { fanoutsOf, foldFanout } from "./fanout.ts";
 
-const TERMINALS: ReadonlySet<string> = new Set(EXECUTION_TERMINALS);
+/** Facts that somebody may wait for, in the row: ends, and what was asked for from outside. */
+const AWAITED: ReadonlySet<string> = new Set([
+  ...EXECUTION_TERMINALS,
+  ...["execution.cancel_requested", "execution.pause_requested", "execution.paused"],
+  ...["execution.resumed", "execution.redriven"],
+]);
 
 /** Progress of a step's newest loop activation, in `state.loop.<step>`. */
 export interface LoopProgress extends Activation {
@@ -34,8 +39,11 @@ export function foldNext(row: ExecutionRow, event: StoredEvent): ExecutionRow | 
   return expected === event.version ? foldEvent(row, event) : "gap";
 }
 
+/** How far a row has come. */
+export type Folded = Pick<ExecutionRow, "version" | "state">;
+
 /** The version that must come next in the event's stream; "old" when this one is passed. */
-export function expectedVersion(row: ExecutionRow, event: StoredEvent): number | "old" {
+export function expectedVersion(row: Folded, event: StoredEvent): number | "old" {
   if (event.stream_id === event.execution_id) {
     return event.version <= row.version ? "old" : row.version + 1;
   }
@@ -51,7 +59,7 @@ export function expectedVersion(row: ExecutionRow, event: StoredEvent): number |
   return BigInt(shown.loop_id) > BigInt(event.stream_id) ? "old" : 1;
 }
 
-function loopsOf(row: ExecutionRow): Record<string, LoopProgress> {
+function loopsOf(row: Folded): Record<string, LoopProgress> {
   return (row.state["loop"] ?? {}) as unknown as Record<string, LoopProgress>;
 }
 
@@ -210,9 +218,9 @@ export function newestOf(events: StoredEvent[]): StoredEvent[] {
   return [...newest.values()];
 }
 
-/** The end of a run, for which somebody may wait. */
-export function endsRun({ event_type }: StoredEvent): boolean {
-  return TERMINALS.has(event_type);
+/** Somebody may wait until its row says it. */
+export function isAwaited({ event_type }: StoredEvent): boolean {
+  return AWAITED.has(event_type);
 }
 
 /** The row of an execution before any event but its start has been seen. */

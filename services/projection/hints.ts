@@ -6,9 +6,9 @@ import { isOffered, isUnreachable } from "../../mixins/routing.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import { errorType } from "../../schemas/errors.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
-import { endsRun, foldable, newestOf } from "./fold.ts";
+import { foldable, isAwaited, newestOf } from "./fold.ts";
 
-/** Hints of one commit after the other go out together; the end of a run does not wait. */
+/** Hints of one commit after the other go out together; what is awaited does not wait. */
 const GATHER_MS = 25;
 /** One message: well below what NATS takes. */
 const HINT_BYTES_MAX = 200_000;
@@ -61,7 +61,7 @@ export class HintSender {
       this.#queue = newestOf(this.#queue).slice(-QUEUE_MAX);
       this.counters.thinned += before - this.#queue.length;
     }
-    if (events.some(endsRun)) this.#hurry();
+    if (events.some(isAwaited)) this.#hurry();
     else this.#flushAfter(GATHER_MS);
   }
 
@@ -146,7 +146,7 @@ export class HintSender {
       if (!taken) return false;
       this.counters.sent += 1;
       // Written by now: whoever waits for these rows in this process may look.
-      this.#runtime.shown.push(new Set(events.map(event => event.execution_id)));
+      this.#runtime.shown.push(new Map(events.map(event => [event.execution_id, undefined])));
       return true;
     } catch (error) {
       if (isUnreachable(error) || errorType(error) === "UNAVAILABLE") return false;

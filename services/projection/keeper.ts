@@ -6,7 +6,7 @@ import type { ShardClaim } from "../../mixins/postgres/execution.ts";
 import type { LogPosition } from "../../mixins/postgres/follow.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
-import { endsRun } from "./fold.ts";
+import { isAwaited } from "./fold.ts";
 import type { HintSender, Taken } from "./hints.ts";
 import { Projector, rebuildRow } from "./projector.ts";
 
@@ -15,9 +15,10 @@ export const SHARD = 0;
 const LEASE_MS = 5_000;
 /** How often one that does not hold the shard looks whether it is free. */
 const LOOK_MS = 1_000;
-/** How often the log is followed, and the longest a hint waits to be written. */
+/** How often the log is followed. */
 const FOLLOW_MS = 500;
-const WRITE_MS = 40;
+/** The longest a hint waits for others, to be written with them. */
+const WRITE_MS = 100;
 const FOLLOW_PAGE = 2_000;
 
 /** Holds the shard while nobody else does, and keeps its rows true. One loop; `stop` ends it. */
@@ -30,13 +31,19 @@ export class ProjectionKeeper {
   #position: LogPosition = { tx: "0", event_id: "0" };
   #renewAt = 0;
   #followAt = 0;
+  /** When the oldest hint is due; Infinity without one. */
+  #writeAt = Infinity;
   #stopped = false;
   #wake = () => {};
+  /** Something is due that was not when the pause began. */
+  #shorten = () => {};
   #running: Promise<void> = Promise.resolve();
   #last: Promise<unknown> = Promise.resolve();
   #unsubscribe = () => {};
   /** The last page of the log was full. */
   #isBehind = false;
+  /** A page of the log that is on its way; hints are kept meanwhile. */
+  #following: Promise<void> | undefined;
   /** Told whether the rows of what is hinted at present were written. */
   #told = Promise.withResolvers<boolean>();
 
@@ -66,7 +73,7 @@ export class ProjectionKeeper {
   }
 
   start(): void {
-    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#hint(events));
+    this.#unsubscribe = this.#runtime.feed.subscribe(events => this.#hint(events, true));
     this.#running = this.#run();
   }
 
@@ -76,6 +83,7 @@ export class ProjectionKeeper {
     this.#unsubscribe();
     this.#wake();
     await this.#running;
+    await this.#following;
     await this.#last;
     const claim = this.#claim;
     if (!claim) return;
@@ -90,8 +98,8 @@ export class ProjectionKeeper {
   }
 
   /**
-   * Hints of another node; answers when their rows are written, or at once that they are not kept
-   * here.
+   * Hints of another node; answers when what is awaited of them is written, or at once that they
+   * are not kept here.
    */
   async take(events: StoredEvent[]): Promise<Taken> {
     if (!this.#claim || this.#stopped) return { taken: false };
@@ -123,11 +131,14 @@ export class ProjectionKeeper {
     return result;
   }
 
-  /** Somebody waits for a run's end: that is written without delay; anything else may gather. */
-  #hint(events: StoredEvent[]): void {
+  /** What is awaited is written without delay; anything else may gather. */
+  #hint(events: StoredEvent[], isNews = false): void {
     if (!this.#claim) return this.#others.push(events);
-    this.#projector.hint(events);
-    if (events.some(endsRun)) this.#wake();
+    this.#projector.hint(events, isNews);
+    if (events.some(isAwaited)) return this.#wake();
+    if (this.#writeAt < Infinity) return;
+    this.#writeAt = this.#runtime.clock.now() + WRITE_MS;
+    this.#shorten();
   }
 
   async #run(): Promise<void> {
@@ -149,14 +160,29 @@ export class ProjectionKeeper {
     const claim = this.#claim;
     if (!claim) return;
     if (!(await this.#keepHints(claim))) return;
-    if (clock.now() >= this.#followAt) await this.#follow(claim);
+    if (this.#following || clock.now() < this.#followAt) return;
+    this.#following = this.#follow(claim)
+      .catch((err: unknown) => {
+        this.#logger.warn({ err }, "projection.follow_later");
+        this.#isBehind = false;
+        this.#followAt = clock.now() + FOLLOW_MS;
+      })
+      .finally(() => {
+        this.#following = undefined;
+        this.#shorten();
+      });
   }
 
-  /** Folds and writes what was hinted. What could not be written waits for the next time. */
+  /**
+   * Folds and writes what was hinted: all that is due, or else of those runs of which something is
+   * awaited. What could not be written waits for the next time.
+   */
   async #keepHints(claim: ShardClaim): Promise<boolean> {
+    const { clock } = this.#runtime;
     const told = this.#told;
     this.#told = Promise.withResolvers();
-    const events = this.#projector.take();
+    const isDue = clock.now() >= this.#writeAt || this.#stopped;
+    const events = isDue ? this.#projector.take() : this.#projector.takeAwaited();
     let isKept = false;
     try {
       isKept = await this.#keep(claim, events);
@@ -164,29 +190,37 @@ export class ProjectionKeeper {
       told.resolve(isKept);
       if (!isKept) this.#hint(events);
     }
+    if (this.#projector.waiting === 0) this.#writeAt = Infinity;
+    else if (isDue || this.#writeAt === Infinity) this.#writeAt = clock.now() + WRITE_MS;
     return isKept;
   }
 
-  /** Until a run's end is hinted; at most a write's delay when something waits, else a follow's. */
+  /** Until something awaited is hinted, or anything is due. */
   async #pause(): Promise<void> {
     if (this.#stopped) return;
-    await new Promise<void>(resolve => {
-      const { clock } = this.#runtime;
-      const cancel = clock.after(WRITE_MS, () => {
-        // Whoever does not hold the shard follows nothing, and only looks whether it is free.
-        const dueIn = (this.#claim ? this.#followAt : this.#renewAt) - clock.now();
-        if (this.#projector.waiting > 0 || dueIn <= 0) this.#wake();
-        else cancelLong = clock.after(Math.min(dueIn, FOLLOW_MS), () => this.#wake());
-      });
-      let cancelLong = () => {};
-      this.#wake = () => {
-        cancel();
-        cancelLong();
-        this.#wake = () => {};
-        resolve();
-      };
-      if (this.#projector.ending || this.#isBehind) this.#wake();
-    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const { clock } = this.#runtime;
+    let cancel = () => {};
+    this.#wake = () => {
+      cancel();
+      resolve();
+    };
+    this.#shorten = () => {
+      cancel();
+      cancel = clock.after(this.#idleMs(), this.#wake);
+    };
+    if (this.#projector.isAwaited) this.#wake();
+    else this.#shorten();
+    await promise;
+    this.#wake = this.#shorten = () => {};
+  }
+
+  /** Whoever does not hold the shard follows nothing, and only looks whether it is free. */
+  #idleMs(): number {
+    const dues = [this.#renewAt];
+    if (this.#claim) dues.push(this.#writeAt);
+    if (this.#claim && !this.#following) dues.push(this.#isBehind ? 0 : this.#followAt);
+    return Math.min(FOLLOW_MS, Math.max(0, Math.min(...dues) - this.#runtime.clock.now()));
   }
 
   async #renew(): Promise<void> {
@@ -204,16 +238,18 @@ export class ProjectionKeeper {
     else this.#claim = held;
   }
 
-  /** One page: the next turn goes on when there is more. */
+  /** One page: a later turn goes on when there is more. */
   async #follow(claim: ShardClaim): Promise<void> {
     const { clock, rows } = this.#runtime;
-    const page = await rows.follow(this.#position, FOLLOW_PAGE);
-    this.#isBehind = page.events.length === FOLLOW_PAGE;
+    const { events, position } = await rows.follow(this.#position, FOLLOW_PAGE);
+    const isOurs = () => this.#claim?.epoch === claim.epoch;
+    const isKept = await this.#alone(async () => isOurs() && this.#keep(claim, events));
+    if (!isKept) return;
+    if (events.length > 0) await rows.save(claim, position);
+    if (!isOurs()) return;
+    this.#position = position;
+    this.#isBehind = events.length === FOLLOW_PAGE;
     if (!this.#isBehind) this.#followAt = clock.now() + FOLLOW_MS;
-    if (page.events.length === 0) return;
-    if (!(await this.#keep(claim, page.events))) return;
-    await rows.save(claim, page.position);
-    this.#position = page.position;
   }
 
   /** Folds events and writes the rows; false when the shard is another's by now. */
@@ -222,7 +258,9 @@ export class ProjectionKeeper {
       await this.#projector.fold(events);
       const written = await this.#projector.write(claim);
       if (!written) this.#lose();
-      else if (written.length > 0) this.#runtime.shown.push(new Set(written));
+      else if (written.length > 0) {
+        this.#runtime.shown.push(new Map(written.map(row => [row.execution_id, row])));
+      }
       return written !== undefined;
     } catch (error) {
       // What was folded may not be what was written: start again from the rows.

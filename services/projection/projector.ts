@@ -3,13 +3,16 @@
 import type { StoredEvent } from "../../schemas/events.ts";
 import type { ExecutionRow, ShardClaim } from "../../mixins/postgres/execution.ts";
 import type { Gap } from "../../mixins/postgres/follow.ts";
+import { keepNewest } from "../../mixins/newest.ts";
 import type { ProjectionStore } from "../../mixins/projection-store.ts";
-import { emptyRow, endsRun, expectedVersion, foldNext, newestOf } from "./fold.ts";
+import { emptyRow, expectedVersion, foldNext, isAwaited, newestOf, type Folded } from "./fold.ts";
 
 /** Hinted events kept at most; of more than these only the newest of each stream. */
 const QUEUE_MAX = 50_000;
 /** Rows kept in memory between writes. */
 const ROWS_MAX = 10_000;
+/** Runs that have ended of which it is known how far their rows are: the log brings them again. */
+const ENDED_MAX = 2_000;
 /** Streams whose missing versions are read at once, and events of one and of all of them. */
 const GAPS_MAX = 500;
 const GAP_EVENTS = { page: 1_000, all: 5_000 };
@@ -22,6 +25,9 @@ export class Projector {
   #queue: StoredEvent[] = [];
   #rows = new Map<string, ExecutionRow>();
   #dirty = new Set<string>();
+  readonly #ended = new Map<string, Folded>();
+  /** Begun by this process just now: nothing is folded of them, here or elsewhere. */
+  readonly #begun = new Set<string>();
   /** Events that did not follow on what is folded, and those that were read to fill such gaps. */
   readonly counters = { early: 0, filled: 0 };
 
@@ -33,13 +39,19 @@ export class Projector {
     return this.#queue.length;
   }
 
-  /** Among what waits is the end of a run. */
-  get ending(): boolean {
-    return this.#queue.some(endsRun);
+  /** Among what waits is something that is awaited. */
+  get isAwaited(): boolean {
+    return this.#queue.some(isAwaited);
   }
 
-  hint(events: StoredEvent[]): void {
-    for (const event of events) this.#queue.push(event);
+  /** `isNews`: this process has just committed them, and folds every run from here on. */
+  hint(events: StoredEvent[], isNews = false): void {
+    for (const event of events) {
+      this.#queue.push(event);
+      if (isNews && event.event_type === "playbook.initialized") {
+        this.#begun.add(event.execution_id);
+      }
+    }
     if (this.#queue.length > QUEUE_MAX) this.#queue = newestOf(this.#queue).slice(-QUEUE_MAX);
   }
 
@@ -48,15 +60,27 @@ export class Projector {
     return this.#queue.splice(0);
   }
 
+  /** The same, of those runs alone of which something is awaited. */
+  takeAwaited(): StoredEvent[] {
+    const ids = new Set(this.#queue.filter(isAwaited).map(event => event.execution_id));
+    if (ids.size === 0) return [];
+    const taken = this.#queue.filter(event => ids.has(event.execution_id));
+    this.#queue = this.#queue.filter(event => !ids.has(event.execution_id));
+    return taken;
+  }
+
   /** Forgets the rows: they may not be as they were written. */
   forget(): void {
     this.#rows.clear();
     this.#dirty.clear();
+    this.#ended.clear();
+    this.#begun.clear();
   }
 
   forgetRow(executionId: string): void {
     this.#rows.delete(executionId);
     this.#dirty.delete(executionId);
+    this.#ended.delete(executionId);
   }
 
   /**
@@ -74,8 +98,9 @@ export class Projector {
   }
 
   /** Gives back the events before which others are missing. */
-  async #apply(events: StoredEvent[]): Promise<StoredEvent[]> {
+  async #apply(some: StoredEvent[]): Promise<StoredEvent[]> {
     const early: StoredEvent[] = [];
+    const events = some.filter(event => !this.#isOld(event));
     await this.#loadRows(events);
     for (const event of events) {
       const row = this.#rows.get(event.execution_id);
@@ -87,6 +112,12 @@ export class Projector {
       this.#dirty.add(event.execution_id);
     }
     return early;
+  }
+
+  /** A run that has ended has it in its row. */
+  #isOld(event: StoredEvent): boolean {
+    const ended = this.#ended.get(event.execution_id);
+    return ended !== undefined && expectedVersion(ended, event) === "old";
   }
 
   #gapsBefore(early: StoredEvent[]): Gap[] {
@@ -108,9 +139,11 @@ export class Projector {
     for (const event of events) {
       const { execution_id } = event;
       if (this.#rows.has(execution_id)) continue;
-      missing.add(execution_id);
-      if (event.event_type === "playbook.initialized") starts.set(execution_id, emptyRow(event));
+      if (event.event_type !== "playbook.initialized") missing.add(execution_id);
+      else if (this.#begun.delete(execution_id)) this.#rows.set(execution_id, emptyRow(event));
+      else starts.set(execution_id, emptyRow(event));
     }
+    for (const id of starts.keys()) missing.add(id);
     if (missing.size === 0) return;
     for (const row of await this.#store.read([...missing])) {
       this.#rows.set(row.execution_id, row);
@@ -120,24 +153,29 @@ export class Projector {
   }
 
   /**
-   * Writes changed rows and names them. Undefined when the shard has a newer holder: all here is
+   * Writes changed rows and gives them. Undefined when the shard has a newer holder: all here is
    * stale.
    */
-  async write(claim: ShardClaim): Promise<string[] | undefined> {
-    const ids = [...this.#dirty];
-    if (ids.length === 0) return [];
-    const rows = ids.map(id => this.#rows.get(id) as ExecutionRow);
+  async write(claim: ShardClaim): Promise<ExecutionRow[] | undefined> {
+    const rows = [...this.#dirty].map(id => this.#rows.get(id) as ExecutionRow);
+    if (rows.length === 0) return [];
     const ours = await this.#store.write(claim, rows);
     if (!ours) return undefined;
-    for (const id of ids) {
-      this.#dirty.delete(id);
-      if (OVER.has(this.#rows.get(id)?.status ?? "")) this.#rows.delete(id);
+    for (const row of rows) {
+      this.#dirty.delete(row.execution_id);
+      if (OVER.has(row.status)) this.#letGo(row);
     }
     for (const id of this.#rows.keys()) {
       if (this.#rows.size <= ROWS_MAX) break;
       if (!this.#dirty.has(id)) this.#rows.delete(id);
     }
-    return ids;
+    return rows;
+  }
+
+  #letGo({ execution_id, version, state }: ExecutionRow): void {
+    this.#rows.delete(execution_id);
+    this.#ended.set(execution_id, { version, state });
+    keepNewest(this.#ended, ENDED_MAX);
   }
 }
 

@@ -35,7 +35,7 @@ function beside(options: { transit?: boolean; answer?: (sent: Sent) => Answer } 
       return answer;
     },
   };
-  const shown = createFeed<ReadonlySet<string>>();
+  const shown = createFeed<ReadonlyMap<string, unknown>>();
   const runtime = { clock: createClock(), rows, shown } as unknown as Runtime;
   const sender = new HintSender(runtime, broker as unknown as ServiceBroker, 0);
   return { sender, sent, shown, move: (node: string | null) => (holder = node) };
@@ -80,7 +80,7 @@ describe("hints to the holder of the projection", () => {
   it("go out at once with the end of a run, and those who wait for its row are told", async () => {
     const { sender, sent, shown } = beside();
     const told: string[] = [];
-    shown.subscribe(ids => told.push(...ids));
+    shown.subscribe(rows => told.push(...rows.keys()));
     sender.push(facts("7", 1, 3));
     const begun = performance.now();
     sender.push(end("7", 4));
