@@ -86,11 +86,15 @@ export interface ActorHost<Input, Answer, State = unknown> {
   send(stream: StreamName, input: Input, start?: StartRow, forwarded?: boolean): Promise<Answer>;
   /** Calls `changed` with the state after commits of a stream; the returned function stops that. */
   watch(stream: StreamName, changed: (state: State) => void): () => void;
+  /** What this node saw of a stream last, and still has in memory; others may have gone on. */
+  lastSeen(stream: StreamName): State | undefined;
   size(): number;
   /** No new turns wait for an absent database any more; in-flight ones finish. */
   stop(): Promise<void>;
 }
 
+// A stream under the name of another execution is not that stream: it is refused when loaded.
+const keyOf = ({ execution_id, stream_id }: StreamName) => `${execution_id}/${stream_id}`;
 const isBusy = (box: { busy: boolean }) => box.busy;
 
 /** Makes the host of one kind of actor on this node. */
@@ -138,8 +142,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
   }
 
   function boxOf({ execution_id, stream_id }: StreamName): Box {
-    // A stream under the name of another execution is not that stream: it is refused when loaded.
-    const key = `${execution_id}/${stream_id}`;
+    const key = keyOf({ execution_id, stream_id });
     let box = boxes.get(key);
     if (!box) {
       counters.loads += 1;
@@ -156,6 +159,7 @@ export function createActorHost<State, Input extends { type: string }, Answer>(
       return boxOf(stream).push(input, start, forwarded);
     },
     watch: (stream, changed) => boxOf(stream).watch(changed),
+    lastSeen: stream => boxes.get(keyOf(stream))?.state,
     size: () => boxes.size,
     async stop() {
       stopped = true;

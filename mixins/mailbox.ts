@@ -53,8 +53,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
     this.#inbox = new Inbox(name.stream_id);
     this.#replica = new Replica(machine, ports, name);
     this.#poison = new Poison(ports, name);
-    const tell = (input: object) => this.push(input as Input);
-    this.#assignments = new Assignments(ports, name, tell);
+    this.#assignments = new Assignments(ports, name, input => this.push(input as Input));
     this.#outbox = new Outbox(machine, ports, name, {
       assign: assignment => this.#assignments.tell(assignment),
       acknowledged: () => void this.#acknowledged(),
@@ -67,6 +66,11 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
 
   get idle(): boolean {
     return !this.busy && this.#watchers.size === 0;
+  }
+
+  /** What was seen last; undefined when nothing is in memory. */
+  get state(): State | undefined {
+    return this.#replica.state;
   }
 
   /** Hands an input to the stream. Rejected, Busy or Unavailable come back as errors. */
@@ -141,8 +145,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
   async #sendOn(entries: Entry<Input, Answer>[]): Promise<Entry<Input, Answer>[]> {
     const { store, owner, forward } = this.#ports;
     const rival = (await store.readHead(this.#name.stream_id))?.owner;
-    if (!forward || !rival || rival === owner) return entries;
-    return forward(rival, this.#name, entries);
+    return forward && rival && rival !== owner ? forward(rival, this.#name, entries) : entries;
   }
 
   async #attempt(
@@ -176,8 +179,7 @@ export class Mailbox<State, Input extends { type: string }, Answer> {
 
   async #context(entries: Entry<Input, Answer>[]): Promise<TurnContext> {
     const { clock, settings, values, ids, streamIds = ids } = this.#ports;
-    const wakes = entries.some(isWake);
-    const held = wakes ? [...this.#machine.held(this.#replica.state as State)] : [];
+    const held = entries.some(isWake) ? [...this.#machine.held(this.#replica.state as State)] : [];
     const { seen, disowned } = await readLiveness(this.#ports, held);
     const { loaded, stored } = values;
     const newId = () => streamIds.next();

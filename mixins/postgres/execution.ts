@@ -35,6 +35,11 @@ function toRow(row: Row): ExecutionRow {
   } as unknown as ExecutionRow;
 }
 
+/** A row that was just written as a reader finds it: jsonb does not hold all that JSON does. */
+export function asRead(row: ExecutionRow): ExecutionRow {
+  return JSON.parse(encode(row)) as ExecutionRow;
+}
+
 export async function readExecutions(query: Query, ids: string[]): Promise<ExecutionRow[]> {
   const { rows } = await query.query(
     `select ${COLUMNS} from noetl.execution where execution_id = any ($1::bigint[])`,

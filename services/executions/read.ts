@@ -43,7 +43,11 @@ const SHOWN_BYTES_MAX = 65_536;
 
 /** One row, its result loaded when it is small. Throws Rejected 404. */
 export async function readExecution(runtime: Runtime, executionId: string): Promise<ExecutionView> {
-  const row = await rowOf(runtime, executionId);
+  return viewOf(runtime, await rowOf(runtime, executionId));
+}
+
+/** A row as it is shown, its result loaded when it is small. */
+export async function viewOf(runtime: Runtime, row: ExecutionRow): Promise<ExecutionView> {
   return { ...toView(row, runtime.clock.now()), result: await shownResult(runtime, row) };
 }
 

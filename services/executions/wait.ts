@@ -1,11 +1,13 @@
 // Waiting for the end of a run: answered by the owner of its stream, not by polling its row.
 import type { ServiceBroker } from "moleculer";
 import { hostsOf, isOffered, isUnreachable, rendezvous } from "../../mixins/routing.ts";
+import { asRead, type ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { ExecutionsWait } from "../../schemas/requests.ts";
 import { streamOf, type ExecutionHost } from "./host.ts";
 import { generationOf } from "./machine.ts";
-import { readExecution, type ExecutionView } from "./read.ts";
+import { readExecution, rowOf, viewOf, type ExecutionView } from "./read.ts";
+import { isLive } from "./state.ts";
 import { isOver, statusWord } from "./status.ts";
 
 /** Another node may own the stream: its head is looked at this often. */
@@ -99,10 +101,13 @@ async function watched(
     wake();
   });
   try {
-    for (;;) {
-      const { status, generation } = await host.send(stream, { type: "describe" });
-      if (end) return end;
-      if (isOver(status)) return { status, generation, justNow: false };
+    // What runs here, as far as was seen, is waited for a little before that is proved.
+    for (let isSure = !runsHere(host, stream); ; isSure = true) {
+      if (isSure) {
+        const { status, generation } = await host.send(stream, { type: "describe" });
+        if (end) return end;
+        if (isOver(status)) return { status, generation, justNow: false };
+      }
       const left = until - runtime.clock.now();
       if (left <= 0) return undefined;
       await new Promise<void>(resolve => {
@@ -120,6 +125,11 @@ async function watched(
   }
 }
 
+function runsHere(host: ExecutionHost, stream: ReturnType<typeof streamOf>): boolean {
+  const state = host.lastSeen(stream);
+  return state !== undefined && isLive(state);
+}
+
 async function familyEnded(runtime: Runtime, executionId: string, until: number): Promise<void> {
   while (runtime.clock.now() < until) {
     const open = await runtime.rows.openDescendants(executionId, 1);
@@ -135,34 +145,42 @@ export async function caughtUp(
   end: End,
 ): Promise<ExecutionView> {
   const until = runtime.clock.now() + ROW_LAG_MS;
-  if (end.justNow) await nextWrite(runtime, executionId).written;
+  let written = end.justNow ? await nextWrite(runtime, executionId).written : undefined;
   for (;;) {
     const next = nextWrite(runtime, executionId);
-    const row = await readExecution(runtime, executionId);
-    const generation = Number(row.state["generation"] ?? 0);
-    const isThere =
-      generation > end.generation ||
-      (generation === end.generation && (isOver(row.status) || !isOver(end.status)));
+    const row = written ?? (await rowOf(runtime, executionId));
+    const isThere = says(row, end);
     if (isThere || runtime.clock.now() >= until) {
       next.cancel();
-      return isThere ? row : { ...row, status: end.status };
+      const view = await viewOf(runtime, row);
+      return isThere ? view : { ...view, status: end.status };
     }
-    await next.written;
+    written = await next.written;
   }
 }
 
-/** Resolves when this process next writes the row, or soon, when another one does. */
+function says({ state, status }: ExecutionRow, end: End): boolean {
+  const generation = Number(state["generation"] ?? 0);
+  if (generation !== end.generation) return generation > end.generation;
+  return isOver(status) || !isOver(end.status);
+}
+
+/**
+ * Resolves when this process next writes the row, with it, or soon, when another one does: then it
+ * has to be read.
+ */
 function nextWrite(runtime: Runtime, executionId: string) {
-  let finish = () => {};
-  const written = new Promise<void>(resolve => {
-    finish = resolve;
+  const { promise: written, resolve } = Promise.withResolvers<ExecutionRow | undefined>();
+  const stop = runtime.shown.subscribe(rows => {
+    if (!rows.has(executionId)) return;
+    const row = rows.get(executionId);
+    finish(row && asRead(row));
   });
-  const stop = runtime.shown.subscribe(ids => ids.has(executionId) && cancel());
-  const stopTimer = runtime.clock.after(ROW_LOOK_MS, cancel);
-  function cancel(): void {
+  const stopTimer = runtime.clock.after(ROW_LOOK_MS, finish);
+  function finish(row?: ExecutionRow): void {
     stop();
     stopTimer();
-    finish();
+    resolve(row);
   }
-  return { written, cancel };
+  return { written, cancel: () => finish() };
 }
