@@ -1,5 +1,6 @@
 // noetl.execution: the projection's rows, its checkpoint, and start requests.
 import type { JsonObject } from "../../schemas/json.ts";
+import { jsonbText } from "../../schemas/jsonb-text.ts";
 import { encode } from "./encode.ts";
 import type { LogPosition } from "./follow.ts";
 import type { Query, Row } from "./index.ts";
@@ -35,9 +36,9 @@ function toRow(row: Row): ExecutionRow {
   } as unknown as ExecutionRow;
 }
 
-/** A row that was just written as a reader finds it: jsonb does not hold all that JSON does. */
+/** A row that was just written as a reader finds it, to the order of its keys. */
 export function asRead(row: ExecutionRow): ExecutionRow {
-  return JSON.parse(encode(row)) as ExecutionRow;
+  return JSON.parse(jsonbText(row)) as ExecutionRow;
 }
 
 export async function readExecutions(query: Query, ids: string[]): Promise<ExecutionRow[]> {

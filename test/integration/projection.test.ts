@@ -93,6 +93,17 @@ describe("the projection", function () {
     });
     after(() => node.stop());
 
+    it("a wait is given the very row that is read afterwards", async () => {
+      const params = { playbook: LOOPING };
+      const { execution_id } = await node.call<{ execution_id: string }>(
+        "executions.start",
+        params,
+      );
+      const waited = await node.call("executions.wait", { execution_id, timeout_ms: 20_000 });
+      const read = await node.call("executions.get", { execution_id });
+      assert.equal(JSON.stringify(waited), JSON.stringify(read));
+    });
+
     it("a row that was deleted or spoiled is rebuilt, equal in every column", async () => {
       const { execution_id } = await node.run(LOOPING);
       await settled(execution_id);
