@@ -18,8 +18,11 @@ import { fanoutsOf, foldFanout } from "./fanout.ts";
 /** Facts that somebody may wait for, in the row: ends, and what was asked for from outside. */
 const AWAITED: ReadonlySet<string> = new Set([
   ...EXECUTION_TERMINALS,
-  ...["execution.cancel_requested", "execution.pause_requested", "execution.paused"],
-  ...["execution.resumed", "execution.redriven"],
+  "execution.cancel_requested",
+  "execution.pause_requested",
+  "execution.paused",
+  "execution.resumed",
+  "execution.redriven",
 ]);
 
 /** Progress of a step's newest loop activation, in `state.loop.<step>`. */

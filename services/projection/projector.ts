@@ -26,7 +26,7 @@ export class Projector {
   #rows = new Map<string, ExecutionRow>();
   #dirty = new Set<string>();
   readonly #ended = new Map<string, Folded>();
-  /** Begun by this process just now: nothing is folded of them, here or elsewhere. */
+  /** Begun by this process just now: nothing of them is folded yet, here or elsewhere. */
   readonly #begun = new Set<string>();
   /** Events that did not follow on what is folded, and those that were read to fill such gaps. */
   readonly counters = { early: 0, filled: 0 };
@@ -53,6 +53,7 @@ export class Projector {
       }
     }
     if (this.#queue.length > QUEUE_MAX) this.#queue = newestOf(this.#queue).slice(-QUEUE_MAX);
+    keepNewest(this.#begun, QUEUE_MAX);
   }
 
   /** What was hinted and is not folded yet; it is the caller's now. */
@@ -139,9 +140,9 @@ export class Projector {
     for (const event of events) {
       const { execution_id } = event;
       if (this.#rows.has(execution_id)) continue;
+      const isNew = this.#begun.delete(execution_id);
       if (event.event_type !== "playbook.initialized") missing.add(execution_id);
-      else if (this.#begun.delete(execution_id)) this.#rows.set(execution_id, emptyRow(event));
-      else starts.set(execution_id, emptyRow(event));
+      else (isNew ? this.#rows : starts).set(execution_id, emptyRow(event));
     }
     for (const id of starts.keys()) missing.add(id);
     if (missing.size === 0) return;
