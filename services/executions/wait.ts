@@ -1,5 +1,6 @@
 // Waiting for the end of a run: answered by the owner of its stream, not by polling its row.
 import type { ServiceBroker } from "moleculer";
+import type { StreamName } from "../../mixins/event-store.ts";
 import { hostsOf, isOffered, isUnreachable, rendezvous } from "../../mixins/routing.ts";
 import { asRead, type ExecutionRow } from "../../mixins/postgres/execution.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
@@ -125,7 +126,7 @@ async function watched(
   }
 }
 
-function runsHere(host: ExecutionHost, stream: ReturnType<typeof streamOf>): boolean {
+function runsHere(host: ExecutionHost, stream: StreamName): boolean {
   const state = host.lastSeen(stream);
   return state !== undefined && isLive(state);
 }

@@ -145,7 +145,7 @@ export class HintSender {
       const { taken } = await this.#broker.call<Taken, object>(TAKE_ACTION, { events }, options);
       if (!taken) return false;
       this.counters.sent += 1;
-      // Written by now: whoever waits for these rows in this process may look.
+      // What is awaited is written by now: whoever waits for it in this process may look.
       this.#runtime.shown.push(new Map(events.map(event => [event.execution_id, undefined])));
       return true;
     } catch (error) {

@@ -6,7 +6,6 @@ import type { ShardClaim } from "../../mixins/postgres/execution.ts";
 import type { LogPosition } from "../../mixins/postgres/follow.ts";
 import { Rejected, Unavailable } from "../../schemas/errors.ts";
 import type { StoredEvent } from "../../schemas/events.ts";
-import { isAwaited } from "./fold.ts";
 import type { HintSender, Taken } from "./hints.ts";
 import { Projector, rebuildRow } from "./projector.ts";
 
@@ -44,7 +43,7 @@ export class ProjectionKeeper {
   #isBehind = false;
   /** A page of the log that is on its way; hints are kept meanwhile. */
   #following: Promise<void> | undefined;
-  /** Told whether the rows of what is hinted at present were written. */
+  /** Told whether what is awaited of the hints at present was written. */
   #told = Promise.withResolvers<boolean>();
 
   /** `others`: where commits go while another node holds the shard. */
@@ -135,10 +134,17 @@ export class ProjectionKeeper {
   #hint(events: StoredEvent[], isNews = false): void {
     if (!this.#claim) return this.#others.push(events);
     this.#projector.hint(events, isNews);
-    if (events.some(isAwaited)) return this.#wake();
-    if (this.#writeAt < Infinity) return;
-    this.#writeAt = this.#runtime.clock.now() + WRITE_MS;
-    this.#shorten();
+    if (this.#projector.isAwaited) this.#wake();
+    else this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#projector.waiting === 0) {
+      this.#writeAt = Infinity;
+    } else if (this.#writeAt === Infinity) {
+      this.#writeAt = this.#runtime.clock.now() + WRITE_MS;
+      this.#shorten();
+    }
   }
 
   async #run(): Promise<void> {
@@ -178,10 +184,10 @@ export class ProjectionKeeper {
    * awaited. What could not be written waits for the next time.
    */
   async #keepHints(claim: ShardClaim): Promise<boolean> {
-    const { clock } = this.#runtime;
     const told = this.#told;
     this.#told = Promise.withResolvers();
-    const isDue = clock.now() >= this.#writeAt || this.#stopped;
+    const isDue = this.#runtime.clock.now() >= this.#writeAt || this.#stopped;
+    if (isDue) this.#writeAt = Infinity;
     const events = isDue ? this.#projector.take() : this.#projector.takeAwaited();
     let isKept = false;
     try {
@@ -190,8 +196,7 @@ export class ProjectionKeeper {
       told.resolve(isKept);
       if (!isKept) this.#hint(events);
     }
-    if (this.#projector.waiting === 0) this.#writeAt = Infinity;
-    else if (isDue || this.#writeAt === Infinity) this.#writeAt = clock.now() + WRITE_MS;
+    this.#schedule();
     return isKept;
   }
 

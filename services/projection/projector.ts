@@ -23,6 +23,8 @@ const OVER = new Set(["COMPLETED", "FAILED", "CANCELLED"]);
 export class Projector {
   readonly #store: ProjectionStore;
   #queue: StoredEvent[] = [];
+  /** Runs of which something that is awaited waits. */
+  readonly #awaited = new Set<string>();
   #rows = new Map<string, ExecutionRow>();
   #dirty = new Set<string>();
   readonly #ended = new Map<string, Folded>();
@@ -41,16 +43,16 @@ export class Projector {
 
   /** Among what waits is something that is awaited. */
   get isAwaited(): boolean {
-    return this.#queue.some(isAwaited);
+    return this.#awaited.size > 0;
   }
 
   /** `isNews`: this process has just committed them, and folds every run from here on. */
   hint(events: StoredEvent[], isNews = false): void {
     for (const event of events) {
+      const { execution_id, event_type } = event;
       this.#queue.push(event);
-      if (isNews && event.event_type === "playbook.initialized") {
-        this.#begun.add(event.execution_id);
-      }
+      if (isAwaited(event)) this.#awaited.add(execution_id);
+      if (isNews && event_type === "playbook.initialized") this.#begun.add(execution_id);
     }
     if (this.#queue.length > QUEUE_MAX) this.#queue = newestOf(this.#queue).slice(-QUEUE_MAX);
     keepNewest(this.#begun, QUEUE_MAX);
@@ -58,15 +60,16 @@ export class Projector {
 
   /** What was hinted and is not folded yet; it is the caller's now. */
   take(): StoredEvent[] {
+    this.#awaited.clear();
     return this.#queue.splice(0);
   }
 
   /** The same, of those runs alone of which something is awaited. */
   takeAwaited(): StoredEvent[] {
-    const ids = new Set(this.#queue.filter(isAwaited).map(event => event.execution_id));
-    if (ids.size === 0) return [];
-    const taken = this.#queue.filter(event => ids.has(event.execution_id));
-    this.#queue = this.#queue.filter(event => !ids.has(event.execution_id));
+    if (!this.isAwaited) return [];
+    const taken = this.#queue.filter(event => this.#awaited.has(event.execution_id));
+    this.#queue = this.#queue.filter(event => !this.#awaited.has(event.execution_id));
+    this.#awaited.clear();
     return taken;
   }
 
@@ -140,11 +143,11 @@ export class Projector {
     for (const event of events) {
       const { execution_id } = event;
       if (this.#rows.has(execution_id)) continue;
-      const isNew = this.#begun.delete(execution_id);
-      if (event.event_type !== "playbook.initialized") missing.add(execution_id);
-      else (isNew ? this.#rows : starts).set(execution_id, emptyRow(event));
+      const isStart = event.event_type === "playbook.initialized";
+      const isNew = this.#begun.delete(execution_id) && isStart;
+      if (isStart) (isNew ? this.#rows : starts).set(execution_id, emptyRow(event));
+      if (!isNew) missing.add(execution_id);
     }
-    for (const id of starts.keys()) missing.add(id);
     if (missing.size === 0) return;
     for (const row of await this.#store.read([...missing])) {
       this.#rows.set(row.execution_id, row);

@@ -1,4 +1,5 @@
 // A worker's signs of life. Liveness is its row: owners read it when a lease has passed.
+import { batched } from "../../mixins/batched.ts";
 import type { Runtime } from "../../mixins/runtime.ts";
 import type { JsonObject } from "../../schemas/json.ts";
 import type { Gates } from "./gate/open.ts";
@@ -20,9 +21,11 @@ export class Beats {
   readonly #parts: BeatParts;
   #cancel = () => {};
   #isOver = false;
-  #last: Promise<void> = Promise.resolve();
-  /** One that waits for the last to be over. */
-  #next: Promise<void> | undefined;
+  /** Of two at once the older could write the row last: one is on its way, the next ones wait. */
+  readonly #inTurn = batched<void, void>(async calls => {
+    await this.#beat();
+    return calls;
+  });
 
   constructor(parts: BeatParts) {
     this.#parts = parts;
@@ -36,19 +39,13 @@ export class Beats {
     this.#cancel = clock.after(settings.worker.beatMs, () => void this.begin());
   }
 
-  /**
-   * Once more, out of turn, behind the one that is on its way: of two at once the older could
-   * write the row last. Never throws.
-   */
+  /** Once more, out of turn. Never throws. */
   now(): Promise<void> {
-    this.#next ??= this.#last = this.#last.then(() => {
-      this.#next = undefined;
-      return this.#isOver ? undefined : this.#beat();
-    });
-    return this.#next;
+    return this.#inTurn();
   }
 
   async #beat(): Promise<void> {
+    if (this.#isOver) return;
     const { runtime, me, gates, told, held, abort, failed } = this.#parts;
     const { store, workers, settings } = runtime;
     const { status, capacity } = told();
@@ -68,6 +65,6 @@ export class Beats {
   end(): Promise<void> {
     this.#isOver = true;
     this.#cancel();
-    return this.#last;
+    return this.#inTurn();
   }
 }

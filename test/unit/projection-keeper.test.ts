@@ -73,15 +73,9 @@ function keeperOf(claim: typeof CLAIM | undefined) {
 function begun(id: string, isEnded = false): StoredEvent[] {
   const ids = { execution_id: id, stream_id: id, at: 1 };
   const meta = { path: "p", playbook_version: 1, hash: "h", generation: 0 };
-  const first = {
-    ...ids,
-    event_type: "playbook.initialized",
-    event_id: `${id}1`,
-    version: 1,
-    meta,
-  };
+  const start = { ...ids, event_type: "playbook.initialized", event_id: "1", version: 1, meta };
   const end = { ...ids, event_type: "playbook.completed", event_id: "2", version: 2, meta };
-  return [first, ...(isEnded ? [end] : [])] as unknown as StoredEvent[];
+  return [start, ...(isEnded ? [end] : [])] as unknown as StoredEvent[];
 }
 
 describe("projection keeper", () => {

@@ -24,7 +24,7 @@ const others = log.map(event => ({
 })) as StoredEvent[];
 const last = log.at(-1)!;
 
-/** A projector over rows in memory; a start has written `ID` there, as it does. */
+/** A projector over rows in memory; `asked` are those that it has read. */
 function projector(given: ExecutionRow[] = []) {
   const rows = new Map(given.map(row => [row.execution_id, row]));
   const asked: string[][] = [];
